@@ -1,0 +1,38 @@
+# Everything that a person or CI runs. Needs Python 3.11 or newer and make; `make venv` installs the rest into .venv.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+ARGS   ?=
+
+.PHONY: help venv demo test lint check peers clean
+
+help:            ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
+
+venv: $(VENV)/.ready                       ## make .venv with the locked versions
+
+$(VENV)/.ready: requirements.lock pyproject.toml $(wildcard plugins/*/pyproject.toml)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	for package in . ./plugins/*/; do \
+	  $(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable $$package || exit 1; done
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.ready requirements-dev.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	touch $@
+
+demo: venv                                 ## break a host of an embedded cloud and watch: make demo ARGS="--fault hang"
+	$(BIN)/ha-controller demo $(ARGS)
+
+test: lint                                 ## lint, types, layers, tests (peer tests are skipped where they cannot run)
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:                                     ## remove .venv and caches
+	rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

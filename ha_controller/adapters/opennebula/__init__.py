@@ -1,0 +1,43 @@
+"""OpenNebula's XML-RPC, as far as a failover needs it. Everything public is named here.
+
+It reads, gives orders and reports what oned said; it decides nothing and repeats nothing. The data comes from oned and
+goes to the adapters that hold a `Client`.
+"""
+
+from ha_controller.adapters.opennebula.client import Client, HostStatus
+from ha_controller.adapters.opennebula.documents import (
+    OnedCluster,
+    OnedDatastore,
+    OnedDisk,
+    OnedHook,
+    OnedHost,
+    OnedUser,
+    OnedVm,
+)
+from ha_controller.adapters.opennebula.states import (
+    LcmState,
+    OnedHostState,
+    VmState,
+    host_state_name,
+)
+from ha_controller.adapters.opennebula.states import name as vm_state_name
+from ha_controller.adapters.opennebula.xmlrpc import (
+    BadReply,
+    BadRequest,
+    EmptyPool,
+    Locked,
+    NoAnswer,
+    NoSuchObject,
+    NotAllowedNow,
+    OpenNebulaError,
+    ServerFailed,
+    Unauthenticated,
+    Unauthorized,
+)
+
+__all__ = [
+    "BadReply", "BadRequest", "Client", "EmptyPool", "HostStatus", "LcmState", "Locked", "NoAnswer", "NoSuchObject",
+    "NotAllowedNow", "OnedCluster", "OnedDatastore", "OnedDisk", "OnedHook", "OnedHost", "OnedHostState", "OnedUser",
+    "OnedVm", "OpenNebulaError", "ServerFailed", "Unauthenticated", "Unauthorized", "VmState", "host_state_name",
+    "vm_state_name",
+]

@@ -1,0 +1,374 @@
+"""The client of oned: reads pools, hosts and VMs, and gives the few orders that a failover needs.
+
+It must never repeat a call by itself, never wait without a deadline, never follow a redirect, and never show the
+session string. It decides nothing: a "true" from oned only means accepted, and callers read back what became of it.
+Orders and questions come from the other adapters; oned's XML goes through `xmlrpc.py` and `documents.py`.
+
+oned serves 15 connections at most and closes each after one reply (observed on 7.4.0), so the client opens a few, one
+for each call, and shares them in three lanes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from enum import Enum, IntEnum
+from types import TracebackType
+from typing import Protocol, Self
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from ha_controller.adapters.opennebula import documents
+from ha_controller.adapters.opennebula.documents import (
+    BadDocument,
+    DocumentReader,
+    Kind,
+    Model,
+    OnedCluster,
+    OnedDatastore,
+    OnedHook,
+    OnedHost,
+    OnedUser,
+    OnedVm,
+)
+from ha_controller.adapters.opennebula.xmlrpc import (
+    BadReply,
+    EmptyPool,
+    NoAnswer,
+    OpenNebulaError,
+    Parameter,
+    ReplyReader,
+    request_body,
+    template_text,
+)
+
+CHUNK = 65_536  #: bytes between two yields to the loop: about 3 ms of parsing
+ORDER_BODY_LIMIT = 16 << 20
+POOL_BODY_LIMIT = 1 << 30  #: oned's own limit (MESSAGE_SIZE in oned.conf)
+WAITING_MAX = 1000  #: calls that may wait for a connection; more fail at once, unsent
+VMS_PER_CALL = 500  #: about 2.3 MB on the wire
+LAST_ID = 2**31 - 1
+
+_EVERYONE, _NOT_DONE, _APPEND = -2, -1, 1  # filter flag, state filter, kind of update
+
+
+class HostStatus(IntEnum):
+    """What `one.host.status` can make of a host."""
+
+    ENABLE = 0
+    DISABLE = 1
+    OFFLINE = 2
+
+
+class Secret(Protocol):
+    """What holds the session string, for example pydantic's SecretStr."""
+
+    def get_secret_value(self) -> str:
+        """Return "user:password" or "user:token"."""
+
+
+class Lane(Enum):
+    """Why a call wants a connection."""
+
+    ORDER = "order"  #: goes ahead of everything that waits; one connection is never given to anything else
+    READ = "read"  #: one object
+    POOL = "pool"  #: long; one connection is never given to anything else
+
+
+@dataclass(eq=False, kw_only=True, slots=True)
+class _Waiter:
+    lane: Lane
+    admitted: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+class Gate:
+    """Shares a few connections so that pools never delay orders, and orders never starve pools."""
+
+    def __init__(self, connections: int) -> None:
+        """Admit this many calls at once, at least 2."""
+        if connections < 2:
+            raise ValueError("at least 2 connections are needed: one is kept for orders, one for pools")
+        self._connections = connections
+        self._busy: Counter[Lane] = Counter()
+        self._waiting: list[_Waiter] = []
+
+    @asynccontextmanager
+    async def slot(self, lane: Lane) -> AsyncIterator[None]:
+        """Hold a connection. Waiting is bounded by the caller's deadline.
+
+        Raises:
+            asyncio.QueueFull: too many calls are waiting already.
+        """
+        if len(self._waiting) >= WAITING_MAX:
+            raise asyncio.QueueFull
+        waiter = _Waiter(lane=lane)
+        self._waiting.append(waiter)
+        self._admit()
+        try:
+            await waiter.admitted.wait()
+            yield
+        finally:
+            if waiter.admitted.is_set():
+                self._busy[lane] -= 1
+            else:
+                self._waiting.remove(waiter)
+            self._admit()
+
+    def _admit(self) -> None:
+        for waiter in sorted(self._waiting, key=lambda waiter: waiter.lane is not Lane.ORDER):
+            if self._fits(waiter.lane):
+                self._waiting.remove(waiter)
+                self._busy[waiter.lane] += 1
+                waiter.admitted.set()
+
+    def _fits(self, lane: Lane) -> bool:
+        busy = self._busy.total()
+        kept_for_others = [kept for kept in (Lane.ORDER, Lane.POOL) if kept is not lane]
+        return busy < self._connections and all(
+            busy - self._busy[kept] < self._connections - 1 for kept in kept_for_others
+        )
+
+
+class Client:
+    """One oned. Use as `async with Client(...)`; every method raises `OpenNebulaError` and nothing else.
+
+    Orders return when oned accepted them. If one fails with `outcome_unknown`, read the object again before repeating
+    it. Everything takes at most `timeout_s`, waiting for a connection and reading the body included.
+    """
+
+    def __init__(self, endpoint: str, session: Secret, *, timeout_s: float = 5.0, connections: int = 4) -> None:
+        """Check the settings. No I/O here.
+
+        Raises:
+            ValueError: the endpoint is not an http or https URL without user and password, or too few connections.
+        """
+        parts = urlsplit(endpoint)
+        if parts.scheme not in {"http", "https"} or not parts.hostname:
+            raise ValueError("the endpoint must be a URL like http://127.0.0.1:2633/RPC2")
+        if parts.username is not None or parts.password is not None:
+            raise ValueError("the endpoint must not hold a user or a password")
+        self._endpoint = endpoint
+        self._session = session
+        self._timeout_s = timeout_s
+        self._gate = Gate(connections)
+        self._http: aiohttp.ClientSession | None = None
+
+    def __repr__(self) -> str:
+        """Show the endpoint only."""
+        return f"Client({self._endpoint!r})"
+
+    async def __aenter__(self) -> Self:
+        """Open the client; connections are opened by the calls."""
+        self._http = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(force_close=True, limit=0),
+            timeout=aiohttp.ClientTimeout(total=None),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            auto_decompress=False,
+            headers={"Content-Type": "text/xml", "Accept-Encoding": "identity", "User-Agent": "ha-controller"},
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Close all connections."""
+        if self._http is not None:
+            await self._http.close()
+            self._http = None
+
+    # --- reads --------------------------------------------------------------------------------------------------------
+
+    async def version(self) -> str:
+        """Return oned's release, like "7.4.0"."""
+        pieces: list[str] = []
+        await self._call(Lane.READ, "one.system.version", (), pieces.append)
+        return "".join(pieces)
+
+    async def user(self) -> OnedUser:
+        """Return the user whose session this is."""
+        return await self._one(documents.USER, "one.user.info", -1, False)
+
+    async def hosts(self) -> list[OnedHost]:
+        """Return all hosts that the user may see, ascending by id.
+
+        oned leaves MONITORING empty in the host pool (observed on 7.4.0), so the time of the last news is read from
+        `one.hostpool.monitoring` first: it may be older than the rest of the host, never newer.
+
+        Raises:
+            EmptyPool: no host is visible, which is what oned shows to a user without rights.
+        """
+        records = await self._pool(documents.MONITORING, "one.hostpool.monitoring", 0)
+        monitored_at = {record.id: record.monitored_at for record in records}
+
+        def build(host: documents.Fields) -> OnedHost:
+            model = documents.HOSTS.build(host)
+            return replace(model, monitored_at=max(model.monitored_at, monitored_at.get(model.id, 0)))
+
+        hosts = await self._pool(replace(documents.HOSTS, build=build), "one.hostpool.info")
+        if not hosts:
+            raise EmptyPool("one.hostpool.info", "no host is visible: has the user no rights on hosts?")
+        return hosts
+
+    async def host(self, host: int) -> OnedHost:
+        """Return one host."""
+        return await self._one(documents.HOST, "one.host.info", host, False)
+
+    async def vm(self, vm: int) -> OnedVm:
+        """Return one VM with its whole history; a DONE one too."""
+        return await self._one(documents.VM, "one.vm.info", vm, False)
+
+    async def vms(self, vms: Iterable[int]) -> list[OnedVm]:
+        """Return these VMs, ascending by id, DONE ones too. One that does not exist is missing from the result."""
+        wanted = sorted(set(vms))
+        found: list[OnedVm] = []
+        for start in range(0, len(wanted), VMS_PER_CALL):
+            ids = ",".join(map(str, wanted[start : start + VMS_PER_CALL]))
+            found += await self._pool(documents.VMS, "one.vmpool.infoset", ids, True)
+        return found
+
+    async def all_vms(self) -> list[OnedVm]:
+        """Return all VMs that are not DONE, ascending by id.
+
+        Reads ranges of ids. oned's pages count from the newest VM, so a VM that ends between two of them shifts all
+        older ones and hides one. Ids have gaps of any size; the width of a range follows what was found in the last.
+        """
+        newest = await self._vm_pool(0, -2)  # oned's shortest page: two VMs
+        if not newest:
+            return []
+        found: dict[int, OnedVm] = {}
+        first, width = 0, VMS_PER_CALL
+        while first <= LAST_ID:
+            last = first + width - 1 if first + width <= newest[-1].id else LAST_ID
+            vms = await self.vms_between(first, last)
+            found |= {vm.id: vm for vm in vms}
+            first = last + 1
+            width = max(VMS_PER_CALL // 4, min(width * 8, width * VMS_PER_CALL // max(len(vms), 1)))
+        return [found[vm] for vm in sorted(found)]
+
+    async def vms_between(self, first: int, last: int) -> list[OnedVm]:
+        """Return the VMs with first <= id <= last that are not DONE, ascending by id."""
+        return await self._vm_pool(first, last)
+
+    async def datastores(self) -> list[OnedDatastore]:
+        """Return all datastores that the user may see."""
+        return await self._pool(documents.DATASTORES, "one.datastorepool.info")
+
+    async def clusters(self) -> list[OnedCluster]:
+        """Return all clusters that the user may see."""
+        return await self._pool(documents.CLUSTERS, "one.clusterpool.info")
+
+    async def hooks(self) -> list[OnedHook]:
+        """Return the hooks. Users outside oneadmin get an empty list: see `OnedUser.in_oneadmin`."""
+        return await self._pool(documents.HOOKS, "one.hookpool.info", _EVERYONE, -1, -1)
+
+    # --- orders -------------------------------------------------------------------------------------------------------
+
+    async def set_host_status(self, host: int, status: HostStatus) -> None:
+        """Enable, disable or take a host offline."""
+        await self._order("one.host.status", host, int(status))
+
+    async def update_host(self, host: int, attributes: Mapping[str, str]) -> None:
+        """Set attributes of a host, and keep its others."""
+        text = template_text("one.host.update", attributes)
+        await self._order("one.host.update", host, text, _APPEND)
+
+    async def update_user(self, user: int, attributes: Mapping[str, str]) -> None:
+        """Set attributes of a user, and keep its others."""
+        text = template_text("one.user.update", attributes)
+        await self._order("one.user.update", user, text, _APPEND)
+
+    async def migrate(
+        self, vm: int, host: int, *, enforce: bool = True, live: bool = False, datastore: int = -1, type: int = 0
+    ) -> None:
+        """Move a VM. `type`: 0 save, 1 power off, 2 power off hard (needed for PCI); -1 keeps the datastore.
+
+        `enforce` checks CPU and memory only; oned accepts a target in ERROR and breaks affinity without complaint.
+        """
+        await self._order("one.vm.migrate", vm, host, live, enforce, datastore, type)
+
+    async def vm_action(self, vm: int, action: str) -> None:
+        """Do something with a VM: "resume", "poweroff-hard", "resched", ..."""
+        await self._order("one.vm.action", action, vm)
+
+    async def recover(self, vm: int, operation: int) -> None:
+        """End a VM's transient state: 0 failure, 1 success, 2 retry, 3 delete, 4 recreate, 5 delete from database."""
+        await self._order("one.vm.recover", vm, operation)
+
+    # --- the call -----------------------------------------------------------------------------------------------------
+
+    async def _order(self, method: str, *parameters: Parameter) -> None:
+        await self._call(Lane.ORDER, method, parameters, lambda _: None)
+
+    async def _vm_pool(self, start: int, end: int) -> list[OnedVm]:
+        return await self._pool(documents.VMS, "one.vmpool.infoextended", _EVERYONE, start, end, _NOT_DONE)
+
+    async def _one(self, kind: Kind[Model], method: str, *parameters: Parameter) -> Model:
+        models = await self._read(Lane.READ, kind, method, parameters)
+        if len(models) != 1:
+            raise BadReply(method, f"the answer holds no {kind.item}")
+        return models[0]
+
+    async def _pool(self, kind: Kind[Model], method: str, *parameters: Parameter) -> list[Model]:
+        return await self._read(Lane.POOL, kind, method, parameters)
+
+    async def _read(
+        self, lane: Lane, kind: Kind[Model], method: str, parameters: tuple[Parameter, ...]
+    ) -> list[Model]:
+        reader = DocumentReader(kind)
+        try:
+            await self._call(lane, method, parameters, reader.feed)
+            return reader.close()
+        except BadDocument as error:
+            raise BadReply(method, f"the document cannot be read: {error}") from error
+
+    async def _call(
+        self, lane: Lane, method: str, parameters: tuple[Parameter, ...], take: Callable[[str], None]
+    ) -> None:
+        """Make one call; hand the payload to `take` while it arrives. Raises OpenNebulaError and what `take` raises."""
+        session = self._session.get_secret_value()
+        body = request_body(method, (session, *parameters))
+        sent = False
+        try:
+            async with asyncio.timeout(self._timeout_s), self._gate.slot(lane):
+                sent = True
+                await self._exchange(lane, method, body, take)
+        except asyncio.QueueFull:
+            raise NoAnswer(method, f"{WAITING_MAX} calls are waiting already", sent=False) from None
+        except aiohttp.ClientConnectorError as error:
+            raise NoAnswer(method, f"cannot connect: {error}", sent=False) from error
+        except TimeoutError as error:
+            reason = "no complete answer" if sent else "no free connection"
+            raise NoAnswer(method, f"{reason} within {self._timeout_s:g} s", sent=sent) from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise NoAnswer(method, f"the connection failed: {type(error).__name__}") from error
+        except OpenNebulaError as error:
+            raise _without(error, session) from error.__cause__
+
+    async def _exchange(self, lane: Lane, method: str, body: bytes, take: Callable[[str], None]) -> None:
+        if self._http is None:
+            raise NoAnswer(method, "the client is not open", sent=False)
+        reader = ReplyReader(method, body_limit=POOL_BODY_LIMIT if lane is Lane.POOL else ORDER_BODY_LIMIT)
+        async with self._http.post(self._endpoint, data=body, allow_redirects=False) as response:
+            if response.status >= 500:
+                raise NoAnswer(method, f"HTTP {response.status} from something between us and oned")
+            if response.status != 200:  # oned says 200 always, also with errors
+                raise BadReply(method, f"HTTP {response.status}: this is not oned, or not its path /RPC2")
+            async for chunk in response.content.iter_chunked(CHUNK):
+                text = reader.feed(chunk)
+                if text:
+                    take(text)
+                await asyncio.sleep(0)
+        reader.close()
+
+
+def _without(error: OpenNebulaError, session: str) -> OpenNebulaError:
+    """Take the session string out of an error's text, should a server send it back."""
+    for secret in (session, session.partition(":")[2]):
+        if secret:
+            error.message = error.message.replace(secret, "(hidden)")
+    error.args = (f"{error.method}: {error.message}",)
+    return error

@@ -1,0 +1,18 @@
+"""Registers the channels that come with the controller, through the same hook as anybody else's. Does no I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ha_controller.adapters.prober.bmc import BmcProbe
+from ha_controller.adapters.prober.icmp import IcmpProbe
+from ha_controller.adapters.prober.oned import OnedProbe
+from ha_controller.adapters.prober.tcp import SshProbe, TcpProbe
+from ha_controller.plugin import Probe, ProbeConfig, hookimpl
+
+
+@hookimpl
+def ha_controller_probes() -> Sequence[type[Probe[ProbeConfig]]]:
+    """Return the built-in channel classes."""
+    # classes for narrower settings than the hook says; the controller pairs each class with its own settings
+    return [IcmpProbe, SshProbe, TcpProbe, BmcProbe, OnedProbe]  # type: ignore[list-item]

@@ -1,0 +1,300 @@
+"""Everything that is asked of OpenNebula: the inventory feed, readings of failed hosts, host and VM orders.
+
+Looks before every order and sends nothing if the VM is not what the decision was made for. An answer of oned is an
+acceptance, not a result; a lost answer is an unknown outcome, never a failure. Reports go back as events.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+
+from ha_controller.adapters.opennebula import (
+    Client,
+    HostStatus,
+    NoAnswer,
+    OnedDatastore,
+    OnedHost,
+    OnedVm,
+    OpenNebulaError,
+    ServerFailed,
+    vm_state_name,
+)
+from ha_controller.core.effects import HostStep, MoveVm, OrderHost, ReadHost, ResumeVm
+from ha_controller.core.events import (
+    Event,
+    HostOrderReported,
+    HostRead,
+    InventoryRead,
+    OnedUnreachable,
+    OrderResult,
+    VmOrderReported,
+)
+from ha_controller.core.model import Device, Host, LcmState, Vm, VmState
+from ha_controller.plugin import OnedView
+
+log = structlog.get_logger(__name__)
+
+MARK = "HA_STATE"  #: host attribute: DISABLED by us
+IGNORE = "HA_IGNORE"  #: host attribute: hands off
+POLICY = "HA_POLICY"  #: VM attribute: "leave" = never move it
+LOCAL_DRIVERS = frozenset({"ssh", "local"})
+DATASTORES_EVERY_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Which hosts the controller is responsible for: names, ids or globs."""
+
+    clusters: tuple[str, ...] = ("*",)
+    exclude: tuple[str, ...] = ()
+
+    def why_excluded(self, host: OnedHost) -> str:
+        """Why a host is none of our business; empty if it is."""
+        if host.template.get(IGNORE, "").upper() in ("YES", "TRUE", "1"):
+            return f"{IGNORE}=YES on the host in OpenNebula"
+        if not _matches(self.clusters, host.cluster, host.cluster_id):
+            return f"its cluster {host.cluster} is not in scope.clusters"
+        if _matches(self.exclude, host.name, host.id):
+            return "listed in scope.exclude"
+        return ""
+
+
+def _matches(patterns: Collection[str], name: str, number: int) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) or pattern == str(number) for pattern in patterns)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FencePlan:
+    """The fence devices of one host, level by level."""
+
+    levels: tuple[tuple[Device, ...], ...] = ()
+    timeout_s: float = 20.0
+
+
+@dataclass(kw_only=True)
+class _Cache:
+    datastores: dict[int, OnedDatastore] = field(default_factory=dict)
+    datastores_at: float | None = None
+    views: dict[int, OnedView] = field(default_factory=dict)
+
+
+class Recoverer:
+    """Feeds the core with what OpenNebula says, and carries out its orders there."""
+
+    def __init__(
+        self,
+        client: Client,
+        *,
+        report: Callable[[Event], None],
+        may_act: Callable[[], bool],
+        clock: Callable[[], float],
+        scope: Scope,
+        poll_s: float,
+        equip: Callable[[Sequence[OnedHost]], Mapping[int, FencePlan]],
+    ) -> None:
+        """`equip` is called with every new inventory, before it is reported, and tells each host's fence devices."""
+        self._client = client
+        self._report = report
+        self._may_act = may_act
+        self._clock = clock
+        self._scope = scope
+        self._poll_s = poll_s
+        self._equip = equip
+        self._cache = _Cache()
+
+    def oned_view(self, host: int) -> OnedView | None:
+        """What OpenNebula said about a host at the last inventory."""
+        return self._cache.views.get(host)
+
+    # --- reading ---
+
+    async def run_inventory(self) -> None:
+        """Read the inventory every `poll_s`; runs until cancelled. Errors are reported and never end it."""
+        while True:
+            await self.read_inventory()
+            await anyio.sleep(self._poll_s)
+
+    async def read_inventory(self) -> None:
+        """Read all hosts once and report them, or that OpenNebula did not answer."""
+        try:
+            await self._read_datastores()
+            asked_at = self._clock()
+            hosts = await self._client.hosts()
+        except OpenNebulaError as error:
+            log.warning("the inventory could not be read", error=str(error))
+            self._report(OnedUnreachable(detail=str(error)))
+            return
+        self._note_views(hosts, asked_at)
+        plans = self._equip(hosts)
+        self._report(InventoryRead(hosts=tuple(self._host(host, plans.get(host.id, FencePlan())) for host in hosts)))
+
+    async def _read_datastores(self) -> None:
+        cache = self._cache
+        if cache.datastores_at is None or self._clock() - cache.datastores_at >= DATASTORES_EVERY_S:
+            cache.datastores = {datastore.id: datastore for datastore in await self._client.datastores()}
+            cache.datastores_at = self._clock()
+
+    def _note_views(self, hosts: Sequence[OnedHost], asked_at: float) -> None:
+        before = self._cache.views
+        self._cache.views = {
+            host.id: OnedView(
+                state=host.state,
+                monitored_at=host.monitored_at,
+                read_at=asked_at,
+                previous_read_at=before[host.id].read_at if host.id in before else None,
+            )
+            for host in hosts
+        }
+
+    def _host(self, host: OnedHost, plan: FencePlan) -> Host:
+        return Host(
+            id=host.id,
+            name=host.name,
+            cluster=host.cluster_id,
+            one_state=host.state,
+            vm_mad=host.vm_mad,
+            free_cpu=host.max_cpu - host.cpu_usage,
+            free_memory_mb=(host.max_mem_kb - host.mem_usage_kb) // 1024,
+            vms=host.vm_ids,
+            excluded=self._scope.why_excluded(host),
+            marked=bool(host.template.get(MARK)),
+            levels=plan.levels,
+            fence_timeout_s=plan.timeout_s,
+        )
+
+    async def read_host(self, order: ReadHost) -> None:
+        """Read one host and its VMs, and the VMs asked for wherever they are."""
+        asked_at = self._clock()
+        try:
+            host = await self._client.host(order.host)
+            wanted = sorted({*host.vm_ids, *order.vms})
+            vms = await self._client.vms(wanted) if wanted else []
+        except OpenNebulaError as error:
+            self._report(OnedUnreachable(detail=str(error)))
+            return
+        self._report(
+            HostRead(
+                host=host.id,
+                asked_at=asked_at,
+                one_state=host.state,
+                marked=bool(host.template.get(MARK)),
+                vms=tuple(self._vm(vm) for vm in vms),
+            )
+        )
+
+    def _vm(self, vm: OnedVm) -> Vm:
+        return Vm(
+            id=vm.id,
+            name=vm.name,
+            state=vm.state,
+            lcm_state=vm.lcm_state,
+            host=vm.host_id,
+            cluster=-1 if vm.cluster_id is None else vm.cluster_id,
+            vm_mad=vm.vm_mad,
+            cpu=round(vm.cpu * 100),
+            memory_mb=vm.memory_mb,
+            obstacle=self._obstacle(vm),
+            label=vm_state_name(vm.state, vm.lcm_state),
+        )
+
+    def _obstacle(self, vm: OnedVm) -> str:
+        """Why a VM must not be moved, whatever its state."""
+        if vm.attributes.get(POLICY, "").lower() == "leave":
+            return f"{POLICY}=leave on the VM"
+        if vm.locked:
+            return "it is locked in OpenNebula: unlock it, then migrate it by hand"
+        if vm.pci:
+            return "it has a PCI device; finding a host with a free one is not supported yet"
+        return self._storage_obstacle(vm)
+
+    def _storage_obstacle(self, vm: OnedVm) -> str:
+        """Disks that lie on the dead host are skipped by oned in silence, and the VM would boot without them."""
+        datastore = self._cache.datastores.get(-1 if vm.ds_id is None else vm.ds_id)
+        if datastore is None:
+            return f"its system datastore {vm.ds_id} is not visible to us, so it may be local"
+        if not datastore.shared:
+            return f"its system datastore {datastore.name} is not shared (SHARED=NO): its disks lie on the dead host"
+        local = [disk for disk in vm.disks if (disk.tm_mad_system or "").lower() in LOCAL_DRIVERS]
+        if local:
+            return f"disk {local[0].id} lies on the dead host (TM_MAD_SYSTEM={local[0].tm_mad_system})"
+        if vm.tm_mad.lower() in LOCAL_DRIVERS:
+            return f"its disks lie on the dead host (TM_MAD={vm.tm_mad})"
+        return ""
+
+    # --- orders ---
+
+    async def order_host(self, order: OrderHost) -> None:
+        """Carry out a host order and report exactly one result."""
+        if self._clock() > order.not_after or not self._may_act():
+            result, detail = OrderResult.SKIPPED, "too late, or we no longer lead"
+        else:
+            result, detail = await self._host_order(order)
+        self._report(
+            HostOrderReported(host=order.host, incident=order.incident, step=order.step, result=result, detail=detail)
+        )
+
+    async def _host_order(self, order: OrderHost) -> tuple[OrderResult, str]:
+        try:
+            match order.step:
+                case HostStep.OFFLINE:
+                    await self._client.set_host_status(order.host, HostStatus.OFFLINE)
+                case HostStep.ENABLE:
+                    await self._client.set_host_status(order.host, HostStatus.ENABLE)
+                case HostStep.DISABLE:
+                    # the mark first: a crash in between leaves a mark on a host that is not disabled, which is harmless
+                    await self._client.update_host(order.host, {MARK: f"FENCED {order.incident}"})
+                    await self._client.set_host_status(order.host, HostStatus.DISABLE)
+                case HostStep.RESTORE:
+                    status = HostStatus.ENABLE if order.enabled_before else HostStatus.DISABLE
+                    await self._client.set_host_status(order.host, status)
+                    await self._client.update_host(order.host, {MARK: ""})
+        except OpenNebulaError as error:
+            return _result_of(error), str(error)
+        return OrderResult.ACCEPTED, ""
+
+    async def move_vm(self, order: MoveVm) -> None:
+        """Look at the VM, migrate it if it is still what the decision was made for, report exactly one result."""
+        result, detail = await self._order_vm(order)
+        self._report(VmOrderReported(vm=order.vm, incident=order.incident, result=result, detail=detail))
+
+    async def resume_vm(self, order: ResumeVm) -> None:
+        """Look at the VM, resume it if it is POWEROFF at its destination, report exactly one result."""
+        result, detail = await self._order_vm(order)
+        self._report(VmOrderReported(vm=order.vm, incident=order.incident, result=result, detail=detail))
+
+    async def _order_vm(self, order: MoveVm | ResumeVm) -> tuple[OrderResult, str]:
+        try:
+            vm = await self._client.vm(order.vm)
+            if changed := _not_as_decided(vm, order):
+                return OrderResult.SKIPPED, changed
+            # after the look, because the look may have taken its time
+            if self._clock() > order.not_after or not self._may_act():
+                return OrderResult.SKIPPED, "too late, or we no longer lead"
+            if isinstance(order, MoveVm):
+                await self._client.migrate(order.vm, order.destination)
+            else:
+                await self._client.vm_action(order.vm, "resume")
+        except OpenNebulaError as error:
+            return _result_of(error), str(error)
+        return OrderResult.ACCEPTED, ""
+
+
+def _not_as_decided(vm: OnedVm, order: MoveVm | ResumeVm) -> str:
+    """What has changed since the decision; empty if nothing has."""
+    label = f"{vm_state_name(vm.state, vm.lcm_state)} on host {vm.host_id}"
+    off = vm.state == VmState.POWEROFF
+    if isinstance(order, ResumeVm):
+        return "" if off and vm.host_id == order.host else f"not resumed: it is {label}"
+    unknown = vm.state == VmState.ACTIVE and vm.lcm_state == LcmState.UNKNOWN
+    return "" if (off or unknown) and vm.host_id == order.source else f"not moved: it is {label}"
+
+
+def _result_of(error: OpenNebulaError) -> OrderResult:
+    """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same."""
+    unknown = isinstance(error, NoAnswer | ServerFailed)
+    return OrderResult.UNKNOWN if unknown else OrderResult.REFUSED

@@ -1,0 +1,196 @@
+"""What operators may order, and when the answer is no.
+
+Answers carry the exit code of the command line: 0 done, 3 no such thing, 4 refused for safety.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core import moving, suspicion
+from ha_controller.core.detector import alive_channels
+from ha_controller.core.effects import Answer, ReadPower
+from ha_controller.core.events import OperatorCommanded, PowerRead, Verb
+from ha_controller.core.fencing import off_is_verified
+from ha_controller.core.machine import Trigger
+from ha_controller.core.model import HostState, Incident, Lever, OnedHostState, PowerState, Proof
+from ha_controller.core.state import PendingCommand, State
+
+DONE, NO_SUCH, REFUSED = 0, 3, 4
+DEVICES_ANSWER_MAX_S = 25.0
+
+
+def obey(state: State, command: OperatorCommanded, now: float) -> None:
+    """Carry out a command, or say why not."""
+    who = f"{command.who}: {command.reason}" if command.reason else command.who
+    match command.verb:
+        case Verb.PAUSE:
+            state.save_cloud(replace(state.cloud, paused_by=who))
+            _answer(state, command.request, DONE, "Paused: nothing is powered off or moved. Probing goes on.")
+        case Verb.RESUME:
+            state.save_cloud(replace(state.cloud, paused_by=""))
+            _answer(state, command.request, DONE, "Resumed.")
+        case _:
+            incident = _incident(state, command)
+            if incident is None:
+                _answer(state, command.request, NO_SUCH, "There is no open incident of that host or number.")
+                return
+            _for_incident(state, command, incident, who, now)
+
+
+def _for_incident(state: State, command: OperatorCommanded, incident: Incident, who: str, now: float) -> None:
+    name = incident.host_name
+    match command.verb:
+        case Verb.APPROVE:
+            _approve(state, command, incident, who)
+        case Verb.REJECT:
+            state.save(replace(incident, rejected_by=who, approved_by=""))
+            _answer(state, command.request, DONE, f"Rejected: {name} is not powered off.")
+        case Verb.HOLD:
+            state.save(replace(incident, held_by=who))
+            _answer(state, command.request, DONE, f"Held: nothing more is done with {name}.")
+        case Verb.RELEASE:
+            _release(state, command, incident, now)
+        case Verb.CONFIRM_OFF:
+            _confirm_off(state, command, incident, who, now)
+        case Verb.UNFENCE:
+            _unfence(state, command, incident, now)
+
+
+def _incident(state: State, command: OperatorCommanded) -> Incident | None:
+    if command.incident is not None:
+        return next((known for known in state.incidents.values() if known.id == command.incident), None)
+    return state.incidents.get(command.host) if command.host is not None else None
+
+
+def _answer(state: State, request: int, code: int, text: str) -> None:
+    state.out.append(Answer(request=request, code=code, text=text))
+
+
+def _approve(state: State, command: OperatorCommanded, incident: Incident, who: str) -> None:
+    if incident.state is not HostState.SUSPECT:
+        _answer(
+            state, command.request, REFUSED, f"{incident.host_name} is {incident.state.upper()}: nothing to approve."
+        )
+        return
+    state.save(replace(incident, approved_by=who, rejected_by=""))
+    _answer(state, command.request, DONE, f"Approved: {incident.host_name} is powered off if it is still silent.")
+
+
+def _release(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
+    """Go on: a new round of attempts, or the moves, after fresh looks."""
+    if incident.stopped and incident.state is HostState.FAILED:
+        alive = alive_channels(state.view(incident.host).views, state.settings, now)
+        if alive:
+            text = f"{incident.host_name} answers ({', '.join(alive)}). If it is healthy: ha-controller unfence"
+            _answer(state, command.request, REFUSED, text)
+            return
+        incident = replace(incident, attempts=())
+    state.view(incident.host).power.clear()
+    state.view(incident.host).told = ""
+    state.save(replace(incident, held_by="", stopped="", rejected_by="", hold="", lever_repeats=0))
+    _answer(state, command.request, DONE, f"Released: {incident.host_name} is taken up again.")
+
+
+# --- confirm-off ------------------------------------------------------------------------------------------------------
+
+
+def _confirm_off(state: State, command: OperatorCommanded, incident: Incident, who: str, now: float) -> None:
+    name = incident.host_name
+    if incident.state not in (HostState.SUSPECT, HostState.FAILED, HostState.FENCED):
+        _answer(state, command.request, REFUSED, f"{name} is {incident.state.upper()}: there is nothing to confirm.")
+        return
+    if _refused_by_life(state, command.request, incident, now):
+        return
+    pending = PendingCommand(request=command.request, host=incident.host, who=who, reason=command.reason, asked_at=now)
+    devices = tuple(device.name for level in state.hosts[incident.host].levels for device in level)
+    if not devices:
+        _accept(state, pending, incident, now)
+        return
+    state.confirming.append(pending)
+    state.out.append(ReadPower(host=incident.host, devices=devices))
+
+
+def _refused_by_life(state: State, request: int, incident: Incident, now: float) -> bool:
+    alive = alive_channels(state.view(incident.host).views, state.settings, now)
+    if alive:
+        text = f"Refused: {incident.host_name} is not off, {', '.join(alive)} answers."
+        _answer(state, request, REFUSED, text)
+    return bool(alive)
+
+
+def power_read(state: State, event: PowerRead, now: float) -> None:
+    """A `confirm-off` waits for this: any device that reads ON refuses it."""
+    waiting = [pending for pending in state.confirming if pending.host == event.host]
+    state.confirming = [pending for pending in state.confirming if pending.host != event.host]
+    for pending in waiting:
+        incident = state.incidents.get(pending.host)
+        on = [name for name, power in event.states if power is PowerState.ON]
+        if incident is None:
+            _answer(state, pending.request, NO_SUCH, "The incident has ended meanwhile.")
+        elif on:
+            text = f"Refused: {', '.join(on)} reads ON. Power {incident.host_name} off first."
+            _answer(state, pending.request, REFUSED, text)
+        elif not _refused_by_life(state, pending.request, incident, now):
+            _accept(state, pending, incident, now)
+
+
+def expire(state: State, now: float) -> None:
+    """Devices that never answered do not keep a person waiting: nothing contradicts their word."""
+    for pending in [pending for pending in state.confirming if now - pending.asked_at > DEVICES_ANSWER_MAX_S]:
+        power_read(state, PowerRead(host=pending.host, asked_at=pending.asked_at, states=()), now)
+
+
+def _accept(state: State, pending: PendingCommand, incident: Incident, now: float) -> None:
+    if incident.state is HostState.SUSPECT:
+        incident = state.save(replace(state.enter(incident, Trigger.CONDEMNED, now), failed_at=now))
+    proof = Proof(at=now, text=f"confirmed off by {pending.who}")
+    if incident.state is HostState.FAILED:
+        off_is_verified(state, incident, proof, now)
+    else:
+        state.save(replace(incident, proof=proof, stopped="", hold=""))
+    text = f"Recorded: {incident.host_name} is off. Its VMs are started elsewhere now."
+    _answer(state, pending.request, DONE, text)
+
+
+# --- unfence ----------------------------------------------------------------------------------------------------------
+
+
+def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
+    """Readmit a host that answers again: the way back to OK."""
+    name, view = incident.host_name, state.view(incident.host)
+    needed_s = state.settings.rejoin_after_s
+    if incident.state is HostState.FENCED:
+        _answer(
+            state, command.request, REFUSED, f"VMs of {name} still wait for an outcome; it cannot be readmitted yet."
+        )
+    elif view.answers_since is None:
+        _answer(state, command.request, REFUSED, f"{name} does not answer. Power it on first.")
+    elif now - view.answers_since < needed_s:
+        text = f"{name} answers for {now - view.answers_since:.0f} s only; {needed_s:g} s are needed. Try again."
+        _answer(state, command.request, REFUSED, text)
+    elif incident.state is HostState.SUSPECT:
+        suspicion.close(state, incident, f"dismissed by {command.who}", now)
+        _answer(state, command.request, DONE, f"{name} is readmitted.")
+    else:
+        incident = state.save(replace(incident, approved_by=command.who, stopped="", hold=""))
+        moving.restore(state, incident, now)
+        _answer(state, command.request, DONE, f"{name} is given back to OpenNebula.")
+
+
+def readmit(state: State, incident: Incident, now: float) -> None:
+    """Finish `unfence`: close the incident once OpenNebula shows the host's former state."""
+    view = state.view(incident.host)
+    if incident.lever is Lever.RESTORE:
+        restored = view.one_state in (OnedHostState.INIT, OnedHostState.MONITORED) or (
+            view.one_state == OnedHostState.DISABLED and incident.prior_one_state == OnedHostState.DISABLED
+        )
+        suspicion.ask_for_vms(state, incident.host, now)
+        if view.read_at is None or view.read_at <= incident.lever_since or not restored:
+            moving.restore(state, incident, now)
+            return
+        incident = state.save(replace(incident, lever=Lever.RESTORED))
+    if incident.lever is Lever.RESTORED:
+        incident = state.enter(incident, Trigger.READMITTED, now)
+        suspicion.close(state, incident, "readmitted", now)
+        state.watch(incident.host, False)

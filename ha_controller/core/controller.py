@@ -1,0 +1,235 @@
+"""The core's only door: `step(event, now)` gives orders, `resume(now)` takes up what a crash left, `next_deadline`
+says when to come back even if nothing happens.
+
+The same events at the same times give the same orders. The caller writes `Decision.incidents` and `Decision.cloud` to
+disk before it carries out any effect of the same decision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import assert_never
+
+from ha_controller.core import commands, fencing, moving, suspicion
+from ha_controller.core.detector import ChannelView
+from ha_controller.core.effects import Effect
+from ha_controller.core.events import (
+    DeviceChecked,
+    Event,
+    EvidenceTaken,
+    FenceAccepted,
+    FenceReported,
+    HostOrderReported,
+    HostRead,
+    InventoryRead,
+    LeadChanged,
+    OnedUnreachable,
+    OperatorCommanded,
+    PowerRead,
+    SecondMasterLooked,
+    SelfChecked,
+    SettingsChanged,
+    TimePassed,
+    VmOrderReported,
+)
+from ha_controller.core.model import CloudRecord, HostState, Incident, PowerState, Settings, Signal
+from ha_controller.core.state import DeviceView, HostView, State
+
+TICK_S = 0.1  #: how often the core wants to look while anything is going on
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Decision:
+    """What one step wants: first this on disk, then these effects."""
+
+    effects: tuple[Effect, ...] = ()
+    incidents: tuple[Incident, ...] = ()
+    cloud: CloudRecord | None = None
+
+
+class Controller:
+    """Decides. Holds everything the controller knows."""
+
+    def __init__(self, settings: Settings, now: float) -> None:
+        """Begin with nothing known: every host has its full grace period."""
+        self.state = State(settings=settings, started_at=now, settle_until=now + settings.settle_s)
+
+    def restore(self, incidents: Iterable[Incident], cloud: CloudRecord) -> None:
+        """Take over what the journal holds, before the first step."""
+        self.state.cloud = cloud
+        for incident in sorted(incidents, key=lambda incident: incident.id):
+            if incident.open:
+                self.state.incidents[incident.host] = incident
+                self.state.views[incident.host] = HostView(state=incident.state, since=incident.opened_at)
+
+    def resume(self, now: float) -> Decision:
+        """Take up open incidents after a restart. No deadline survives; unknown outcomes are looked at first."""
+        for incident in list(self.state.incidents.values()):
+            self.state.watch(incident.host, True)
+            fencing.resume(self.state, incident, now)
+            moving.resume(self.state, incident, now)
+        return self._decided()
+
+    def step(self, event: Event, now: float) -> Decision:
+        """Take in one event and decide."""
+        touched = self._take_in(event, now)
+        commands.expire(self.state, now)
+        for host in sorted(touched):
+            self._advance(host, now)
+        return self._decided()
+
+    def next_deadline(self, now: float) -> float | None:
+        """When to call with TimePassed at the latest; None: evidence will come anyway."""
+        return now + TICK_S if self.state.watched or self.state.incidents or self.state.confirming else None
+
+    # --- taking in ---
+
+    def _take_in(self, event: Event, now: float) -> set[int]:
+        """Note the event; returns the hosts to look at."""
+        state = self.state
+        match event:
+            case EvidenceTaken():
+                return self._evidence(event, now)
+            case InventoryRead():
+                self._inventory(event, now)
+                return set(state.hosts)
+            case HostRead():
+                self._host_read(event)
+            case FenceAccepted() | FenceReported() | HostOrderReported() | VmOrderReported():
+                self._report(event, now)
+            case PowerRead():
+                self._power_read(event, now)
+            case DeviceChecked():
+                self._device(event, now)
+            case OperatorCommanded():
+                commands.obey(state, event, now)
+            case SettingsChanged():
+                state.settings = event.settings
+            case TimePassed():
+                pass
+            case OnedUnreachable() | LeadChanged() | SelfChecked() | SecondMasterLooked():
+                self._surroundings(event, now)
+            case _:
+                assert_never(event)
+        return state.watched | set(state.incidents)
+
+    def _evidence(self, event: EvidenceTaken, now: float) -> set[int]:
+        """The hot path: one reading a second for every host and channel, nearly all of them ALIVE."""
+        touched = set()
+        for reading in event.readings:
+            view = self.state.views.get(reading.host)
+            if view is None or reading.host not in self.state.hosts:
+                continue
+            channel = view.views.get(event.channel)
+            if channel is None:
+                channel = view.views[event.channel] = ChannelView()
+            channel.note(reading)
+            if reading.signal is Signal.ALIVE:
+                if view.answers_since is None:
+                    view.answers_since = now
+            elif reading.signal is Signal.SILENT:
+                view.answers_since = None
+                self.state.watch(reading.host, True)
+            if view.watched or view.state is not HostState.OK:
+                touched.add(reading.host)
+        return touched
+
+    def _inventory(self, event: InventoryRead, now: float) -> None:
+        state = self.state
+        state.oned_at, state.oned_detail = now, ""
+        known = {host.id: host for host in event.hosts}
+        for host_id in known:
+            state.views.setdefault(host_id, HostView(since=now))
+        # a host that vanished from OpenNebula with an open incident stays until the incident ends
+        gone = {host_id: host for host_id, host in state.hosts.items() if host_id in state.incidents}
+        state.hosts = {**gone, **known}
+        for host_id in [host_id for host_id in state.views if host_id not in state.hosts | state.incidents]:
+            del state.views[host_id]
+            state.watched.discard(host_id)
+
+    def _host_read(self, event: HostRead) -> None:
+        view = self.state.views.get(event.host)
+        if view is None or (view.read_at is not None and event.asked_at < view.read_at):
+            return
+        view.read_at, view.one_state = event.asked_at, event.one_state
+        view.vms = {vm.id: vm for vm in event.vms}
+
+    def _report(self, event: FenceAccepted | FenceReported | HostOrderReported | VmOrderReported, now: float) -> None:
+        """Results of orders; those that belong to no open incident are late and are dropped."""
+        incident = next((known for known in self.state.incidents.values() if known.id == event.incident), None)
+        if incident is None:
+            return
+        match event:
+            case FenceAccepted():
+                fencing.accepted(self.state, incident, event)
+            case FenceReported():
+                fencing.reported(self.state, incident, event)
+            case HostOrderReported():
+                moving.host_order_reported(self.state, incident, event)
+            case VmOrderReported():
+                moving.vm_order_reported(self.state, incident, event, now)
+
+    def _power_read(self, event: PowerRead, now: float) -> None:
+        view = self.state.views.get(event.host)
+        if view is not None:
+            view.power.update({name: (event.asked_at, power) for name, power in event.states})
+        commands.power_read(self.state, event, now)
+
+    def _device(self, event: DeviceChecked, now: float) -> None:
+        view = self.state.views.get(event.host)
+        if view is None:
+            return
+        device = view.devices.setdefault(event.device, DeviceView())
+        device.ok, device.summary, device.checked_at, device.power = event.ok, event.summary, now, event.power
+        if event.ok:
+            device.passed_at = now
+        if event.power is PowerState.ON:
+            device.seen_on_at = now
+
+    def _surroundings(
+        self, event: OnedUnreachable | LeadChanged | SelfChecked | SecondMasterLooked, now: float
+    ) -> None:
+        state = self.state
+        match event:
+            case OnedUnreachable():
+                state.oned_detail = event.detail
+            case LeadChanged():
+                if event.term != state.term:
+                    state.settle_until = now + state.settings.settle_s
+                state.term = event.term
+            case SelfChecked():
+                state.self_check, state.self_check_detail = event.ok, event.detail
+            case SecondMasterLooked():
+                state.second_master, state.second_master_detail = event.present, event.detail
+
+    # --- deciding ---
+
+    def _advance(self, host_id: int, now: float) -> None:
+        state = self.state
+        host, view = state.hosts.get(host_id), state.views.get(host_id)
+        if host is None or view is None:
+            return
+        if view.state in (HostState.OK, HostState.SUSPECT):
+            suspicion.advance(state, host, now)
+        incident = state.incidents.get(host_id)
+        if incident is None:
+            return
+        if view.state is HostState.FAILED:
+            fencing.advance(state, host, incident, now)
+            incident = state.incidents.get(host_id, incident)
+        if view.state is HostState.FENCED:
+            moving.advance(state, host, incident, now)
+            incident = state.incidents.get(host_id, incident)
+        if incident.open and view.state in (HostState.FAILED, HostState.RECOVERED):
+            commands.readmit(state, incident, now)
+
+    def _decided(self) -> Decision:
+        state = self.state
+        decision = Decision(
+            effects=tuple(state.out),
+            incidents=tuple(state.dirty[number] for number in sorted(state.dirty)),
+            cloud=state.cloud if state.cloud_dirty else None,
+        )
+        state.out, state.dirty, state.cloud_dirty = [], {}, False
+        return decision

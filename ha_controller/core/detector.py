@@ -1,0 +1,217 @@
+"""From evidence of several channels to a verdict with reasons (design.md section 5).
+
+Silence of several channels of one failure domain is one proof. ALIVE anywhere vetoes. UNKNOWN counts for nothing.
+Evidence expires: what was not looked at for `evidence_ttl_s` is not known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ha_controller.core.model import Channel, Domain, Reading, Settings, Signal
+
+
+@dataclass(slots=True)
+class ChannelView:
+    """What one channel has shown of one host so far."""
+
+    signal: Signal = Signal.UNKNOWN  #: of the last reading that was not UNKNOWN
+    sent_at: float = 0.0
+    detail: str = ""
+    silent_since: float | None = None  #: when the first unanswered question of this silence left
+    misses: int = 0
+    alive_at: float | None = None
+    unknown_detail: str = ""  #: of the last reading, if that was UNKNOWN
+
+    def note(self, reading: Reading) -> None:
+        """Take in a reading. One that was sent before the newest known is late and says nothing new."""
+        if reading.sent_at < self.sent_at:
+            return
+        if reading.signal is Signal.UNKNOWN:
+            self.unknown_detail = reading.detail
+            return
+        self.unknown_detail = ""
+        self.signal, self.sent_at, self.detail = reading.signal, reading.sent_at, reading.detail
+        if reading.signal is Signal.ALIVE:
+            self.alive_at, self.silent_since, self.misses = reading.sent_at, None, 0
+        elif reading.signal is Signal.SILENT:
+            self.misses += 1
+            if self.silent_since is None:
+                self.silent_since = reading.sent_at
+
+    def fresh(self, now: float, ttl_s: float) -> bool:
+        """Whether the last word of this channel still counts."""
+        return now - self.sent_at <= ttl_s
+
+
+Views = dict[str, ChannelView]
+
+
+class VerdictKind(StrEnum):
+    """What the evidence says about a host."""
+
+    ALIVE = "alive"
+    UNCLEAR = "unclear"  #: silent, but not for long enough, or nothing is known
+    POWERED_OFF = "powered off"
+    DEAD = "dead"
+    HUNG = "hung"
+
+    @property
+    def condemns(self) -> bool:
+        """Whether a host with this verdict is to be powered off, if no guard says no."""
+        return self in (VerdictKind.POWERED_OFF, VerdictKind.DEAD, VerdictKind.HUNG)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """A verdict and why."""
+
+    kind: VerdictKind
+    reason: str
+    evidence: tuple[str, ...] = field(default=())
+
+
+def alive_channels(views: Mapping[str, ChannelView], settings: Settings, now: float) -> list[str]:
+    """Channels whose last word is a fresh ALIVE, sorted."""
+    return [
+        name
+        for name, view in sorted(views.items())
+        if view.signal is Signal.ALIVE and view.fresh(now, settings.evidence_ttl_s)
+    ]
+
+
+def life_since(views: Mapping[str, ChannelView], moment: float) -> str:
+    """The channel that saw life in a question sent after `moment`; empty if none did."""
+    return next((name for name, view in sorted(views.items()) if (view.alive_at or 0.0) > moment), "")
+
+
+def silence_confirmed(views: Mapping[str, ChannelView], settings: Settings, moment: float) -> bool:
+    """Whether every management channel that has an opinion was asked after `moment` and got no answer."""
+    asked = [view for channel, view in _of_domain(views, settings, Domain.MANAGEMENT) if view.sent_at > 0.0]
+    return bool(asked) and all(view.signal is Signal.SILENT and view.sent_at > moment for view in asked)
+
+
+def suspicious(views: Mapping[str, ChannelView], settings: Settings) -> bool:
+    """Whether a management channel missed often enough and none of them has a newer sign of life."""
+    asked = [view for _, view in _of_domain(views, settings, Domain.MANAGEMENT) if view.sent_at > 0.0]
+    return (
+        bool(asked)
+        and all(view.signal is not Signal.ALIVE for view in asked)
+        and max(view.misses for view in asked) >= settings.misses
+    )
+
+
+def judge(views: Mapping[str, ChannelView], settings: Settings, now: float, *, off_counts: bool) -> Verdict:
+    """Judge one host.
+
+    `off_counts`: the power domain's OFF comes from a device that is known to belong to this host, was seen ON since
+    enrolment and is not weak; and the self-check passes.
+    """
+    evidence = describe(views, settings, now)
+    alive = alive_channels(views, settings, now)
+    silent = {domain: since for domain in sorted(Domain) if (since := _silent_since(views, settings, domain, now))}
+    management = silent.get(Domain.MANAGEMENT)
+    if alive and (hung := _hung(views, settings, silent, alive, now)):
+        return Verdict(kind=VerdictKind.HUNG, reason=hung, evidence=evidence)
+    if alive:
+        return Verdict(kind=VerdictKind.ALIVE, reason=f"{', '.join(alive)} answers", evidence=evidence)
+    if off_counts and management and _all_life_is_older(views, settings) and _reads_off(views, settings, now):
+        reason = f"its power device says off, and {settings.misses} or more probes in a row were not answered"
+        return Verdict(kind=VerdictKind.POWERED_OFF, reason=reason, evidence=evidence)
+    return _judge_silence(silent, settings, now, evidence)
+
+
+def _judge_silence(
+    silent: Mapping[Domain, float], settings: Settings, now: float, evidence: tuple[str, ...]
+) -> Verdict:
+    long_enough = [domain for domain, since in silent.items() if now - since >= settings.fail_after_s]
+    if len(long_enough) >= 2:
+        reason = f"{' and '.join(long_enough)} silent for over {settings.fail_after_s:g} s"
+        return Verdict(kind=VerdictKind.DEAD, reason=reason, evidence=evidence)
+    deciding = [domain for domain in silent if domain in settings.deciding_domains]
+    if len(settings.deciding_domains) == 1 and deciding:
+        lasted_s = now - silent[deciding[0]]
+        if lasted_s >= settings.single_domain_after_s:
+            reason = f"{deciding[0]}, the only deciding domain, silent for {lasted_s:.0f} s"
+            return Verdict(kind=VerdictKind.DEAD, reason=reason, evidence=evidence)
+        reason = f"silent for {lasted_s:.0f} of {settings.single_domain_after_s:g} s"
+        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+    reason = f"{', '.join(silent) or 'nothing'} silent; two domains must be for {settings.fail_after_s:g} s"
+    return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+
+
+def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -> tuple[str, ...]:
+    """One line for each configured channel: what it shows, for how long, and since when it saw no life."""
+    lines = []
+    for channel in settings.channels:
+        view = views.get(channel.name)
+        if view is None or (view.sent_at == 0.0 and not view.unknown_detail):
+            lines.append(f"{channel.name}: nothing yet")
+            continue
+        word = view.signal.value if view.fresh(now, settings.evidence_ttl_s) else "unknown"
+        detail = view.unknown_detail or view.detail
+        since = f" for {now - view.silent_since:.1f} s" if view.silent_since and word == "silent" else ""
+        last = f", last good {now - view.alive_at:.1f} s ago" if view.alive_at else ""
+        lines.append(f"{channel.name}: {word}{since}{f' ({detail})' if detail else ''}{last}")
+    return tuple(lines)
+
+
+def _of_domain(
+    views: Mapping[str, ChannelView], settings: Settings, domain: Domain
+) -> list[tuple[Channel, ChannelView]]:
+    return [
+        (channel, views[channel.name])
+        for channel in settings.channels
+        if channel.domain is domain and channel.name in views
+    ]
+
+
+def _silent_since(views: Mapping[str, ChannelView], settings: Settings, domain: Domain, now: float) -> float | None:
+    """Since when a whole domain is silent: the latest of its channels' silences; None when one is not silent."""
+    since = None
+    for _, view in _of_domain(views, settings, domain):
+        # oned's view is read every few seconds only; it stays what it is until oned says something else
+        if domain is not Domain.ONED and not view.fresh(now, settings.evidence_ttl_s):
+            continue
+        if view.signal is Signal.ALIVE:
+            return None
+        if view.silent_since is not None:
+            since = max(since or 0.0, view.silent_since)
+    return since
+
+
+def _all_life_is_older(views: Mapping[str, ChannelView], settings: Settings) -> bool:
+    """Whether some management channel missed often enough, and none of them saw life since that silence began."""
+    asked = [view for _, view in _of_domain(views, settings, Domain.MANAGEMENT)]
+    silences = [view.silent_since for view in asked if view.misses >= settings.misses and view.silent_since]
+    return bool(silences) and max(silences) >= max(view.alive_at or 0.0 for view in asked)
+
+
+def _reads_off(views: Mapping[str, ChannelView], settings: Settings, now: float) -> bool:
+    return any(
+        view.signal is Signal.OFF and view.fresh(now, settings.evidence_ttl_s)
+        for _, view in _of_domain(views, settings, Domain.POWER)
+    )
+
+
+def _hung(
+    views: Mapping[str, ChannelView],
+    settings: Settings,
+    silent: Mapping[Domain, float],
+    alive: list[str],
+    now: float,
+) -> str:
+    """The reason to call a host hung: its kernel answers, nothing else has for `hung_after_s`; empty if it is not."""
+    by_name = {channel.name: channel for channel in settings.channels}
+    if any(by_name[name].proves_userland for name in alive if name in by_name):
+        return ""
+    userland = [view for channel, view in _of_domain(views, settings, Domain.MANAGEMENT) if channel.proves_userland]
+    silences = [view.silent_since for view in userland]
+    if not silences or any(since is None or now - since < settings.hung_after_s for since in silences):
+        return ""
+    oned = silent.get(Domain.ONED)
+    if oned is None or now - oned < settings.hung_after_s:
+        return ""
+    return f"its kernel answers ({', '.join(alive)}), but nothing else has for {settings.hung_after_s:g} s"

@@ -1,0 +1,122 @@
+"""Orders out: what the core wants done. All imperative.
+
+An *irreversible* order is on disk before it leaves. Each carries the keys by which a late or doubled report is
+recognised, and a moment after which its executor must drop it: a decision made before a stall is not carried out after.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class WatchClosely:
+    """Probe a host fast and on every channel, or stop doing so."""
+
+    host: int
+    on: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadHost:
+    """Read a host and its VMs from OpenNebula, and these VMs wherever they are by now."""
+
+    host: int
+    vms: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadPower:
+    """Read these devices of a host, now, each in a fresh session."""
+
+    host: int
+    devices: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Fence:
+    """Power a host off with all devices of one level, and read back.
+
+    `send=False`: the order was acknowledged before a restart; only read back.
+    """
+
+    host: int
+    incident: int
+    attempt: int
+    devices: tuple[str, ...]
+    send: bool
+    not_after: float
+
+
+class HostStep(StrEnum):
+    """Orders to OpenNebula about a host."""
+
+    OFFLINE = "offline"
+    ENABLE = "enable"
+    DISABLE = "disable"  #: and mark it with our HA_STATE
+    RESTORE = "restore"  #: back to the state before the incident, mark removed
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrderHost:
+    """Change a host's state in OpenNebula."""
+
+    host: int
+    incident: int
+    step: HostStep
+    enabled_before: bool  #: for RESTORE: whether the host was enabled before the incident
+    not_after: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MoveVm:
+    """Migrate a VM off a fenced host. The executor looks at the VM first and sends nothing if it changed."""
+
+    vm: int
+    incident: int
+    source: int
+    destination: int
+    not_after: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ResumeVm:
+    """Start a VM that was running before, is POWEROFF now and is on its destination."""
+
+    vm: int
+    incident: int
+    host: int
+    not_after: float
+
+
+class Severity(StrEnum):
+    """How loud a message is."""
+
+    INFO = "info"
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Tell:
+    """Tell people. Goes into the trail as well."""
+
+    severity: Severity
+    text: str
+    next_step: str  #: what happens next, and what the reader must do ("nothing" is an answer)
+    host: int | None = None
+    incident: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """Answer an operator's command. `code` is the exit code of the command line."""
+
+    request: int
+    code: int
+    text: str
+
+
+Irreversible = Fence | OrderHost | MoveVm | ResumeVm
+Effect = WatchClosely | ReadHost | ReadPower | Fence | OrderHost | MoveVm | ResumeVm | Tell | Answer

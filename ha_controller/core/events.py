@@ -1,0 +1,192 @@
+"""Facts in: what adapters and operators report to the core. All past tense."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ha_controller.core.effects import HostStep
+from ha_controller.core.model import Host, PowerState, Reading, Settings, Vm
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EvidenceTaken:
+    """One channel looked at some hosts."""
+
+    channel: str
+    readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class InventoryRead:
+    """All hosts of the cloud were read. Never sent for an empty or failed reading."""
+
+    hosts: tuple[Host, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedUnreachable:
+    """OpenNebula did not answer a reading."""
+
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostRead:
+    """One host and its VMs were read from OpenNebula."""
+
+    host: int
+    asked_at: float  #: when the reading was begun: it says nothing about later moments
+    one_state: int
+    marked: bool
+    vms: tuple[Vm, ...]  #: the VMs on the host's list and those that were asked for by id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceChecked:
+    """A fence device was checked in peace time."""
+
+    host: int
+    device: str
+    ok: bool
+    power: PowerState
+    summary: str
+
+
+class FenceResult(StrEnum):
+    """What became of one level of devices."""
+
+    OFF_READ = "off read"  #: every device read off twice, as the protocol asks
+    UNVERIFIED = "unverified"  #: at least one device may have acted, off was not read everywhere
+    REFUSED = "refused"  #: every device definitely did nothing
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FenceAccepted:
+    """All devices of the level acknowledged the order; nothing is proven."""
+
+    host: int
+    incident: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FenceReported:
+    """An attempt ended."""
+
+    host: int
+    incident: int
+    attempt: int
+    result: FenceResult
+    off_read_at: float | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerRead:
+    """The devices of a host were read on demand; one state for each device."""
+
+    host: int
+    asked_at: float
+    states: tuple[tuple[str, PowerState], ...]
+    detail: str = ""
+
+
+class OrderResult(StrEnum):
+    """What became of an order to OpenNebula."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"  #: OpenNebula said no: nothing was done
+    SKIPPED = "skipped"  #: our executor looked first and did not send it
+    UNKNOWN = "unknown"  #: no answer: it may or may not have been done
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostOrderReported:
+    """A host order ended."""
+
+    host: int
+    incident: int
+    step: HostStep
+    result: OrderResult
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VmOrderReported:
+    """A VM order ended."""
+
+    vm: int
+    incident: int
+    result: OrderResult
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LeadChanged:
+    """This controller won (a term) or lost (None) the lead."""
+
+    term: int | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SelfChecked:
+    """We looked at our own witnesses. None: could not tell."""
+
+    ok: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SecondMasterLooked:
+    """We looked for another master: hooks of OpenNebula, other controllers. None: could not tell."""
+
+    present: bool | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SettingsChanged:
+    """A new configuration is in force."""
+
+    settings: Settings
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TimePassed:
+    """A deadline that the core asked for is due."""
+
+
+# --- operator ---------------------------------------------------------------------------------------------------------
+
+
+class Verb(StrEnum):
+    """What an operator can order."""
+
+    APPROVE = "approve"
+    REJECT = "reject"
+    CONFIRM_OFF = "confirm-off"
+    UNFENCE = "unfence"
+    HOLD = "hold"
+    RELEASE = "release"
+    PAUSE = "pause"
+    RESUME = "resume"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OperatorCommanded:
+    """A person ordered something. The answer goes out as an `Answer` with the same request id."""
+
+    request: int
+    verb: Verb
+    who: str
+    reason: str = ""
+    host: int | None = None
+    incident: int | None = None
+
+
+Event = (
+    EvidenceTaken | InventoryRead | OnedUnreachable | HostRead | DeviceChecked | FenceAccepted | FenceReported
+    | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked | SecondMasterLooked
+    | SettingsChanged | TimePassed | OperatorCommanded
+)  # fmt: skip

@@ -1,0 +1,234 @@
+"""FAILED: power the host off, level by level, until off is verified (design.md 7.2).
+
+Before every attempt the evidence, the guards and the lead are looked at again. An acknowledgement proves nothing, an
+unknown outcome is never repeated blindly, and life after OFF voids the proof.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core import guard
+from ha_controller.core.detector import VerdictKind, life_since, silence_confirmed
+from ha_controller.core.effects import Fence, Severity
+from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
+from ha_controller.core.machine import Trigger
+from ha_controller.core.model import Attempt, AttemptOutcome, Device, Host, HostState, Incident, Proof
+from ha_controller.core.state import State
+from ha_controller.core.suspicion import ask_for_vms, close, verdict_of
+
+ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
+REPORT_GRACE_S = 15.0  #: beyond the device's own deadline: the executor reports earlier, or something is wrong
+
+_MAYBE_DONE = (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED, AttemptOutcome.UNVERIFIED, AttemptOutcome.VOIDED)
+
+
+def advance(state: State, host: Host, incident: Incident, now: float) -> None:
+    """Take the next step with a host that has FAILED."""
+    last = incident.attempts[-1] if incident.attempts else None
+    if last is not None and last.outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED):
+        _wait_for_report(state, host, incident, last, now)
+    elif last is not None and last.outcome is AttemptOutcome.OFF_READ:
+        _confirm_silence(state, incident, last, now)
+    elif not incident.stopped:
+        _next_attempt(state, host, incident, now)
+
+
+def accepted(state: State, incident: Incident, event: FenceAccepted) -> None:
+    """Note an acknowledgement, so that after a crash the order is not sent a second time."""
+    attempt = _running(incident, event.attempt)
+    if attempt is not None and attempt.outcome is AttemptOutcome.ORDERED:
+        state.save(_with(incident, replace(attempt, outcome=AttemptOutcome.ACCEPTED)))
+
+
+def reported(state: State, incident: Incident, event: FenceReported) -> None:
+    """Take in the end of an attempt; late and doubled reports are dropped."""
+    attempt = _running(incident, event.attempt)
+    if attempt is None:
+        return
+    outcome = {
+        FenceResult.OFF_READ: AttemptOutcome.OFF_READ,
+        FenceResult.UNVERIFIED: AttemptOutcome.UNVERIFIED,
+        FenceResult.REFUSED: AttemptOutcome.REFUSED,
+    }[event.result]
+    done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
+    state.save(_with(incident, done))
+    if outcome is not AttemptOutcome.OFF_READ:
+        state.tell(
+            Severity.WARNING,
+            f"{incident.host_name}: power-off by {', '.join(attempt.devices)} is not verified: {event.detail}",
+            "The next device or the next round is tried.",
+            host=incident.host,
+            incident=incident.id,
+        )
+
+
+def _running(incident: Incident, number: int) -> Attempt | None:
+    last = incident.attempts[-1] if incident.attempts else None
+    if last is None or last.number != number:
+        return None
+    return last if last.outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED) else None
+
+
+def _with(incident: Incident, attempt: Attempt) -> Incident:
+    others = tuple(known for known in incident.attempts if known.number != attempt.number)
+    return replace(incident, attempts=(*others, attempt))
+
+
+def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
+    if now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
+        lost = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="no report in time")
+        state.save(_with(incident, lost))
+
+
+def _confirm_silence(state: State, incident: Incident, attempt: Attempt, now: float) -> None:
+    """Off was read: only probes sent after that count now, and any life voids it."""
+    off_read_at = attempt.off_read_at or now
+    views = state.view(incident.host).views
+    if channel := life_since(views, off_read_at):
+        voided = _with(incident, replace(attempt, outcome=AttemptOutcome.VOIDED))
+        barred = tuple(sorted({*incident.barred, *attempt.devices}))
+        state.stop(
+            replace(voided, barred=barred),
+            f"{', '.join(attempt.devices)} reads off, but {channel} answers: the device belongs to another machine, "
+            "or it lies. It is barred from further power-offs",
+            f"Check the wiring, then: ha-controller unfence {incident.host_name} (if it is healthy), "
+            f"or ha-controller confirm-off {incident.host_name}",
+        )
+    elif silence_confirmed(views, state.settings, off_read_at):
+        text = f"{', '.join(attempt.devices)} read off twice, no channel answers since"
+        off_is_verified(state, incident, Proof(at=off_read_at, text=text, devices=attempt.devices), now)
+    elif now - off_read_at > state.settings.confirm_silence_max_s:
+        state.hold(
+            incident,
+            "off was read, but no probe could confirm the silence since",
+            "Our own probes fail; see: ha-controller doctor",
+        )
+
+
+def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) -> None:
+    """The host is FENCED: recorded with its proof before anything is moved."""
+    incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
+    state.view(incident.host).told = ""
+    state.save(replace(incident, proof=proof, fenced_at=now, hold="", stopped=""))
+    ask_for_vms(state, incident.host, now, tuple(record.id for record in incident.vms))
+    state.tell(
+        Severity.WARNING,
+        f"{incident.host_name} is off: {proof.text}. Its VMs are started elsewhere now",
+        "Nothing for you to do.",
+        host=incident.host,
+        incident=incident.id,
+    )
+
+
+def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> None:
+    verdict = verdict_of(state, host, now)
+    if verdict.kind is VerdictKind.ALIVE:
+        _alive_again(state, incident, verdict.reason, now)
+        return
+    name = incident.host_name
+    if not verdict.kind.condemns:
+        state.hold(
+            incident, "the evidence is not clear any more", f"Nothing is sent. See: ha-controller explain {name}"
+        )
+        return
+    if reason := _operator_says_no(state, incident):
+        state.hold(incident, *reason)
+        return
+    results = guard.check(state, host, incident, now)
+    if vetoed := guard.veto(results):
+        state.hold(incident, f"{vetoed.guard}: {vetoed.reason}", f"Nothing is sent. See: ha-controller explain {name}")
+        return
+    _shoot(state, host, replace(incident, guards=tuple(str(result) for result in results)), now)
+
+
+def _operator_says_no(state: State, incident: Incident) -> tuple[str, str] | None:
+    if state.cloud.paused_by:
+        return f"paused: {state.cloud.paused_by}", "Nothing is done until: ha-controller resume"
+    if incident.held_by:
+        return f"held: {incident.held_by}", f"Nothing is done until: ha-controller release {incident.host_name}"
+    return None
+
+
+def _alive_again(state: State, incident: Incident, reason: str, now: float) -> None:
+    if any(attempt.outcome in _MAYBE_DONE for attempt in incident.attempts):
+        state.stop(
+            incident,
+            f"alive after an unverified power-off ({reason})",
+            f"If it is healthy: ha-controller unfence {incident.host_name}",
+        )
+        return
+    stood_down = state.enter(incident, Trigger.STOOD_DOWN, now)
+    close(state, stood_down, f"{reason}; no power-off was done", now)
+
+
+def _shoot(state: State, host: Host, incident: Incident, now: float) -> None:
+    """Order the next level, unless every round has been tried."""
+    levels = [(index, usable) for index, level in enumerate(host.levels) if (usable := _usable(level, incident))]
+    done = len(incident.attempts)
+    if not levels or done >= len(levels) * state.settings.fence_rounds_max:
+        _exhausted(state, host, incident)
+        return
+    last = incident.attempts[-1] if incident.attempts else None
+    if done and done % len(levels) == 0 and last and now - last.ordered_at < state.settings.fence_retry_s:
+        return
+    level, devices = levels[done % len(levels)]
+    names = tuple(device.name for device in devices)
+    attempt = Attempt(number=done + 1, level=level, devices=names, outcome=AttemptOutcome.ORDERED, ordered_at=now)
+    state.save(replace(incident, attempts=(*incident.attempts, attempt), hold=""))
+    state.save_cloud(replace(state.cloud, fences=_counted(state, host.id, now)))
+    state.out.append(
+        Fence(
+            host=host.id,
+            incident=incident.id,
+            attempt=attempt.number,
+            devices=names,
+            send=True,
+            not_after=now + ORDER_VALID_S,
+        )
+    )
+
+
+def _usable(level: tuple[Device, ...], incident: Incident) -> tuple[Device, ...]:
+    """A level needs all its devices, and at least one whose OFF proves something."""
+    if any(device.name in incident.barred for device in level):
+        return ()
+    return level if any(device.proves_off and not device.weak_off for device in level) else ()
+
+
+def _counted(state: State, host: int, now: float) -> tuple[tuple[float, int], ...]:
+    begun = now - state.settings.fences_per_s
+    return (*((at, fenced) for at, fenced in state.cloud.fences if at > begun), (now, host))
+
+
+def _exhausted(state: State, host: Host, incident: Incident) -> None:
+    tried = "; ".join(f"{', '.join(a.devices)}: {a.detail or a.outcome.value}" for a in incident.attempts[-2:])
+    state.stop(
+        incident,
+        f"fence attempts exhausted ({tried or 'no usable fence device'}). Its {len(incident.vms)} VMs wait",
+        f"Check its power. If you have seen that it is off: ha-controller confirm-off {host.name}",
+    )
+
+
+def resume(state: State, incident: Incident, now: float) -> None:
+    """After a restart: an acknowledged order is only read back; one with an unknown outcome counts as unverified."""
+    if incident.state is not HostState.FAILED or not incident.attempts:
+        return
+    last = incident.attempts[-1]
+    if last.outcome is AttemptOutcome.ACCEPTED:
+        state.save(_with(incident, replace(last, ordered_at=now)))
+        state.out.append(
+            Fence(
+                host=incident.host,
+                incident=incident.id,
+                attempt=last.number,
+                devices=last.devices,
+                send=False,
+                not_after=now + REPORT_GRACE_S,
+            )
+        )
+    elif last.outcome is AttemptOutcome.ORDERED:
+        lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
+        state.save(_with(incident, lost))
+    elif last.outcome is AttemptOutcome.OFF_READ:
+        state.save(_with(incident, replace(last, off_read_at=now)))

@@ -1,0 +1,351 @@
+"""The nouns of the core: hosts, evidence, devices, incidents, VMs and settings.
+
+Plain frozen values; whoever changes one makes a new one. Times are seconds on the controller's clock: wall time at
+the start of the process plus monotonic time since, so a jump of the wall clock moves nothing and a stored time can
+still be read by a person.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+# --- evidence ---------------------------------------------------------------------------------------------------------
+
+
+class PowerState(StrEnum):
+    """What a device says about the power of its host. UNKNOWN is neither on nor off."""
+
+    ON = "on"
+    OFF = "off"
+    UNKNOWN = "unknown"
+
+
+class Signal(StrEnum):
+    """What one look at a host through one channel showed."""
+
+    ALIVE = "alive"  #: something on the host answered
+    SILENT = "silent"  #: the question was sent in time and nobody answered
+    OFF = "off"  #: a power device says off
+    UNKNOWN = "unknown"  #: our own error, our own lag, or an answer that proves nothing; never counted for death
+
+
+class Domain(StrEnum):
+    """What fails together. Silence of several channels of one domain is *one* proof, not several."""
+
+    MANAGEMENT = "management"  #: same network card, switch and vantage point as this controller
+    VANTAGE = "vantage"  #: other hosts or controllers that asked for us
+    STORAGE = "storage"
+    POWER = "power"
+    ONED = "oned"  #: slow by default: never decides alone
+
+
+#: Domains that can fall silent within seconds and so may decide; oned only confirms, power speaks for itself.
+DECIDING_DOMAINS = frozenset({Domain.MANAGEMENT, Domain.VANTAGE, Domain.STORAGE})
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reading:
+    """One look at one host. `sent_at` is on the clock that `Probe.launch` and `Probe.collect` are called with."""
+
+    host: int
+    signal: Signal
+    sent_at: float  #: when the question left: an answer says nothing about later moments
+    detail: str = ""  #: short, for the operator: "timeout", "connection refused"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Channel:
+    """A probe channel as the core knows it."""
+
+    name: str
+    domain: Domain
+    proves_userland: bool = True  #: False: its ALIVE says only that the kernel answers
+
+
+# --- hosts and VMs as OpenNebula shows them ---------------------------------------------------------------------------
+
+
+class OnedHostState:
+    """HOST/STATE of OpenNebula (design.md section 7, include/Host.h); other numbers are obsolete."""
+
+    INIT = 0
+    MONITORED = 2
+    ERROR = 3
+    DISABLED = 4
+    OFFLINE = 8
+
+
+class VmState:
+    """VM/STATE of OpenNebula, the ones a decision needs."""
+
+    ACTIVE = 3
+    SUSPENDED = 5
+    DONE = 6
+    POWEROFF = 8
+
+
+class LcmState:
+    """VM/LCM_STATE of OpenNebula, the ones a decision needs."""
+
+    INIT = 0
+    RUNNING = 3
+    UNKNOWN = 16
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Device:
+    """A fence device of one host, as configured."""
+
+    name: str
+    identity_noted: bool = False  #: the operator has checked that it belongs to this host
+    weak_off: bool = False  #: its OFF may also mean "not there"
+    proves_off: bool = True  #: False for agents that cannot read power or act on storage only
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """A host of the inventory."""
+
+    id: int
+    name: str
+    cluster: int = -1
+    one_state: int = OnedHostState.MONITORED
+    vm_mad: str = ""
+    free_cpu: int = 0  #: hundredths of a core, after RESERVED_CPU
+    free_memory_mb: int = 0  #: after RESERVED_MEM
+    vms: tuple[int, ...] = ()
+    excluded: str = ""  #: why the controller must not act on it; empty = in scope
+    marked: bool = False  #: carries our HA_STATE: DISABLED by us, not by the operator
+    levels: tuple[tuple[Device, ...], ...] = ()
+    fence_timeout_s: float = 20.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Vm:
+    """A VM as last read from OpenNebula."""
+
+    id: int
+    name: str
+    state: int
+    lcm_state: int
+    host: int | None  #: HID of the last history record
+    cluster: int = -1
+    vm_mad: str = ""
+    cpu: int = 0  #: hundredths of a core
+    memory_mb: int = 0
+    obstacle: str = ""  #: why it must not be moved at all (local disks, locked, policy); empty = may be moved
+    label: str = ""  #: state in OpenNebula's words
+
+
+# --- states -----------------------------------------------------------------------------------------------------------
+
+
+class HostState(StrEnum):
+    """The five states. Why something waits is a hold, never a state."""
+
+    OK = "ok"
+    SUSPECT = "suspect"
+    FAILED = "failed"
+    FENCED = "fenced"
+    RECOVERED = "recovered"
+
+
+class Mode(StrEnum):
+    """How much the controller may do without asking."""
+
+    OBSERVE = "observe"
+    APPROVE = "approve"
+    AUTO = "auto"
+
+
+# --- incidents --------------------------------------------------------------------------------------------------------
+
+
+class AttemptOutcome(StrEnum):
+    """How far one attempt to power a host off came."""
+
+    ORDERED = "ordered"  #: written down; the order may or may not have left
+    ACCEPTED = "accepted"  #: every device of the level acknowledged, which proves nothing
+    OFF_READ = "off read"  #: read back off as the protocol asks; life can still void it
+    UNVERIFIED = "unverified"  #: sent or maybe sent, off was not read
+    REFUSED = "refused"  #: every device definitely did nothing
+    VOIDED = "voided"  #: off was read, and then the host showed life
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One level of fence devices, ordered once."""
+
+    number: int  #: counts from 1 within the incident
+    level: int  #: index into Host.levels
+    devices: tuple[str, ...]
+    outcome: AttemptOutcome
+    ordered_at: float
+    off_read_at: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """Why a host counts as off."""
+
+    at: float
+    text: str
+    devices: tuple[str, ...] = ()  #: empty: a person confirmed it
+
+
+class Lever(StrEnum):
+    """How far OpenNebula has been told that the host is gone (design.md 7.4)."""
+
+    NOT_BEGUN = "not begun"
+    OFFLINE = "offline ordered"
+    ENABLE = "enable ordered"
+    WAIT = "waiting for ERROR"
+    DISABLE = "disable ordered"
+    DONE = "done"
+    RESTORE = "restore ordered"  #: the way back, when the host is readmitted
+    RESTORED = "restored"
+
+
+class VmStage(StrEnum):
+    """How far one VM's recovery came."""
+
+    WAITING = "waiting"
+    MOVING = "moving"  #: a migrate was ordered; the destination is sticky
+    RESUMING = "resuming"
+    RUNNING = "running"  #: outcome: seen RUNNING elsewhere
+    LEFT = "left alone"  #: outcome: with a reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VmRecord:
+    """One VM of a failed host, from what it was to its outcome."""
+
+    id: int
+    name: str
+    was_state: int  #: when the incident was opened: decides what the VM *was*
+    was_lcm_state: int
+    was_label: str = ""
+    stage: VmStage = VmStage.WAITING
+    destination: int | None = None
+    ordered_at: float = 0.0
+    answered: bool = True  #: False while an order has no report: its outcome is unknown
+    tries: int = 0
+    reason: str = ""
+    settled_at: float = 0.0
+
+    @property
+    def settled(self) -> bool:
+        """Whether the VM has an outcome."""
+        return self.stage in (VmStage.RUNNING, VmStage.LEFT)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incident:
+    """One failure of one host: the durable record of what was seen, ordered and reached."""
+
+    id: int
+    host: int
+    host_name: str
+    opened_at: float
+    state: HostState
+    verdict: str  #: "dead", "powered off", "hung"
+    evidence: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+    vms: tuple[VmRecord, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    barred: tuple[str, ...] = ()  #: devices that lied: no further shots with them
+    proof: Proof | None = None
+    prior_one_state: int = OnedHostState.MONITORED
+    prior_marked: bool = False
+    lever: Lever = Lever.NOT_BEGUN
+    lever_since: float = 0.0
+    lever_repeats: int = 0
+    hold: str = ""  #: why nothing happens right now; recomputed all the time
+    stopped: str = ""  #: why nothing will happen until a person decides
+    held_by: str = ""  #: operator's `hold`: who and why
+    approved_by: str = ""
+    rejected_by: str = ""
+    failed_at: float | None = None
+    fenced_at: float | None = None
+    recovered_at: float | None = None
+    closed_at: float | None = None
+    closing: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether the incident still counts."""
+        return self.closed_at is None
+
+    def vm(self, vm_id: int) -> VmRecord | None:
+        """The record of one VM, if it belongs to this incident."""
+        return next((record for record in self.vms if record.id == vm_id), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloudRecord:
+    """What is durable beside the incidents."""
+
+    next_incident: int = 1
+    paused_by: str = ""  #: who paused the cloud and why; empty = not paused
+    fences: tuple[tuple[float, int], ...] = ()  #: (time, host) of the power-offs that count for the budget
+    storm_at: float = 0.0  #: when the storm guard last said no
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrailEntry:
+    """One line of the trail: what was decided, ordered, reported or told. Never changed once written."""
+
+    at: float
+    kind: str  #: "intent", "report", "operator", "told"
+    text: str
+    host: int | None = None
+    incident: int | None = None
+
+
+# --- settings ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    """What the core needs of the configuration."""
+
+    mode: Mode = Mode.OBSERVE
+    channels: tuple[Channel, ...] = ()
+    misses: int = 3  #: silent readings in a row before a host is suspect
+    evidence_ttl_s: float = 5.0  #: older evidence is unknown
+    fail_after_s: float = 10.0  #: silence of two domains
+    single_domain_after_s: float = 60.0  #: silence of the only deciding domain
+    hung_after_s: float = 180.0
+    settle_s: float = 30.0  #: no power-off this soon after start or change of leader
+    max_failed_share: float = 0.25
+    fences_max: int = 2
+    fences_per_s: float = 3600.0
+    storm_cooldown_s: float = 300.0
+    self_check_needed: bool = True
+    second_master_waived: bool = False
+    fence_rounds_max: int = 2  #: how often all levels are tried
+    fence_retry_s: float = 2.0  #: pause between two rounds
+    proof_age_max_s: float = 5.0
+    confirm_silence_max_s: float = 15.0
+    levers_max: int = 10  #: hosts whose lever is under way at once
+    ssh_timeout_s: float = 30.0  #: how long oned's ssh takes to give up on a dead host
+    moves_parallel: int = 5
+    move_tries_max: int = 3
+    vm_timeout_s: float = 120.0
+    canary_above: int = 8  #: with more VMs than this, the first one must be RUNNING before the rest is moved
+    destination_seen_s: float = 3.0  #: a destination must have shown life this recently
+    rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
+    reads_every_s: float = 0.5
+
+    def channel(self, name: str) -> Channel | None:
+        """The channel of that name, if it is configured."""
+        return next((channel for channel in self.channels if channel.name == name), None)
+
+    deciding_domains: frozenset[Domain] = field(init=False, default=frozenset())
+
+    def __post_init__(self) -> None:
+        """Derive which domains may decide."""
+        domains = frozenset(channel.domain for channel in self.channels) & DECIDING_DOMAINS
+        object.__setattr__(self, "deciding_domains", domains)

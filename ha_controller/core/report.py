@@ -1,0 +1,184 @@
+"""What is shown: the core's state as plain values for the API, the command line and the demo.
+
+Reads only. One plain verdict first, then the numbers; every hold comes with what to do about it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from ha_controller.core import guard
+from ha_controller.core.detector import describe
+from ha_controller.core.model import Host, HostState, Incident, Mode, VmStage
+from ha_controller.core.state import HostView, State
+from ha_controller.core.suspicion import verdict_of
+
+SCHEMA = "ha-controller/v1"
+Json = dict[str, Any]
+
+WELL, DEGRADED, GUARDED, WAITS = 0, 1, 4, 5  #: exit codes of `status`
+
+
+def status(state: State, now: float) -> Json:
+    """The cloud in one sentence, an exit code and counts."""
+    code, sentence = _verdict(state)
+    counts = {each.value: 0 for each in HostState}
+    for host in state.hosts.values():
+        counts[state.view(host.id).state.value] += 1
+    return {
+        "schema": SCHEMA,
+        "verdict": sentence,
+        "code": code,
+        "mode": state.settings.mode.value,
+        "paused": state.cloud.paused_by,
+        "term": state.term,
+        "hosts": {"total": len(state.hosts), **counts},
+        "excluded": sum(bool(host.excluded) for host in state.hosts.values()),
+        "oned_age_s": None if state.oned_at is None else round(now - state.oned_at, 1),
+        "oned_error": state.oned_detail,
+        "self_check": {"ok": state.self_check, "detail": state.self_check_detail},
+        "second_master": {"present": state.second_master, "detail": state.second_master_detail},
+        "settling_s": max(0.0, round(state.settle_until - now, 1)),
+    }
+
+
+def _verdict(state: State) -> tuple[int, str]:
+    waiting = [incident for _, incident in sorted(state.incidents.items()) if needs_person(incident)]
+    if waiting:
+        first = waiting[0]
+        more = f" ({len(waiting) - 1} more)" if len(waiting) > 1 else ""
+        return WAITS, f"{first.host_name} waits for a person: {first.stopped or first.hold}{more}"
+    if state.cloud.paused_by:
+        return GUARDED, f"Paused by {state.cloud.paused_by}: nothing is powered off or moved."
+    under_way = [known for _, known in sorted(state.incidents.items()) if known.state is not HostState.RECOVERED]
+    if held := [incident for incident in under_way if incident.hold]:
+        return GUARDED, f"{held[0].host_name}: {held[0].hold}"
+    if under_way:
+        return DEGRADED, f"{_progress(under_way[0])} Nothing for you to do."
+    if not state.hosts:
+        return DEGRADED, f"OpenNebula has not been read yet: {state.oned_detail}"
+    if state.oned_detail:
+        return DEGRADED, f"OpenNebula does not answer: {state.oned_detail}"
+    suspects = [host.name for host in state.hosts.values() if state.view(host.id).state is HostState.SUSPECT]
+    if suspects:
+        return DEGRADED, f"{', '.join(sorted(suspects)[:3])} does not answer; looking closely. Nothing for you to do."
+    recovered = [incident.host_name for incident in state.incidents.values()]
+    if recovered:
+        return WELL, f"All VMs are cared for. {', '.join(sorted(recovered))} waits for repair."
+    if state.settings.mode is Mode.OBSERVE:
+        return WELL, "All hosts are well. Mode observe: nothing would be powered off."
+    return WELL, "All hosts are well."
+
+
+def _progress(incident: Incident) -> str:
+    running = sum(record.stage is VmStage.RUNNING for record in incident.vms)
+    match incident.state:
+        case HostState.FAILED:
+            step = f"is being powered off (attempt {len(incident.attempts)})"
+        case HostState.FENCED:
+            step = f"is off; {running} of {len(incident.vms)} VMs run elsewhere"
+        case _:
+            step = "is silent"
+    return f"{incident.host_name} {step}."
+
+
+def needs_person(incident: Incident) -> bool:
+    """Whether nothing will happen until somebody decides."""
+    return incident.open and (
+        bool(incident.stopped)
+        or "pending approve" in incident.hold
+        or incident.hold.startswith(("waits for approval", "storm"))
+    )
+
+
+def hosts(state: State, now: float) -> list[Json]:
+    """One row for each host, the ones that are not OK first."""
+    rows = [_host_row(state, host, now) for host in state.hosts.values()]
+    return sorted(rows, key=lambda row: (row["state"] == HostState.OK.value, row["id"]))
+
+
+def _host_row(state: State, host: Host, now: float) -> Json:
+    view = state.view(host.id)
+    incident = state.incidents.get(host.id)
+    return {
+        "id": host.id,
+        "name": host.name,
+        "cluster": host.cluster,
+        "one_state": host.one_state if view.one_state is None else view.one_state,
+        "state": view.state.value,
+        "for_s": round(now - view.since, 1),
+        "vms": len(host.vms),
+        "fencing": _fencing(host, view),
+        "incident": None if incident is None else incident.id,
+        "note": _note(host, incident),
+    }
+
+
+def _note(host: Host, incident: Incident | None) -> str:
+    if incident is None:
+        return host.excluded
+    return incident.stopped or incident.hold or _progress(incident)
+
+
+def _fencing(host: Host, view: HostView) -> list[Json]:
+    return [
+        {
+            "device": device.name,
+            "level": level,
+            "ready": device.name in view.devices and view.devices[device.name].ok,
+            "summary": view.devices[device.name].summary if device.name in view.devices else "not checked yet",
+        }
+        for level, devices in enumerate(host.levels, start=1)
+        for device in devices
+    ]
+
+
+def explain(state: State, host: Host, now: float) -> Json:
+    """Why a host is in its state, what blocks it and what comes next."""
+    view = state.view(host.id)
+    verdict = verdict_of(state, host, now)
+    opened = state.incidents.get(host.id)
+    results = guard.check(state, host, opened or _imagined(host, view, verdict.kind.value, now), now)
+    return {
+        "schema": SCHEMA,
+        **_host_row(state, host, now),
+        "verdict": {"kind": verdict.kind.value, "reason": verdict.reason},
+        "evidence": list(describe(view.views, state.settings, now)),
+        "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
+        "record": None if opened is None else incident(opened),
+    }
+
+
+def _imagined(host: Host, view: HostView, verdict: str, now: float) -> Incident:
+    """What the guards would be asked if the host failed now."""
+    return Incident(
+        id=0,
+        host=host.id,
+        host_name=host.name,
+        opened_at=now,
+        state=view.state,
+        verdict=verdict,
+        prior_one_state=host.one_state,
+        prior_marked=host.marked,
+    )
+
+
+def incident(known: Incident) -> Json:
+    """An incident with everything that is on record."""
+    return {"schema": SCHEMA, **asdict(known), "open": known.open, "needs_person": needs_person(known)}
+
+
+def pending(state: State) -> list[Json]:
+    """Decisions that wait for a person."""
+    return [
+        {
+            "id": known.id,
+            "host": known.host_name,
+            "state": known.state.value,
+            "question": known.stopped or known.hold,
+            "can_approve": known.state is HostState.SUSPECT,
+        }
+        for _, known in sorted(state.incidents.items())
+        if needs_person(known)
+    ]

@@ -1,0 +1,143 @@
+"""What the core knows between two steps. Only the core's own modules change it.
+
+What must survive a crash is in `incidents` and `cloud`; everything else is learned again from fresh evidence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ha_controller.core.detector import ChannelView, Views
+from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
+from ha_controller.core.machine import Trigger, following
+from ha_controller.core.model import CloudRecord, Host, HostState, Incident, PowerState, Settings, Vm
+
+
+@dataclass(slots=True)
+class DeviceView:
+    """What the checks have shown of one fence device."""
+
+    ok: bool = False
+    passed_at: float | None = None
+    seen_on_at: float | None = None
+    checked_at: float | None = None
+    power: PowerState = PowerState.UNKNOWN
+    summary: str = "not checked yet"
+
+
+@dataclass(slots=True)
+class HostView:
+    """What is known of one host and is forgotten at a restart."""
+
+    state: HostState = HostState.OK
+    since: float = 0.0
+    views: Views = field(default_factory=dict)
+    watched: bool = False
+    devices: dict[str, DeviceView] = field(default_factory=dict)
+    read_at: float | None = None  #: when the last complete HostRead was asked for
+    read_asked_at: float = -1e9
+    one_state: int | None = None
+    vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
+    power: dict[str, tuple[float, PowerState]] = field(default_factory=dict)  #: device -> (asked at, state)
+    power_asked_at: float = -1e9
+    told: str = ""  #: the last hold that people were told about
+    answers_since: float | None = None  #: alive without a gap since then
+
+    def channel(self, name: str) -> ChannelView:
+        """The view of one channel, made when it is first heard of."""
+        return self.views.setdefault(name, ChannelView())
+
+
+@dataclass(slots=True)
+class PendingCommand:
+    """An operator's command that waits for a reading of devices."""
+
+    request: int
+    host: int
+    who: str
+    reason: str
+    asked_at: float
+
+
+@dataclass(slots=True)
+class State:
+    """All of it. `out`, `dirty` and `cloud_dirty` collect what the current step has to say."""
+
+    settings: Settings
+    started_at: float
+    hosts: dict[int, Host] = field(default_factory=dict)
+    views: dict[int, HostView] = field(default_factory=dict)
+    incidents: dict[int, Incident] = field(default_factory=dict)  #: open incidents by host
+    cloud: CloudRecord = field(default_factory=CloudRecord)
+    settle_until: float = 0.0
+    term: int | None = None
+    self_check: bool | None = None
+    self_check_detail: str = "not done yet"
+    second_master: bool | None = None
+    second_master_detail: str = "not looked yet"
+    oned_at: float | None = None
+    oned_detail: str = "not reached yet"
+    watched: set[int] = field(default_factory=set)
+    confirming: list[PendingCommand] = field(default_factory=list)
+    out: list[Effect] = field(default_factory=list)
+    dirty: dict[int, Incident] = field(default_factory=dict)
+    cloud_dirty: bool = False
+
+    def view(self, host: int) -> HostView:
+        """What is known of a host."""
+        return self.views[host]
+
+    def save(self, incident: Incident) -> Incident:
+        """Take over a changed incident; it is written to disk before any effect of this step leaves."""
+        if incident == self.incidents.get(incident.host):
+            return incident
+        if incident.open:
+            self.incidents[incident.host] = incident
+        else:
+            self.incidents.pop(incident.host, None)
+        self.dirty[incident.id] = incident
+        return incident
+
+    def save_cloud(self, cloud: CloudRecord) -> None:
+        """Take over a changed cloud record."""
+        if cloud != self.cloud:
+            self.cloud, self.cloud_dirty = cloud, True
+
+    def enter(self, incident: Incident, trigger: Trigger, now: float) -> Incident:
+        """Move the incident's host along the table."""
+        view = self.view(incident.host)
+        after = following(view.state, trigger)
+        if after is not view.state:
+            view.state, view.since = after, now
+        return replace(incident, state=after)
+
+    def tell(
+        self, severity: Severity, text: str, next_step: str, *, host: int | None = None, incident: int | None = None
+    ) -> None:
+        """Tell people."""
+        self.out.append(Tell(severity=severity, text=text, next_step=next_step, host=host, incident=incident))
+
+    def hold(self, incident: Incident, reason: str, next_step: str, severity: Severity = Severity.WARNING) -> Incident:
+        """Say why nothing happens now. People are told once for each new kind of reason."""
+        view = self.view(incident.host)
+        kind = reason.split(":")[0]
+        if reason and view.told != kind:
+            self.tell(severity, f"{incident.host_name}: {reason}", next_step, host=incident.host, incident=incident.id)
+        view.told = kind
+        return self.save(replace(incident, hold=reason))
+
+    def stop(self, incident: Incident, reason: str, next_step: str) -> Incident:
+        """Stop until a person decides. Durable."""
+        self.view(incident.host).told = reason
+        self.tell(
+            Severity.CRITICAL, f"{incident.host_name}: {reason}", next_step, host=incident.host, incident=incident.id
+        )
+        return self.save(replace(incident, stopped=f"{reason}. {next_step}", hold=""))
+
+    def watch(self, host: int, on: bool) -> None:
+        """Start or end the close watch of a host."""
+        view = self.view(host)
+        if view.watched is not on:
+            view.watched = on
+            (self.watched.add if on else self.watched.discard)(host)
+            self.out.append(WatchClosely(host=host, on=on))

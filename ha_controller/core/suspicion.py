@@ -1,0 +1,169 @@
+"""From silence to the decision to power off: OK, SUSPECT, and the door to FAILED.
+
+Never shoots: it opens the incident, asks the guards, and hands over to `fencing` when nobody says no.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core import guard
+from ha_controller.core.detector import Verdict, VerdictKind, judge, suspicious
+from ha_controller.core.effects import ReadHost, Severity
+from ha_controller.core.machine import Trigger, following
+from ha_controller.core.model import Host, HostState, Incident, Mode, VmRecord
+from ha_controller.core.state import State
+
+READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago
+
+
+def verdict_of(state: State, host: Host, now: float) -> Verdict:
+    """Judge a host by its evidence; OFF counts only from a device that is known to be this host's."""
+    return judge(state.view(host.id).views, state.settings, now, off_counts=_off_counts(state, host))
+
+
+def _off_counts(state: State, host: Host) -> bool:
+    """Whether the first fence device's OFF may condemn: noted by the operator, seen ON before, not weak."""
+    if not host.levels or not host.levels[0]:
+        return False
+    if state.settings.self_check_needed and state.self_check is not True:
+        return False
+    seen = state.view(host.id).devices
+    return all(
+        device.identity_noted
+        and device.proves_off
+        and not device.weak_off
+        and device.name in seen
+        and seen[device.name].seen_on_at is not None
+        for device in host.levels[0]
+    )
+
+
+def advance(state: State, host: Host, now: float) -> None:
+    """Look at a host that is OK or SUSPECT."""
+    view = state.view(host.id)
+    if view.state is HostState.OK:
+        if not suspicious(view.views, state.settings):
+            _unwatch_if_calm(state, host)
+            return
+        view.state, view.since = following(view.state, Trigger.SILENCE), now
+        state.watch(host.id, True)
+        ask_for_vms(state, host.id, now)
+    verdict = verdict_of(state, host, now)
+    if verdict.kind is VerdictKind.ALIVE:
+        _answers_again(state, host, verdict, now)
+    elif verdict.kind.condemns:
+        _condemn(state, host, verdict, now)
+
+
+def _unwatch_if_calm(state: State, host: Host) -> None:
+    view = state.view(host.id)
+    if view.watched and all(channel.misses == 0 for channel in view.views.values()):
+        state.watch(host.id, False)
+
+
+def _answers_again(state: State, host: Host, verdict: Verdict, now: float) -> None:
+    view = state.view(host.id)
+    view.state, view.since, view.told = following(view.state, Trigger.LIFE), now, ""
+    incident = state.incidents.get(host.id)
+    if incident is not None:
+        close(state, incident, f"{verdict.reason}; nothing was done", now)
+
+
+def close(state: State, incident: Incident, why: str, now: float) -> None:
+    """End an incident in which nothing is left to do."""
+    ended = replace(incident, closed_at=now, closing=why, hold="", stopped="", state=state.view(incident.host).state)
+    state.save(ended)
+    state.view(incident.host).told = ""
+    state.tell(
+        Severity.INFO, f"{incident.host_name}: {why}", "Nothing to do.", host=incident.host, incident=incident.id
+    )
+
+
+def ask_for_vms(state: State, host: int, now: float, vms: tuple[int, ...] = ()) -> None:
+    """Have the host and its VMs read, not more often than `reads_every_s`."""
+    view = state.view(host)
+    if now - view.read_asked_at >= state.settings.reads_every_s:
+        view.read_asked_at = now
+        state.out.append(ReadHost(host=host, vms=vms))
+
+
+def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
+    view = state.view(host.id)
+    incident = state.incidents.get(host.id)
+    if view.read_at is None or now - view.read_at > READ_AGE_MAX_S:
+        ask_for_vms(state, host.id, now)
+        if incident is None and (view.read_at is None or now - view.read_at > READ_AGE_MAX_S):
+            return  # an incident without its VMs would forget them; the reading is on its way
+    elif now - view.read_at > READ_AGE_MAX_S / 2:
+        ask_for_vms(state, host.id, now)
+    if incident is None:
+        incident = _open(state, host, verdict, now)
+    incident = state.save(replace(incident, verdict=verdict.kind.value))
+    results = guard.check(state, host, incident, now)
+    if guard.storms(results) and now - state.cloud.storm_at > 1.0:
+        state.save_cloud(replace(state.cloud, storm_at=now))
+    if reason := _what_holds(state, incident, verdict, results):
+        state.hold(incident, *reason)
+        return
+    commit(state, incident, results, now)
+
+
+def _what_holds(
+    state: State, incident: Incident, verdict: Verdict, results: tuple[guard.GuardResult, ...]
+) -> tuple[str, str] | None:
+    """Why the host is not powered off now, and what happens next; None when nothing holds."""
+    name, settings = incident.host_name, state.settings
+    if state.cloud.paused_by:
+        return f"paused: {state.cloud.paused_by}", "Nothing is done until: ha-controller resume"
+    if incident.held_by:
+        return f"held: {incident.held_by}", f"Nothing is done until: ha-controller release {name}"
+    if incident.rejected_by:
+        return f"rejected: {incident.rejected_by}", f"To decide anew: ha-controller release {name}"
+    if settings.mode is Mode.OBSERVE:
+        return f"observing only: would power it off now ({verdict.reason})", "Nothing is done in mode observe."
+    if vetoed := guard.veto(results):
+        return f"{vetoed.guard}: {vetoed.reason}", f"Nothing is done. More: ha-controller explain {name}"
+    if not incident.approved_by and (settings.mode is Mode.APPROVE or verdict.kind is VerdictKind.HUNG):
+        approve = f"ha-controller pending approve {incident.id}"
+        return f"waits for approval: {verdict.kind.value}, {verdict.reason}", f"To power it off: {approve}"
+    return None
+
+
+def _open(state: State, host: Host, verdict: Verdict, now: float) -> Incident:
+    view = state.view(host.id)
+    number = state.cloud.next_incident
+    state.save_cloud(replace(state.cloud, next_incident=number + 1))
+    one_state = host.one_state if view.one_state is None else view.one_state
+    incident = Incident(
+        id=number,
+        host=host.id,
+        host_name=host.name,
+        opened_at=now,
+        state=view.state,
+        verdict=verdict.kind.value,
+        evidence=(verdict.reason, *verdict.evidence),
+        vms=tuple(
+            VmRecord(id=vm.id, name=vm.name, was_state=vm.state, was_lcm_state=vm.lcm_state, was_label=vm.label)
+            for vm in sorted(view.vms.values(), key=lambda vm: vm.id)
+            if vm.host == host.id or vm.id in host.vms
+        ),
+        prior_one_state=one_state,
+        prior_marked=host.marked,
+    )
+    return state.save(incident)
+
+
+def commit(state: State, incident: Incident, results: tuple[guard.GuardResult, ...], now: float) -> None:
+    """The point of no return: the host has FAILED and will be powered off. The first order leaves in this very step."""
+    incident = state.enter(incident, Trigger.CONDEMNED, now)
+    incident = state.save(replace(incident, failed_at=now, guards=tuple(str(result) for result in results), hold=""))
+    state.view(incident.host).told = ""
+    state.tell(
+        Severity.CRITICAL,
+        f"{incident.host_name} has FAILED ({incident.verdict}: {incident.evidence[0]}) and is being powered off. "
+        f"{len(incident.vms)} VMs wait",
+        "Nothing for you to do.",
+        host=incident.host,
+        incident=incident.id,
+    )

@@ -1,0 +1,158 @@
+"""The only loop: take events, step the core, write to the journal, dispatch.
+
+Nothing irreversible leaves before the record that announces it is on disk. When the journal fails, nothing is
+dispatched and the engine ends: a restart takes up what the journal holds, after a full grace period.
+Events come in through `post`; effects go out through the `dispatch` it was given.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
+
+import anyio
+import anyio.lowlevel
+
+from ha_controller.core.controller import Controller, Decision
+from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm, Tell
+from ha_controller.core.events import (
+    Event,
+    EvidenceTaken,
+    FenceAccepted,
+    FenceReported,
+    HostOrderReported,
+    OperatorCommanded,
+    TimePassed,
+    VmOrderReported,
+)
+from ha_controller.core.model import CloudRecord, Incident, TrailEntry
+
+EVIDENCE_QUEUE_MAX = 1000
+
+
+class JournalPort(Protocol):
+    """What the engine needs of a journal."""
+
+    async def commit(
+        self, incidents: Sequence[Incident], cloud: CloudRecord | None, entries: Sequence[TrailEntry]
+    ) -> None:
+        """Make all of it durable, or raise."""
+
+
+class Engine:
+    """Runs one core. Everything else only posts events and carries out effects."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        *,
+        journal: JournalPort,
+        dispatch: Callable[[Effect], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """`dispatch` must not block and must not raise; `clock` gives the controller's seconds."""
+        self.controller = controller
+        self.last_round_at = clock()
+        self.evidence_dropped = 0
+        self._journal = journal
+        self._dispatch = dispatch
+        self._clock = clock
+        self._inbox: deque[Event] = deque()
+        self._bell = anyio.Event()
+
+    def post(self, event: Event) -> None:
+        """Hand in an event, from the event loop's thread.
+
+        The inbox is bounded for evidence only: when a thousand events wait, new evidence is dropped, which makes hosts
+        unknown and never dead. All other events answer orders or people and are few.
+        """
+        if len(self._inbox) >= EVIDENCE_QUEUE_MAX and isinstance(event, EvidenceTaken):
+            self.evidence_dropped += 1
+            return
+        self._inbox.append(event)
+        self._bell.set()
+
+    async def run(self) -> None:
+        """Take up what a crash left, then go on until cancelled.
+
+        Raises:
+            whatever the journal raises when a record could not be made durable: nothing of that round was dispatched.
+        """
+        await self._carry_out([self.controller.resume(self._clock())], ())
+        while True:
+            await self._wait()
+            events, self._inbox = list(self._inbox), deque()
+            self._bell = anyio.Event()
+            decisions = [self.controller.step(event, self._clock()) for event in [*events, TimePassed()]]
+            await self._carry_out(decisions, events)
+            self.last_round_at = self._clock()
+
+    async def _wait(self) -> None:
+        """Until something came in or the core wants to look."""
+        if self._inbox:
+            await anyio.lowlevel.checkpoint()
+            return
+        deadline = self.controller.next_deadline(self._clock())
+        with anyio.move_on_after(1.0 if deadline is None else max(0.0, deadline - self._clock())):
+            await self._bell.wait()
+
+    async def _carry_out(self, decisions: Iterable[Decision], events: Sequence[Event]) -> None:
+        """First on disk, then out: one commit for all that this round decided."""
+        incidents: dict[int, Incident] = {}
+        cloud: CloudRecord | None = None
+        effects: list[Effect] = []
+        for decision in decisions:
+            incidents.update((incident.id, incident) for incident in decision.incidents)
+            cloud = decision.cloud or cloud
+            effects.extend(decision.effects)
+        entries = self._entries(events, effects)
+        if incidents or cloud or entries:
+            await self._journal.commit([incidents[number] for number in sorted(incidents)], cloud, entries)
+        for effect in effects:
+            self._dispatch(effect)
+
+    def _entries(self, events: Sequence[Event], effects: Sequence[Effect]) -> list[TrailEntry]:
+        now = self._clock()
+        lines = [line for event in events if (line := _reported(event, now))]
+        return lines + [line for effect in effects if (line := _announced(effect, now))]
+
+
+def _announced(effect: Effect, now: float) -> TrailEntry | None:
+    """The trail's line for an order or a message; None for harmless ones."""
+    match effect:
+        case Fence(host=host, incident=incident):
+            verb = "power off" if effect.send else "read back"
+            text = f"{verb} with {', '.join(effect.devices)}, attempt {effect.attempt}"
+        case OrderHost(host=host, incident=incident):
+            text = f"tell OpenNebula: {effect.step.value} host {host}"
+        case MoveVm(source=host, incident=incident):
+            text = f"migrate VM {effect.vm} to host {effect.destination}"
+        case ResumeVm(host=host, incident=incident):
+            text = f"resume VM {effect.vm} on host {host}"
+        case Tell():
+            text = f"{effect.text}. {effect.next_step}"
+            return TrailEntry(at=now, kind="told", text=text, host=effect.host, incident=effect.incident)
+        case _:
+            return None
+    return TrailEntry(at=now, kind="intent", text=text, host=host, incident=incident)
+
+
+def _reported(event: Event, now: float) -> TrailEntry | None:
+    """The trail's line for the result of an order or a command; None for everything else."""
+    match event:
+        case FenceAccepted(host=host, incident=incident):
+            text = f"power-off attempt {event.attempt} acknowledged (proves nothing)"
+        case FenceReported(host=host, incident=incident):
+            text = f"power-off attempt {event.attempt}: {event.result.value}. {event.detail}"
+        case HostOrderReported(host=host, incident=incident):
+            text = f"OpenNebula, {event.step.value}: {event.result.value}. {event.detail}"
+        case VmOrderReported(incident=incident):
+            text = f"OpenNebula, VM {event.vm}: {event.result.value}. {event.detail}"
+            return TrailEntry(at=now, kind="report", text=text, incident=incident)
+        case OperatorCommanded():
+            text = f"{event.who} orders {event.verb.value}: {event.reason}"
+            return TrailEntry(at=now, kind="operator", text=text, host=event.host, incident=event.incident)
+        case _:
+            return None
+    return TrailEntry(at=now, kind="report", text=text, host=host, incident=incident)

@@ -1,0 +1,256 @@
+"""The public plugin interface: what a fence agent or a probe channel must look like.
+
+A plugin is a distribution with an entry point in the group `ha_controller` whose module implements one of the hooks
+at the end of this file. The hooks only *register classes*; they are never called while a host is being fenced.
+
+This module imports nothing of the controller but four words of its vocabulary. A plugin needs nothing but this
+module, and `ha_controller.testing` for its own tests.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from enum import Flag, auto
+from typing import ClassVar, Generic, TypeVar
+
+import pluggy
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from ha_controller.core.model import Domain, PowerState, Reading, Signal
+
+ENTRY_POINT_GROUP = "ha_controller"
+hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
+hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
+
+
+# --- errors -----------------------------------------------------------------------------------------------------------
+#
+# FenceError            the device did not do, or may not have done, what was asked
+# ├── Unreachable       no answer: nothing is known about the power
+# ├── AccessDenied      the device refuses this login or this right; a retry cannot help
+# └── Rejected          the device answered and refused the order; nothing was done
+
+
+class FenceError(Exception):
+    """The only kind of exception an agent may raise. Its text must never contain a secret."""
+
+    retryable = True
+
+
+class Unreachable(FenceError):
+    """The device did not answer, or stopped answering: whatever was asked may or may not have happened."""
+
+
+class AccessDenied(FenceError):
+    """Wrong user, wrong password or a missing privilege."""
+
+    retryable = False
+
+
+class Rejected(FenceError):
+    """The device understood the order and refused it: nothing was done."""
+
+    retryable = False
+
+
+# --- fence agents -----------------------------------------------------------------------------------------------------
+
+
+class Capability(Flag):
+    """What an agent can do and how far its word reaches."""
+
+    READ_POWER = auto()  #: power_state() tells the truth about the chassis or the outlet
+    OUT_OF_BAND = auto()  #: works without the host's operating system and network
+    POWER_ON = auto()
+    IDENTITY = auto()  #: identity() can prove which machine this device controls
+    WEAK_OFF = auto()  #: its OFF may also mean "not there": it needs a second signal
+    STORAGE = auto()  #: isolates the host from its storage; joins a level, never proves alone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CheckReport:
+    """Result of a read-only check of a fence device."""
+
+    ok: bool
+    summary: str  #: one line for the operator: what was checked, or what is wrong and what helps
+    power: PowerState = PowerState.UNKNOWN
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Which machine a device controls; compared with what the host says of itself."""
+
+    system_uuid: str | None = None  #: lower case, with dashes, in the byte order of /sys/class/dmi/id/product_uuid
+    serial: str | None = None
+
+
+class AgentConfig(BaseModel):
+    """Base of an agent's own settings. Unknown keys are refused; secrets are `SecretStr`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+ConfigT = TypeVar("ConfigT", bound=AgentConfig)
+
+
+class FenceAgent(ABC, Generic[ConfigT]):
+    """Controls the power of one host through one device.
+
+    The controller verifies, never the agent: `power_off` returning is an acknowledgement and proves nothing.
+    Deadlines and cancellation are the controller's; an agent must be safe to cancel at any await, and after that must
+    send nothing more. It must not block the event loop. It raises nothing but `FenceError`.
+    """
+
+    kind: ClassVar[str]  #: the name used in `agent = "..."`; equals the entry-point name
+    config_model: ClassVar[type[AgentConfig]]
+    capabilities: ClassVar[Capability]
+    sample_period_s: ClassVar[float] = 4.0  #: how old a power reading of this kind of device may be
+
+    def __init__(self, config: ConfigT) -> None:
+        """Keep the settings. No I/O here."""
+        self.config = config
+
+    @abstractmethod
+    async def power_off(self) -> None:
+        """Order the power off: hard, never graceful, never a cycle. Return as soon as the device accepted it.
+
+        Must be idempotent: the order is sent even when the power is off already.
+
+        Raises:
+            AccessDenied, Rejected: nothing was done.
+            FenceError: the outcome is unknown.
+        """
+
+    @abstractmethod
+    async def power_state(self) -> PowerState:
+        """Read the power from the device, never from a cache of the agent.
+
+        Raises:
+            FenceError: nothing could be read.
+        """
+
+    async def power_on(self) -> None:
+        """Order the power on. Only called for agents with POWER_ON."""
+        raise Rejected(f"{self.kind} cannot power on")
+
+    @abstractmethod
+    async def check(self) -> CheckReport:
+        """Look whether the device could fence now: login, privilege, certificate and password age. Changes nothing.
+
+        Raises:
+            FenceError: the device did not answer or refused the login.
+        """
+
+    async def identity(self) -> Identity | None:
+        """Tell which machine this device controls; None when the device cannot say."""
+        return None
+
+
+# --- probe channels ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Target:
+    """A host as a probe channel sees it."""
+
+    host: int  #: OpenNebula's host id
+    name: str
+    address: str  #: literal IPv4 or IPv6 address; never a name, so that no channel waits for DNS
+    close_watch: bool = False  #: the host is suspect: look now, with everything there is
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedView:
+    """What OpenNebula itself says about a host."""
+
+    state: int  #: HOST/STATE: 0 INIT, 2 MONITORED, 3 ERROR, 4 DISABLED, 8 OFFLINE
+    monitored_at: int  #: MONITORING/TIMESTAMP, seconds of the front-end's wall clock; only its progress is used
+    read_at: float  #: when this was read from oned, on the controller's clock
+    previous_read_at: float | None  #: when the read before this one was made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProbeContext:
+    """What the controller lends to a channel."""
+
+    read_power: Callable[[int], Awaitable[PowerState]]
+    """Read the power of a host from its first fence device; raises FenceError. Never more than one session per BMC."""
+    oned_view: Callable[[int], OnedView | None]
+    """The last view of a host in OpenNebula; None when it was never read."""
+
+
+class ProbeConfig(BaseModel):
+    """Base of a channel's own settings. Unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+ProbeConfigT = TypeVar("ProbeConfigT", bound=ProbeConfig)
+
+
+class Probe(ABC, Generic[ProbeConfigT]):
+    """Looks at many hosts at once through one channel.
+
+    The prober calls `launch` with the hosts whose turn it is and `collect` a few milliseconds later, again and again.
+    Both must return at once: a channel keeps its own table of questions under way. Every launched question must come
+    back from `collect` exactly once, at the latest `timeout_s` after it was sent.
+    """
+
+    kind: ClassVar[str]  #: the name used in `[channels.KIND]`
+    config_model: ClassVar[type[ProbeConfig]]
+    domain: ClassVar[Domain]
+    suspects_only: ClassVar[bool] = False  #: asked only about hosts under close watch
+    proves_userland: ClassVar[bool] = True  #: False: an ALIVE says only that the kernel answers (ICMP)
+
+    def __init__(self, config: ProbeConfigT, context: ProbeContext) -> None:
+        """Keep the settings. No I/O here."""
+        self.config = config
+        self.context = context
+
+    @abstractmethod
+    async def open(self) -> str:
+        """Open sockets. Returns one line for the start-up log that says what is in force.
+
+        Raises:
+            ProbeUnavailable: the channel cannot work here; the text names the remedy.
+        """
+
+    @abstractmethod
+    async def close(self) -> None:
+        """Close everything; questions under way are dropped."""
+
+    @abstractmethod
+    def launch(self, targets: Sequence[Target], now: float) -> None:
+        """Send one question to each target. A target with a question under way may be skipped."""
+
+    @abstractmethod
+    def collect(self, now: float) -> list[Reading]:
+        """Hand over what was answered or timed out since the last call."""
+
+
+class ProbeUnavailable(Exception):
+    """A channel cannot work on this machine. The text says why and what helps."""
+
+
+# --- hooks ------------------------------------------------------------------------------------------------------------
+
+
+class HookSpecs:
+    """The hooks. Every implementation returns at once and does no I/O."""
+
+    @hookspec
+    def ha_controller_fence_agents(self) -> Sequence[type[FenceAgent[AgentConfig]]]:  # type: ignore[empty-body]
+        """Return the fence agent classes of this plugin."""
+
+    @hookspec
+    def ha_controller_probes(self) -> Sequence[type[Probe[ProbeConfig]]]:  # type: ignore[empty-body]
+        """Return the probe channel classes of this plugin."""
+
+
+__all__ = [
+    "ENTRY_POINT_GROUP", "AccessDenied", "AgentConfig", "Capability", "CheckReport", "Domain", "FenceAgent",
+    "FenceError", "HookSpecs", "Identity", "OnedView", "PowerState", "Probe", "ProbeConfig", "ProbeContext",
+    "ProbeUnavailable", "Reading", "Rejected", "SecretStr", "Signal", "Target", "Unreachable", "hookimpl", "hookspec",
+]

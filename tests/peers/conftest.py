@@ -1,0 +1,128 @@
+"""What all tests against real peers share: when they run, and the peers themselves.
+
+A missing peer skips a test on a developer's machine and fails it in continuous integration (`CI` is set there): a
+skipped safety test must not look like a passed one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ha_controller_ipmi import IpmiAgent, IpmiConfig
+
+from ha_controller.plugin import FenceAgent, SecretStr
+from ha_controller.testing import Fault
+from tests.peers.ipmi_sim import ADDRESS, OPERATOR, BlackHole, IpmiSim, IpmiSimFarm
+from tests.peers.ipmi_sim import Fault as FaultFile
+
+KG = "a-key-of-the-bmc"
+WRONG_PASSWORD = "not-the-password"
+
+
+@pytest.fixture
+def require_peer() -> Callable[[str], str]:
+    """Find a peer's program and return its path; without it, skip the test, or fail it in CI."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program)
+        if path is not None:
+            return path
+        reason = f"{program} is not installed: this test needs the real peer"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find
+
+
+@pytest.fixture
+def bmc_farm(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[IpmiSimFarm]:
+    """Start real BMCs with it; all are ended after the test."""
+    require_peer("ipmi_sim")
+    farm = IpmiSimFarm(tmp_path)
+    yield farm
+    farm.stop()
+
+
+@pytest.fixture
+def black_hole() -> Iterator[BlackHole]:
+    """An address that swallows every packet."""
+    hole = BlackHole()
+    yield hole
+    hole.close()
+
+
+@pytest.fixture
+async def ipmi_rig(bmc_farm: IpmiSimFarm) -> AsyncIterator[IpmiRig]:
+    """The conformance suite's view of one BMC that has a Kg."""
+    loop = asyncio.get_running_loop()
+    babbling, _ = await loop.create_datagram_endpoint(BabblingBmc, local_addr=(ADDRESS, 0))
+    [bmc] = bmc_farm.start(1, kg=KG)
+    yield IpmiRig(bmc, babbling.get_extra_info("sockname")[1])
+    babbling.close()
+
+
+class BabblingBmc(asyncio.DatagramProtocol):
+    """Answers every datagram with noise, and then with an answer that has no data where some must be."""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        sequence_number = data[18]
+        self.transport.sendto(b"\x06\x00\xff\x07" + bytes(range(40)), addr)
+        self.transport.sendto(data[:13] + bytes((8, 0x81, 0x1C, 0x63, 0x20, sequence_number, 0x38, 0, 0)), addr)
+
+
+class IpmiRig:
+    """Implements `ha_controller.testing.Rig` with one ipmi_sim."""
+
+    agent_class: type[FenceAgent[Any]] = IpmiAgent
+    secrets: Sequence[str] = (OPERATOR.password, WRONG_PASSWORD, KG)
+
+    def __init__(self, bmc: IpmiSim, nonsense_port: int) -> None:
+        self.bmc = bmc
+        self.system_uuid: str | None = str(bmc.system_uuid)
+        self._nonsense_port = nonsense_port
+        self._fault: Fault | None = None
+
+    def make_agent(self, *, wrong_password: bool = False) -> FenceAgent[Any]:
+        password = WRONG_PASSWORD if wrong_password else OPERATOR.password
+        port = self._nonsense_port if self._fault is Fault.NONSENSE else self.bmc.port
+        return IpmiAgent(
+            IpmiConfig(
+                address=self.bmc.address,
+                port=port,
+                username=OPERATOR.name,
+                password=SecretStr(password),
+                kg=SecretStr(KG),
+            )
+        )
+
+    async def host_is_on(self) -> bool:
+        return self.bmc.power_is_on()
+
+    async def set_host_power(self, on: bool) -> None:
+        self.bmc.set_power(on)
+
+    async def set_fault(self, fault: Fault | None) -> None:
+        if self._fault is Fault.HANGS:
+            self.bmc.restart()  # what reached the frozen process is lost with it
+        for file in FaultFile:
+            self.bmc.repair(file)
+        self._fault = fault
+        match fault:
+            case Fault.HANGS:
+                self.bmc.freeze()
+            case Fault.STAYS_ON:
+                self.bmc.break_with(FaultFile.STUCK)
+            case Fault.REFUSES:
+                self.bmc.break_with(FaultFile.FAIL)
+            case Fault.SLOW:
+                self.bmc.break_with(FaultFile.OFFLAG, "1")
