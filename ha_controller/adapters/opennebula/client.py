@@ -307,10 +307,8 @@ class Client:
         return await self._pool(documents.VMS, "one.vmpool.infoextended", _EVERYONE, start, end, _NOT_DONE)
 
     async def _one(self, kind: Kind[Model], method: str, *parameters: Parameter) -> Model:
-        models = await self._read(Lane.READ, kind, method, parameters)
-        if len(models) != 1:
-            raise BadReply(method, f"the answer holds no {kind.item}")
-        return models[0]
+        [model] = await self._read(Lane.READ, kind, method, parameters)  # a complete document has one root
+        return model
 
     async def _pool(self, kind: Kind[Model], method: str, *parameters: Parameter) -> list[Model]:
         return await self._read(Lane.POOL, kind, method, parameters)

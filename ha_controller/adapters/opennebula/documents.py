@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from sys import intern
 from typing import Generic, Protocol, TypeVar
 
 from lxml import etree
@@ -170,7 +171,7 @@ class Fields:
         self._element = element
         self._children: dict[str, etree._Element] = {}
         for child in element if element is not None else ():
-            self._children.setdefault(str(child.tag), child)
+            self._children.setdefault(intern(str(child.tag)), child)
 
     def __contains__(self, name: str) -> bool:
         """Whether there is such a child."""
@@ -190,8 +191,8 @@ class Fields:
         return "" if child is None else child.text or ""
 
     def line(self, name: str) -> str:
-        """Return a text that is shown to people: one line, no terminal escapes."""
-        return one_line(self.text(name))
+        """Return a text that is shown to people: one line, no terminal escapes. Many are equal, and kept once."""
+        return intern(one_line(self.text(name)))
 
     def integer(self, name: str, default: int | None = None) -> int:
         """Return a number, the default when oned sent none. Raises BadDocument when there is neither."""
@@ -221,7 +222,7 @@ class Fields:
         for name, child in self._children.items():
             if len(child) == 0:
                 found[name] = child.text or ""
-            found.update({f"{name}/{member.tag!s}": member.text or "" for member in child})
+            found.update({intern(f"{name}/{member.tag!s}"): member.text or "" for member in child})
         return found
 
 
@@ -331,7 +332,7 @@ def _vm(vm: Fields) -> OnedVm:
         vm_mad=last.line("VM_MAD"), tm_mad=last.line("TM_MAD"), deploy_id=vm.line("DEPLOY_ID"),
         cpu=_cores(template.text("CPU")), memory_mb=template.integer("MEMORY", 0),
         locked=lock_level > 0, lock_level=lock_level, pci="PCI" in template, disks=_disks(template),
-        automatic_requirements=template.text("AUTOMATIC_REQUIREMENTS"),
+        automatic_requirements=intern(template.text("AUTOMATIC_REQUIREMENTS")),
         sched_requirements=user_template.text("SCHED_REQUIREMENTS") or template.text("SCHED_REQUIREMENTS"),
         vmgroup_id=group.optional("VMGROUP_ID"), vmgroup_role=group.line("ROLE"),
         started_at=last.integer("RSTIME", 0), resched=vm.integer("RESCHED", 0) != 0,

@@ -278,6 +278,8 @@ class ReplyReader:
             raise self._fault(value)
         if not isinstance(value, list) or len(value) < 3 or not isinstance(value[0], bool):
             raise self._bad("not an array as oned sends it")
+        if isinstance(value[1], str) and value[1]:
+            raise self._bad("text and markup mixed in its payload")
         if value[0] is False:
             code = value[2] if isinstance(value[2], int) else 0
             raise error_of(self._method, code, self._message)
@@ -286,7 +288,7 @@ class ReplyReader:
         """Collect up to and including the first <string>; return what follows it."""
         self._head += chunk
         start = self._head.find(_STRING)
-        if b"<!" in self._head[: start if start >= 0 else None]:
+        if b"<!" in self._head[: start if start >= 0 else None]:  # so no parser ever sees a document type
             raise self._bad("a declaration where none belongs")
         if start < 0:
             return b""
@@ -312,7 +314,7 @@ class ReplyReader:
         parser = etree.XMLParser(resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False)
         try:
             root = etree.fromstring(skeleton, parser)
-            if root.tag != "methodResponse" or root.getroottree().docinfo.internalDTD is not None:
+            if root.tag != "methodResponse":
                 raise ValueError("not a method response")
             path = "fault/value" if root.find("fault") is not None else "params/param/value"
             return _value(root.find(path))

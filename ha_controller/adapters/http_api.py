@@ -1,0 +1,262 @@
+"""The local door for people and programs: JSON over a Unix socket, for the command line and scrapers.
+
+Reads the core's state through functions it was given and posts operators' commands as events; decides nothing. Who is
+at the other end is what the kernel says (SO_PEERCRED): root, the controller's own user and oneadmin may come in.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pwd
+import socket
+import stat
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import anyio
+import structlog
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ha_controller.core.effects import Answer
+from ha_controller.core.events import OperatorCommanded, Verb
+
+log = structlog.get_logger(__name__)
+
+Json = Any
+ANSWER_MAX_S = 40.0
+HTTP_OF_CODE = {0: 200, 3: 404, 4: 409}
+TRUSTED_USERS = ("root", "oneadmin")
+
+
+class Sources(Protocol):
+    """Where answers come from."""
+
+    def status(self) -> Json:
+        """The cloud in one sentence, and counts."""
+
+    def hosts(self) -> Json:
+        """One row for each host."""
+
+    def explain(self, host: str) -> Json:
+        """Why a host is in its state; None if there is no such host."""
+
+    def host_id(self, host: str) -> int | None:
+        """The id of a host by id or name."""
+
+    def pending(self) -> Json:
+        """Decisions that wait for a person."""
+
+    async def incidents(self) -> Json:
+        """All incidents on record, newest first."""
+
+    async def events(self, query: Mapping[str, str]) -> Json:
+        """Lines of the trail."""
+
+    async def doctor(self) -> Json:
+        """Live checks."""
+
+    def metrics(self) -> str:
+        """Prometheus text."""
+
+    def round_age_s(self) -> float:
+        """How long ago the decision loop finished a round."""
+
+
+class CommandBody(BaseModel):
+    """What a command looks like on the wire."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    verb: Verb
+    host: str | None = None
+    incident: int | None = None
+    reason: str = Field(default="", max_length=500)
+
+
+class Commander:
+    """Posts operators' commands and hands their answers back."""
+
+    def __init__(self, post: Callable[[OperatorCommanded], None]) -> None:
+        """`post` hands the event to the engine."""
+        self._post = post
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, tuple[anyio.Event, list[Answer]]] = {}
+
+    def answered(self, answer: Answer) -> None:
+        """Take in the core's answer; nobody may wait for it any more."""
+        if waiting := self._waiting.get(answer.request):
+            waiting[1].append(answer)
+            waiting[0].set()
+
+    async def order(self, verb: Verb, *, who: str, reason: str, host: int | None, incident: int | None) -> Answer:
+        """Order something and wait for the answer.
+
+        Raises:
+            TimeoutError: the core did not answer.
+        """
+        number, bell, answers = next(self._numbers), anyio.Event(), list[Answer]()
+        self._waiting[number] = (bell, answers)
+        try:
+            self._post(
+                OperatorCommanded(request=number, verb=verb, who=who, reason=reason, host=host, incident=incident)
+            )
+            with anyio.fail_after(ANSWER_MAX_S):
+                await bell.wait()
+            return answers[0]
+        finally:
+            del self._waiting[number]
+
+
+class HttpApi:
+    """Serves the Unix socket."""
+
+    def __init__(self, socket_path: Path, sources: Sources, commander: Commander) -> None:
+        """Nothing is opened yet."""
+        self._socket_path = socket_path
+        self._sources = sources
+        self._commander = commander
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[None]:
+        """Serve while the context is open.
+
+        Raises:
+            OSError: the socket cannot be made.
+        """
+        application = web.Application(middlewares=[_only_trusted, _errors_are_values])
+        application.add_routes(self._routes())
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        try:
+            _clear(self._socket_path)
+            await web.UnixSite(runner, str(self._socket_path)).start()
+            self._socket_path.chmod(0o660)
+            yield
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+                await runner.cleanup()
+            self._socket_path.unlink(missing_ok=True)
+
+    def _routes(self) -> list[web.RouteDef]:
+        sources = self._sources
+        return [
+            web.get("/livez", self._livez),
+            web.get("/metrics", self._metrics),
+            web.get("/api/v1/status", _reads(sources.status)),
+            web.get("/api/v1/hosts", _reads(sources.hosts)),
+            web.get("/api/v1/hosts/{host}/explain", self._explain),
+            web.get("/api/v1/pending", _reads(sources.pending)),
+            web.get("/api/v1/incidents", self._incidents),
+            web.get("/api/v1/events", self._events),
+            web.get("/api/v1/doctor", self._doctor),
+            web.post("/api/v1/commands", self._command),
+        ]
+
+    async def _livez(self, request: web.Request) -> web.Response:
+        del request
+        age_s = self._sources.round_age_s()
+        return web.json_response({"round_age_s": round(age_s, 3)}, status=200 if age_s < 10 else 503)
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        del request
+        return web.Response(text=self._sources.metrics(), content_type="text/plain")
+
+    async def _explain(self, request: web.Request) -> web.Response:
+        found = self._sources.explain(request.match_info["host"])
+        return _no_such_host() if found is None else web.json_response(found)
+
+    async def _incidents(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response(await self._sources.incidents())
+
+    async def _events(self, request: web.Request) -> web.Response:
+        return web.json_response(await self._sources.events(request.query))
+
+    async def _doctor(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response(await self._sources.doctor())
+
+    async def _command(self, request: web.Request) -> web.Response:
+        try:
+            body = CommandBody.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _problem(400, 2, "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False)))
+        host = None if body.host is None else self._sources.host_id(body.host)
+        if body.host is not None and host is None:
+            return _no_such_host()
+        answer = await self._commander.order(
+            body.verb, who=_peer_name(request), reason=body.reason, host=host, incident=body.incident
+        )
+        status = HTTP_OF_CODE.get(answer.code, 500)
+        return web.json_response({"code": answer.code, "text": answer.text}, status=status)
+
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def _reads(source: Callable[[], Json]) -> _Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        del request
+        return web.json_response(source())
+
+    return handler
+
+
+def _problem(status: int, code: int, text: str) -> web.Response:
+    return web.json_response({"code": code, "text": text}, status=status, content_type="application/problem+json")
+
+
+def _no_such_host() -> web.Response:
+    return _problem(404, 3, "There is no such host in OpenNebula.")
+
+
+def _peer_uid(request: web.Request) -> int:
+    transport = request.transport
+    connection = transport.get_extra_info("socket") if transport is not None else None
+    if connection is None:
+        return -1
+    packed = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    uid: int = struct.unpack("3i", packed)[1]
+    return uid
+
+
+def _peer_name(request: web.Request) -> str:
+    uid = _peer_uid(request)
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
+
+
+@web.middleware
+async def _only_trusted(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    if _peer_uid(request) != os.getuid() and _peer_name(request) not in TRUSTED_USERS:
+        log.warning("refused at the local socket", user=_peer_name(request), path=request.path)
+        return _problem(403, 8, "Only root, oneadmin and the controller's own user may use this socket.")
+    return await handler(request)
+
+
+@web.middleware
+async def _errors_are_values(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """The border: an exception in a handler becomes an answer, its traceback goes to the log."""
+    try:
+        return await handler(request)
+    except web.HTTPException as error:
+        return _problem(error.status, 1, error.reason)
+    except TimeoutError:
+        return _problem(504, 6, "No answer yet; look again with: ha-controller status")
+    except Exception:
+        log.exception("a request failed", path=request.path)
+        return _problem(500, 1, "Internal error; the controller's log has the details.")
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of a dead process; a file that is no socket stays and makes the start fail."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        path.unlink()

@@ -1,0 +1,398 @@
+"""The durable record: what was decided, ordered, reported and told, and the records a restart goes on from.
+
+One SQLite file in the state directory, in WAL mode with `synchronous=FULL`. One writer thread turns all commits that
+wait into one transaction; whoever waits is answered after COMMIT, never before. Readings use connections of their own,
+read-only, in worker threads, so they delay no commit.
+
+It must never answer a commit that is not on disk, never go on after a failed write (what the disk holds is then in
+doubt until the file is opened again), and never block the event loop. Only one process may have the file open for
+writing: the arbiter's lock sees to that.
+
+Data comes from the engine and goes back to it at start, to the API and to backups. No secret belongs in here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import sqlite3
+import tempfile
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import TypeVar
+
+import anyio
+import anyio.to_thread
+import structlog
+
+log = structlog.get_logger(__name__)
+
+KINDS = frozenset({"intent", "report", "decision", "operator", "told"})
+TIMEOUT_S = 10.0  #: for a commit, a reading, and for closing
+BACKUP_TIMEOUT_S = 120.0
+WAITING_MAX = 1000
+READERS_MAX = 4
+
+MIGRATIONS: tuple[str, ...] = (
+    """
+    CREATE TABLE records (key TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE entries (
+        id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL,
+        host INTEGER, incident INTEGER, text TEXT NOT NULL, data TEXT NOT NULL
+    ) STRICT;
+    CREATE INDEX entries_of_host ON entries (host, id) WHERE host IS NOT NULL;
+    CREATE INDEX entries_of_incident ON entries (incident, id) WHERE incident IS NOT NULL;
+    """,
+)
+"""Script n brings a file from version n to n+1. Scripts are only ever added: files of every version are out there."""
+
+_COLUMNS = "at, kind, host, incident, text, data"
+
+_T = TypeVar("_T")
+_Row = tuple[float, str, int | None, int | None, str, str]
+
+
+class JournalError(Exception):
+    """The journal cannot be opened, read or written. The text says what is wrong and what helps."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One line of the trail. Never changed once written."""
+
+    at: float  #: the controller's clock, unix seconds
+    kind: str  #: "intent", "report", "decision", "operator" or "told"
+    host: int | None
+    incident: int | None
+    text: str
+    data: Mapping[str, object]  #: details that JSON can hold
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StoredEntry(Entry):
+    """A line of the trail as it is on disk."""
+
+    id: int  #: grows with every entry, is never given twice
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Commit:
+    """One commit on its way to the writer, and where its caller waits."""
+
+    records: Mapping[str, str | None]
+    rows: Sequence[_Row]
+    answer: Future[int | None] = field(default_factory=Future)
+
+
+class Journal:
+    """An open journal. Its methods are called from one event loop."""
+
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, commit_timeout_s: float) -> None:
+        """Use `Journal.open`. Takes over the connection; the writer closes it."""
+        self.path = path
+        self.transactions = 0  #: how many transactions the writer has committed
+        self._commit_timeout_s = commit_timeout_s
+        self._connection = connection
+        self._queue: SimpleQueue[_Commit | None] = SimpleQueue()
+        self._failure: str | None = None
+        self._closed = False
+        self._readers = anyio.CapacityLimiter(READERS_MAX)
+        # a daemon: a disk that hangs must not keep the process from ending
+        self._writer = threading.Thread(target=self._write_until_closed, name="journal writer", daemon=True)
+        self._writer.start()
+
+    @classmethod
+    def open(
+        cls, path: Path, *, commit_timeout_s: float = TIMEOUT_S, migrations: Sequence[str] = MIGRATIONS
+    ) -> Journal:
+        """Open the journal, make it when there is none, bring it to this version's schema. Blocks: it reads it all.
+
+        Raises:
+            JournalError: the file is damaged, of a newer version, not a journal, or cannot be written.
+        """
+        return cls(path, _open_checked(path, migrations), commit_timeout_s=commit_timeout_s)
+
+    async def commit(self, records: Mapping[str, str | None], entries: Sequence[Entry]) -> int | None:
+        """Make records (key -> text; None deletes) and entries durable, all or nothing; return the last entry's id.
+
+        Up to `WAITING_MAX` commits may wait; one more is refused and nothing else happens. A cancelled commit may or
+        may not be on disk, and harms no other. A lone surrogate in a text is stored as its escape (`\\udc80`), which
+        means the same in JSON: a strange name in the cloud must not stop the journal.
+
+        Raises:
+            JournalError: it is not durable, or not known to be. All later commits fail until the file is reopened.
+            ValueError, TypeError: an entry that cannot be stored; nothing was written.
+        """
+        rows = [_to_row(entry) for entry in entries]
+        texts = {_storable(key): None if text is None else _storable(text) for key, text in records.items()}
+        if self._closed:
+            raise JournalError(f"the journal {self.path} is closed")
+        if self._failure is not None:
+            raise JournalError(self._failure)
+        if self._queue.qsize() >= WAITING_MAX:
+            raise JournalError(f"{WAITING_MAX} commits wait for {self.path} already: the disk does not keep up")
+        commit = _Commit(records=texts, rows=rows)
+        self._queue.put(commit)
+        try:
+            with anyio.fail_after(self._commit_timeout_s):
+                return await asyncio.wrap_future(commit.answer)
+        except TimeoutError:
+            problem = f"the disk did not answer within {self._commit_timeout_s:g} s, outcome unknown"
+            self._failure = self._failure or _in_doubt(self.path, problem)
+            raise JournalError(self._failure) from None
+
+    async def records(self) -> dict[str, str]:
+        """All records, key -> text, in the order of their keys.
+
+        Raises:
+            JournalError: the file cannot be read.
+        """
+        return await self._read(lambda reader: dict(reader.execute("SELECT key, text FROM records ORDER BY key")))
+
+    async def entries(
+        self,
+        *,
+        after_id: int = 0,
+        host: int | None = None,
+        incident: int | None = None,
+        limit: int = 200,
+        newest_first: bool = False,
+    ) -> list[StoredEntry]:
+        """At most `limit` entries with a higher id than `after_id`, of one host or one incident if asked.
+
+        Raises:
+            JournalError: the file cannot be read.
+        """
+        wanted = {"id > ?": after_id, "host = ?": host, "incident = ?": incident}
+        given = {condition: value for condition, value in wanted.items() if value is not None}
+        query = (
+            f"SELECT id, {_COLUMNS} FROM entries WHERE {' AND '.join(given)}"
+            f" ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT ?"
+        )
+        values = (*given.values(), max(0, limit))  # SQLite takes a negative limit as "all"
+        return await self._read(lambda reader: [_from_row(row) for row in reader.execute(query, values)])
+
+    async def backup(self, path: Path) -> None:
+        """Copy the journal to a new file while it is in use, check the copy, and only then put it at `path`.
+
+        Raises:
+            JournalError: there is no good copy; a file that was at `path` before is untouched.
+        """
+        await self._read(lambda reader: _copy(reader, self.path, path), doing="copied", timeout_s=BACKUP_TIMEOUT_S)
+
+    async def close(self) -> None:
+        """Write what waits, end the writer, close the file. Runs to its end even when cancelled; may be repeated.
+
+        Raises:
+            JournalError: the disk hangs and so does the writer. What was answered before is on disk all the same.
+        """
+        if not self._closed:
+            self._closed = True
+            self._queue.put(None)
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._writer.join, TIMEOUT_S, limiter=anyio.CapacityLimiter(1))
+        if self._writer.is_alive():
+            raise JournalError(f"the journal {self.path} did not close within {TIMEOUT_S:g} s: the disk hangs")
+
+    async def _read(
+        self, query: Callable[[sqlite3.Connection], _T], *, doing: str = "read", timeout_s: float = TIMEOUT_S
+    ) -> _T:
+        """Run a query in a thread, on a connection of its own: it costs 0.2 ms, and an abandoned one ends by itself."""
+
+        def work() -> _T:
+            address = f"{self.path.absolute().as_uri()}?mode=ro"
+            with closing(sqlite3.connect(address, uri=True, isolation_level=None)) as reader:
+                return query(reader)
+
+        try:
+            with anyio.fail_after(timeout_s):
+                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._readers)
+        except TimeoutError:
+            raise JournalError(f"the journal {self.path} could not be {doing} within {timeout_s:g} s") from None
+        except (sqlite3.Error, OSError, ValueError, OverflowError) as error:
+            raise JournalError(f"the journal {self.path} could not be {doing}: {error}") from error
+
+    # --- the writer's thread ---
+
+    def _write_until_closed(self) -> None:
+        closed = False
+        while not closed:
+            batch, closed = self._next_batch()
+            self._write(batch)
+        self._connection.close()
+
+    def _next_batch(self) -> tuple[list[_Commit], bool]:
+        """Wait for a commit and take all that wait behind it; True when the journal was closed after them."""
+        batch: list[_Commit] = []
+        item = self._queue.get()
+        while item is not None:
+            batch.append(item)
+            try:
+                item = self._queue.get_nowait()
+            except Empty:
+                return batch, False
+        return batch, True
+
+    def _write(self, batch: Sequence[_Commit]) -> None:
+        """One transaction for the batch, then the answers. After a failure nothing is written any more."""
+        ids: Sequence[int | None] = [None] * len(batch)
+        failure = self._failure
+        if batch and failure is None:
+            try:
+                ids = _transact(self._connection, batch)
+                self.transactions += 1
+            except Exception as error:  # the border of this thread: it must live to answer those who wait
+                log.exception("the journal could not be written", path=str(self.path), error=type(error).__name__)
+                # a transaction that is left open is rolled back when the file is closed
+                failure = self._failure = _in_doubt(self.path, str(error))
+        for commit, entry_id in zip(batch, ids, strict=True):
+            if not commit.answer.set_running_or_notify_cancel():  # the caller was cancelled or ran out of time
+                continue
+            if failure is None:
+                commit.answer.set_result(entry_id)
+            else:
+                commit.answer.set_exception(JournalError(failure))
+
+
+# --- rows -------------------------------------------------------------------------------------------------------------
+
+
+def _transact(connection: sqlite3.Connection, batch: Sequence[_Commit]) -> list[int | None]:
+    """All commits in one transaction; for each the id of its last entry."""
+    connection.execute("BEGIN IMMEDIATE")
+    ids = []
+    for commit in batch:
+        for key, text in commit.records.items():
+            if text is None:
+                connection.execute("DELETE FROM records WHERE key = ?", (key,))
+            else:
+                connection.execute("INSERT OR REPLACE INTO records (key, text) VALUES (?, ?)", (key, text))
+        last_id: int | None = None
+        for row in commit.rows:
+            last_id = connection.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row).lastrowid
+        ids.append(last_id)
+    connection.execute("COMMIT")
+    return ids
+
+
+def _to_row(entry: Entry) -> _Row:
+    """Everything that SQLite would refuse is refused here, before it can spoil the transaction of others."""
+    if entry.kind not in KINDS:
+        raise ValueError(f"{entry.kind!r} is no kind of entry")
+    if not math.isfinite(entry.at):
+        raise ValueError(f"{entry.at} is no time")
+    if any(abs(number) >= 2**63 for number in (entry.host, entry.incident) if number is not None):
+        raise ValueError("a host or incident number is too large to be stored")
+    data = json.dumps(dict(entry.data), allow_nan=False, sort_keys=True)
+    return (float(entry.at), entry.kind, entry.host, entry.incident, _storable(entry.text), data)
+
+
+def _from_row(row: tuple[int, float, str, int | None, int | None, str, str]) -> StoredEntry:
+    entry_id, at, kind, host, incident, text, data = row
+    return StoredEntry(id=entry_id, at=at, kind=kind, host=host, incident=incident, text=text, data=json.loads(data))
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def _open_checked(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+    """The writer's connection, to a file that was read through and has this version's schema."""
+    try:
+        path.touch(mode=0o600)  # SQLite gives its -wal and -shm files the mode of the main file
+        path.chmod(0o600)
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        with ExitStack() as undo:
+            undo.callback(connection.close)
+            version = _check(connection, path, len(migrations))
+            _make_durable(connection)
+            _migrate(connection, version, migrations)
+            undo.pop_all()
+    except (OSError, sqlite3.Error) as error:
+        raise JournalError(f"the journal {path} cannot be used: {error}. {_remedy(error, path)}") from error
+    return connection
+
+
+def _check(connection: sqlite3.Connection, path: Path, version_known: int) -> int:
+    """Refuse what is not ours, is newer than we are, or is damaged; return its version. Changes nothing."""
+    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+    if version > version_known:
+        raise JournalError(
+            f"the journal {path} was written by a newer ha-controller (schema {version}, this one knows up to "
+            f"{version_known}). Install the newer version again, or restore a backup that this version made."
+        )
+    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+        raise JournalError(f"{path} is another program's database. Choose another state directory.")
+    if damage := _damage(connection):
+        raise JournalError(f"the journal {path} is damaged: {damage}. {_replace_it(path)}")
+    return version
+
+
+def _make_durable(connection: sqlite3.Connection) -> None:
+    """NORMAL looks 24 times faster than FULL because it does not sync every commit: never for orders to fence."""
+    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
+    connection.execute("PRAGMA synchronous = FULL")
+    level = connection.execute("PRAGMA synchronous").fetchone()[0]
+    if (mode, level) != ("wal", 2):
+        raise sqlite3.OperationalError(f"the file system does not allow durable commits ({mode}, {level})")
+
+
+def _migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
+    """Each step is a transaction with its version number: a crash in between leaves a whole older schema."""
+    for reached, script in enumerate(migrations[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {reached}; COMMIT;")
+
+
+def _damage(connection: sqlite3.Connection) -> str | None:
+    """The first thing that SQLite's own check finds wrong, or None."""
+    found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
+    return None if found == "ok" else found
+
+
+def _copy(reader: sqlite3.Connection, source: Path, target: Path) -> None:
+    """Backup through a temporary file beside the target, which is replaced only by a copy that was checked."""
+    if target.exists() and target.samefile(source):
+        raise JournalError(f"{target} is the journal itself: a backup needs another path")
+    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as private:  # mode 0700
+        temporary = Path(private, target.name)
+        with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
+            temporary.chmod(0o600)
+            reader.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried away
+            if damage := _damage(copy):
+                raise JournalError(f"the backup of {source} is damaged: {damage}. Nothing was put at {target}.")
+        temporary.replace(target)
+
+
+def _remedy(error: Exception, path: Path) -> str:
+    """What helps against an error at opening. The low byte of SQLite's code is the kind of error."""
+    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
+        return _replace_it(path)
+    if kind == sqlite3.SQLITE_BUSY:
+        return "Another program is writing to it: end that one first."
+    return "The state directory must exist, be writable for the controller's user, and have free space."
+
+
+def _replace_it(path: Path) -> str:
+    # a -wal file left beside a restored backup would be played back into it
+    return (
+        f"Move {path.name}, {path.name}-wal and {path.name}-shm away together and put the last backup in their place. "
+        "Without a backup the controller starts anew and has forgotten open incidents: see which hosts it had disabled."
+    )
+
+
+def _in_doubt(path: Path, problem: str) -> str:
+    return (
+        f"the journal {path} could not be written: {problem}. The last commit may or may not be on disk; nothing is "
+        "written until the journal is opened again. Check free space and health of the disk, then restart."
+    )

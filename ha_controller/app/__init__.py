@@ -1,0 +1,6 @@
+"""Wiring only: builds everything from a configuration, opens the root task group, and ends it cleanly."""
+
+from ha_controller.app.commands import check_config, list_plugins, serve
+from ha_controller.app.runtime import Runtime
+
+__all__ = ["Runtime", "check_config", "list_plugins", "serve"]

@@ -1,0 +1,159 @@
+"""The commands that need the whole program: `serve`, `check-config`, `plugins list`. Each returns an exit code."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import anyio
+import click
+import structlog
+
+from ha_controller.adapters.journal import JournalError
+from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugins
+from ha_controller.app.logs import set_up_logging
+from ha_controller.app.runtime import NotLeading, Runtime
+from ha_controller.config import Config, ConfigError, describe, load
+
+log = structlog.get_logger(__name__)
+
+OK, FAILED, CONFIG_ERROR = 0, 1, 78
+
+#: what an operator can mend; anything else is a bug and shows its traceback
+_EXPECTED = (NotLeading, JournalError, OSError)
+
+
+def load_config(path: Path) -> tuple[Config, Registry]:
+    """Find the plugins and read the configuration.
+
+    Raises:
+        ConfigError: with every problem found.
+        PluginConflict: two distributions claim one kind.
+    """
+    registry = find_plugins()
+    config = load(
+        path,
+        environ=os.environ,
+        agents={kind: agent.config_model for kind, agent in registry.agents.items()},
+        channels={kind: probe.config_model for kind, probe in registry.probes.items()},
+    )
+    return config, registry
+
+
+def _or_say(path: Path) -> tuple[Config, Registry] | None:
+    try:
+        return load_config(path)
+    except ConfigError as error:
+        for problem in error.problems:
+            click.echo(str(problem), err=True)
+        count = len(error.problems)
+        click.echo(f"{count} error{'s' if count != 1 else ''} in the configuration.", err=True)
+    except PluginConflict as error:
+        click.echo(str(error), err=True)
+    return None
+
+
+def check_config(path: Path, *, origin: bool) -> int:
+    """Check the configuration and say what is wrong, all at once."""
+    loaded = _or_say(path)
+    if loaded is None:
+        return CONFIG_ERROR
+    config, _ = loaded
+    if origin:
+        for name, value, where in describe(config):
+            click.echo(f"{name} = {value}    # {where}")
+    click.echo(f"{path} is good. Mode {config.mode}, {len(config.fence)} fence devices.", err=True)
+    return OK
+
+
+def list_plugins() -> list[dict[str, Any]]:
+    """What is installed."""
+    return [
+        {
+            "name": plugin.name,
+            "kinds": list(plugin.kinds),
+            "distribution": plugin.distribution,
+            "version": plugin.version,
+            "error": plugin.error or "",
+        }
+        for plugin in find_plugins().plugins
+    ]
+
+
+def serve(path: Path) -> int:
+    """Run the controller until SIGTERM or SIGINT; SIGHUP re-reads the configuration."""
+    loaded = _or_say(path)
+    if loaded is None:
+        return CONFIG_ERROR
+    config, registry = loaded
+    set_up_logging(level=config.log.level, format_name=config.log.format)
+    _raise_file_limit()
+    runtime = Runtime(config, registry)
+    try:
+        return anyio.run(_run, runtime, path)
+    except BaseExceptionGroup as group:
+        expected, bugs = group.split(_EXPECTED)
+        if bugs is not None:
+            raise
+        click.echo(f"ha-controller cannot run: {_first(expected)}", err=True)
+    except _EXPECTED as error:
+        click.echo(f"ha-controller cannot run: {error}", err=True)
+    return FAILED
+
+
+def _first(error: BaseException | None) -> BaseException | None:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+async def _run(runtime: Runtime, path: Path) -> int:
+    async with anyio.create_task_group() as group:
+        group.start_soon(_obey_signals, group.cancel_scope.cancel, runtime, path)
+        await runtime.run(
+            ready=lambda: log.info("ready", mode=runtime.config.mode, socket=str(runtime.config.api.socket))
+        )
+        group.cancel_scope.cancel()
+    log.info("ended")
+    return OK
+
+
+async def _obey_signals(stop: Callable[[], None], runtime: Runtime, path: Path) -> None:
+    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+        async for number in signals:
+            if number == signal.SIGHUP:
+                await anyio.to_thread.run_sync(_reload, runtime, path, abandon_on_cancel=True)
+            else:
+                log.info("stopping", signal=signal.Signals(number).name)
+                stop()
+                return
+
+
+def _reload(runtime: Runtime, path: Path) -> None:
+    """Validate first; a bad file changes nothing."""
+    try:
+        config, _ = load_config(path)
+    except (ConfigError, PluginConflict) as error:
+        problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+        log.error("the configuration is bad; the old one stays in force", problems=problems)
+        return
+    anyio.from_thread.run_sync(_take_over, runtime, config)
+
+
+def _take_over(runtime: Runtime, config: Config) -> None:
+    restart = runtime.reconfigure(config)
+    log.info("the configuration was read again", mode=config.mode, need_restart=restart)
+
+
+def _raise_file_limit() -> None:
+    """Each TCP channel may have two thousand sockets open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    if hard < 4096:
+        click.echo(f"only {hard} files may be open; more than {hard // 4} hosts need a higher limit", file=sys.stderr)

@@ -1,0 +1,52 @@
+"""The engine's journal: incidents and the cloud record as JSON in the durable store, and the trail beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import TypeAdapter
+
+from ha_controller.adapters.journal import Entry, Journal
+from ha_controller.core.model import CloudRecord, Incident, TrailEntry
+
+_INCIDENT = TypeAdapter(Incident)
+_CLOUD = TypeAdapter(CloudRecord)
+
+
+class Ledger:
+    """Writes what the core decided, and reads it back at start."""
+
+    def __init__(self, journal: Journal) -> None:
+        """The journal is open."""
+        self._journal = journal
+
+    async def commit(
+        self, incidents: Sequence[Incident], cloud: CloudRecord | None, entries: Sequence[TrailEntry]
+    ) -> None:
+        """Make all of it durable.
+
+        Raises:
+            JournalError: it is not durable; nothing that depends on it may leave.
+        """
+        records: dict[str, str | None] = {
+            f"incident/{incident.id}": _INCIDENT.dump_json(incident).decode() for incident in incidents
+        }
+        if cloud is not None:
+            records["cloud"] = _CLOUD.dump_json(cloud).decode()
+        lines = [
+            Entry(at=line.at, kind=line.kind, host=line.host, incident=line.incident, text=line.text, data={})
+            for line in entries
+        ]
+        await self._journal.commit(records, lines)
+
+    async def load(self) -> tuple[list[Incident], CloudRecord]:
+        """All incidents on record, and the cloud record.
+
+        Raises:
+            JournalError: it cannot be read.
+            ValueError: a record is not what this version writes.
+        """
+        records = await self._journal.records()
+        incidents = [_INCIDENT.validate_json(text) for key, text in records.items() if key.startswith("incident/")]
+        cloud = _CLOUD.validate_json(records["cloud"]) if "cloud" in records else CloudRecord()
+        return sorted(incidents, key=lambda incident: incident.id), cloud

@@ -1,0 +1,276 @@
+"""Builds one controller from a configuration and runs it until cancelled."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import anyio.abc
+import structlog
+
+from ha_controller.adapters.arbiter import SingleArbiter
+from ha_controller.adapters.fencer import Fencer
+from ha_controller.adapters.http_api import Commander, HttpApi
+from ha_controller.adapters.journal import Journal
+from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
+from ha_controller.adapters.opennebula import Client, OnedHost
+from ha_controller.adapters.plugins import Registry
+from ha_controller.adapters.prober import Prober
+from ha_controller.adapters.recoverer import FencePlan, Recoverer
+from ha_controller.app.armory import Addresses, Armory
+from ha_controller.app.ledger import Ledger
+from ha_controller.app.settings import core_settings, scope
+from ha_controller.app.sources import ControllerSources
+from ha_controller.app.surroundings import SecondMaster, Witnesses
+from ha_controller.config import Config, parse_witness
+from ha_controller.core.controller import Controller
+from ha_controller.core.effects import (
+    Answer,
+    Effect,
+    Fence,
+    MoveVm,
+    OrderHost,
+    ReadHost,
+    ReadPower,
+    ResumeVm,
+    Tell,
+    WatchClosely,
+)
+from ha_controller.core.events import EvidenceTaken, LeadChanged, SettingsChanged
+from ha_controller.engine import Engine, JournalPort
+from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading
+
+log = structlog.get_logger(__name__)
+
+
+class ControllerClock:
+    """Wall time at the start plus monotonic time since: never jumps, and a person can read it."""
+
+    def __init__(self) -> None:
+        """Starts now."""
+        self._offset = time.time() - time.monotonic()
+
+    def __call__(self) -> float:
+        """Seconds."""
+        return self._offset + time.monotonic()
+
+
+class NotLeading(Exception):
+    """Another controller holds the lead on this machine."""
+
+
+class Runtime:
+    """One controller: everything that a configuration asks for, wired together."""
+
+    def __init__(self, config: Config, registry: Registry) -> None:
+        """Builds what needs no I/O."""
+        self.config = config
+        self.registry = registry
+        self.clock = ControllerClock()
+        self._term: int | None = None
+        self._group: anyio.abc.TaskGroup | None = None
+        self._hosts: Sequence[OnedHost] = ()
+        settings = core_settings(config, registry.probes)
+        self.controller = Controller(settings, self.clock())
+        self.fencer = Fencer(report=self.post, may_act=self._leads, clock=self.clock)
+        self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
+        self.addresses = Addresses()
+        self.witnesses = Witnesses(addresses=[str(parse_witness(text)[0]) for text in config.guard.self_check], report=self.post, clock=self.clock)
+        self.client = Client(config.opennebula.endpoint, config.opennebula.auth, timeout_s=config.opennebula.timeout_s)
+        self.recoverer = Recoverer(
+            self.client,
+            report=self.post,
+            may_act=self._leads,
+            clock=self.clock,
+            scope=scope(config),
+            poll_s=config.opennebula.poll_s,
+            equip=self._equip,
+        )
+        self.prober = self._make_prober()
+        self.commander = Commander(self.post)
+        self.notifier = NotifierQueue([LogNotifier()])
+        self.engine: Engine | None = None
+
+    def _make_prober(self) -> Prober:
+        context = ProbeContext(read_power=self.fencer.power_of, oned_view=self.recoverer.oned_view)
+        channels: dict[str, Probe[ProbeConfig]] = {}
+        for name in self.config.detect.channels:
+            probe_class = self.registry.probes[name]
+            settings = probe_class.config_model.model_validate(self.config.channel.get(name, {}))
+            channels[name] = probe_class(settings, context)
+        return Prober(
+            channels,
+            interval_s=self.config.detect.interval_s,
+            confirm_interval_s=self.config.detect.confirm_interval_s,
+            clock=self.clock,
+            sink=self._evidence,
+        )
+
+    # --- between the parts ---
+
+    def post(self, event: object) -> None:
+        """Hand an event to the engine; before it exists there is nobody to decide."""
+        if self.engine is not None:
+            self.engine.post(event)  # type: ignore[arg-type]
+
+    def _leads(self) -> bool:
+        return self._term is not None and self._arbiter.holds(self._term)
+
+    def _evidence(self, channel: str, domain: Domain, readings: list[Reading]) -> None:
+        del domain
+        if self.witnesses.addresses:
+            self.witnesses.note(reading for reading in readings if reading.host < 0)
+            readings = [reading for reading in readings if reading.host >= 0]
+        if readings:
+            self.post(EvidenceTaken(channel=channel, readings=tuple(readings)))
+
+    def _equip(self, hosts: Sequence[OnedHost]) -> dict[int, FencePlan]:
+        self._hosts = hosts
+        self._aim()
+        if self._group is not None:
+            self._group.start_soon(self._resolve, hosts)
+        return self.armory.equip(hosts)
+
+    def _aim(self) -> None:
+        self.prober.set_targets([*self.addresses.targets(self._hosts), *self.witnesses.targets()])
+
+    async def _resolve(self, hosts: Sequence[OnedHost]) -> None:
+        if await self.addresses.resolve(hosts):
+            self._aim()
+
+    def dispatch(self, effect: Effect) -> None:
+        """Start to carry out an effect. Never blocks: each runs in a task of its own and reports by an event."""
+        match effect:
+            case WatchClosely(host=host, on=on):
+                self.prober.watch_closely(host, on)
+            case ReadHost():
+                self._start(self.recoverer.read_host, effect)
+            case ReadPower():
+                self._start(self.fencer.read_power, effect)
+            case Fence():
+                self._start(self.fencer.fence, effect)
+            case OrderHost():
+                self._start(self.recoverer.order_host, effect)
+            case MoveVm():
+                self._start(self.recoverer.move_vm, effect)
+            case ResumeVm():
+                self._start(self.recoverer.resume_vm, effect)
+            case Tell():
+                self._tell(effect)
+            case Answer():
+                self.commander.answered(effect)
+
+    def _start(self, executor: Callable[..., Awaitable[None]], effect: Effect) -> None:
+        if self._group is None:
+            raise RuntimeError("effects are dispatched while the controller runs")
+        self._group.start_soon(self._contained, executor, effect)
+
+    async def _contained(self, executor: Callable[..., Awaitable[None]], effect: Effect) -> None:
+        """The border: a bug in an executor ends one order, which then has an unknown outcome, and nothing else."""
+        try:
+            await executor(effect)
+        except Exception:
+            log.exception("an order ended with an error of ours", effect=type(effect).__name__)
+
+    def _tell(self, effect: Tell) -> None:
+        host = self.controller.state.hosts.get(-1 if effect.host is None else effect.host)
+        self.notifier.post(
+            Message(
+                at=self.clock(),
+                severity=effect.severity.value,
+                host=None if host is None else host.name,
+                incident=effect.incident,
+                text=effect.text,
+                next_step=effect.next_step,
+            )
+        )
+
+    # --- running ---
+
+    def wrap_journal(self, ledger: Ledger) -> JournalPort:
+        """For builds that test crashes: a journal that dies at a chosen moment."""
+        return ledger
+
+    async def run(self, *, ready: Callable[[], None] = lambda: None) -> None:
+        """Run until cancelled.
+
+        Raises:
+            NotLeading: another controller uses the state directory.
+            JournalError: the journal cannot be opened, or a record could not be made durable.
+            OSError: the socket or the state directory cannot be used.
+        """
+        state_dir = _made(Path(self.config.state_dir))
+        self._arbiter = SingleArbiter(state_dir)
+        async with AsyncExitStack() as stack:
+            self._term = await self._arbiter.acquire()
+            if self._term is None:
+                holders = ", ".join(await self._arbiter.members()) or "another process"
+                raise NotLeading(f"{holders} already uses {state_dir}")
+            stack.push_async_callback(self._arbiter.release, self._term)
+            journal = Journal.open(state_dir / "journal.db")
+            stack.push_async_callback(journal.close)
+            ledger = Ledger(journal)
+            incidents, cloud = await ledger.load()
+            self.controller.restore(incidents, cloud)
+            self.engine = Engine(
+                self.controller, journal=self.wrap_journal(ledger), dispatch=self.dispatch, clock=self.clock
+            )
+            await stack.enter_async_context(self.client)
+            second_master = SecondMaster(
+                client=self.client,
+                instance=_instance_id(state_dir),
+                acts=lambda: self.config.mode != "observe",
+                report=self.post,
+            )
+            sources = ControllerSources(self, journal=journal, ledger=ledger, second_master=second_master)
+            await stack.enter_async_context(HttpApi(Path(self.config.api.socket), sources, self.commander).serve())
+            await self._run_parts(second_master, ready)
+
+    async def _run_parts(self, second_master: SecondMaster, ready: Callable[[], None]) -> None:
+        if self.engine is None:
+            raise RuntimeError("the engine is built before its parts run")
+        async with anyio.create_task_group() as group:
+            self._group = group
+            self.post(LeadChanged(term=self._term))
+            group.start_soon(self.engine.run)
+            group.start_soon(self.notifier.run)
+            group.start_soon(self.prober.run)
+            group.start_soon(self.recoverer.run_inventory)
+            group.start_soon(self.fencer.run_checks)
+            group.start_soon(self.witnesses.run)
+            group.start_soon(second_master.run)
+            ready()
+
+    def reconfigure(self, config: Config) -> list[str]:
+        """Take over what may change while running; returns the sections that need a restart."""
+        fixed = ("opennebula", "state_dir", "api", "leader")
+        changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
+        if config.detect.channels != self.config.detect.channels or config.channel != self.config.channel:
+            changed.append("detect.channels")
+        if config.guard.self_check != self.config.guard.self_check:
+            changed.append("guard.self_check")
+        kept = {name: getattr(self.config, name) for name in fixed}
+        self.config = self.armory.config = config.model_copy(update=kept)
+        settings = core_settings(config, self.registry.probes)
+        if changed:
+            settings = replace(settings, channels=self.controller.state.settings.channels)
+        self.post(SettingsChanged(settings=settings))
+        return changed
+
+
+def _made(state_dir: Path) -> Path:
+    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return state_dir
+
+
+def _instance_id(state_dir: Path) -> str:
+    """Stays the same for a state directory, so that a restart does not look like a rival."""
+    path = state_dir / "instance"
+    if not path.exists():
+        path.write_text(uuid.uuid4().hex[:12])
+    return path.read_text().strip()

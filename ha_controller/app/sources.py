@@ -1,0 +1,199 @@
+"""What the local door shows: views of the core, the trail, live checks, metrics. Reads only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+from prometheus_client import CollectorRegistry, Gauge, generate_latest
+
+from ha_controller import __version__
+from ha_controller.adapters.journal import Journal
+from ha_controller.adapters.opennebula import OpenNebulaError
+from ha_controller.app.ledger import Ledger
+from ha_controller.app.surroundings import SecondMaster
+from ha_controller.core import report
+from ha_controller.core.model import HostState
+
+if TYPE_CHECKING:
+    from ha_controller.app.runtime import Runtime
+
+Json = Any
+ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
+SSH_G_TIMEOUT_S = 3.0
+
+
+class ControllerSources:
+    """Answers for the HTTP API."""
+
+    def __init__(self, runtime: Runtime, *, journal: Journal, ledger: Ledger, second_master: SecondMaster) -> None:
+        """Everything it reads from."""
+        self._runtime = runtime
+        self._journal = journal
+        self._ledger = ledger
+        self._second_master = second_master
+
+    @property
+    def _state(self) -> Any:
+        return self._runtime.controller.state
+
+    def status(self) -> Json:
+        """The cloud in one sentence, and counts."""
+        return report.status(self._state, self._runtime.clock())
+
+    def hosts(self) -> Json:
+        """One row for each host."""
+        return report.hosts(self._state, self._runtime.clock())
+
+    def host_id(self, host: str) -> int | None:
+        """The id of a host by name, else by id."""
+        hosts = self._state.hosts.values()
+        named = [known.id for known in hosts if known.name == host]
+        numbered = [known.id for known in hosts if str(known.id) == host]
+        found = named or numbered
+        return found[0] if len(found) == 1 else None
+
+    def explain(self, host: str) -> Json:
+        """Why a host is in its state; None if there is no such host."""
+        number = self.host_id(host)
+        if number is None:
+            return None
+        return report.explain(self._state, self._state.hosts[number], self._runtime.clock())
+
+    def pending(self) -> Json:
+        """Decisions that wait for a person."""
+        return report.pending(self._state)
+
+    async def incidents(self) -> Json:
+        """All incidents on record, newest first."""
+        incidents, _ = await self._ledger.load()
+        return [report.incident(incident) for incident in reversed(incidents)]
+
+    async def events(self, query: Mapping[str, str]) -> Json:
+        """Lines of the trail, oldest first."""
+        host = query.get("host")
+        entries = await self._journal.entries(
+            after_id=_number(query.get("after"), 0),
+            host=None if host is None else self.host_id(host),
+            incident=_number(query.get("incident"), None),
+            limit=min(1000, _number(query.get("limit"), 200)),
+            newest_first="newest" in query,
+        )
+        return [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.id)]
+
+    def metrics(self) -> str:
+        """Prometheus text: build, mode, lead, states of the hosts."""
+        registry = CollectorRegistry()
+        state, now = self._state, self._runtime.clock()
+
+        def gauge(name: str, text: str, *labels: str) -> Gauge:
+            return Gauge(f"ha_controller_{name}", text, labels, registry=registry)
+
+        gauge("build_info", "Version", "version").labels(__version__).set(1)
+        gauge("mode", "Mode in force", "mode").labels(state.settings.mode.value).set(1)
+        gauge("leader", "Whether this controller leads").set(state.term is not None)
+        gauge("paused", "Whether the cloud is paused").set(bool(state.cloud.paused_by))
+        gauge("loop_age_seconds", "Since the last decision round").set(self.round_age_s())
+        gauge("pending_decisions", "Decisions that wait for a person").set(len(report.pending(state)))
+        gauge("oned_age_seconds", "Since OpenNebula was read").set(-1 if state.oned_at is None else now - state.oned_at)
+        states = gauge("host_state", "1 for the state a host is in", "one_host_id", "host", "state")
+        for host in state.hosts.values():
+            for each in HostState:
+                states.labels(str(host.id), host.name, each.value).set(state.view(host.id).state is each)
+        return generate_latest(registry).decode()
+
+    def round_age_s(self) -> float:
+        """How long ago the decision loop finished a round."""
+        engine = self._runtime.engine
+        return 1e9 if engine is None else self._runtime.clock() - engine.last_round_at
+
+    # --- doctor ---
+
+    async def doctor(self) -> Json:
+        """Live checks, each with what to do about it."""
+        state = self._state
+        checks = [await self._check_oned(), self._check_second_master()]
+        checks += [
+            {"ok": state.self_check, "text": f"self-check: {state.self_check_detail}"}
+            if state.settings.self_check_needed
+            else {"ok": None, "text": "no witnesses: guard.self_check is empty, a cut-off of ours goes unnoticed"}
+        ]
+        checks += [{"ok": ok, "text": text} for ok, text in self._channels()]
+        checks += self._check_devices()
+        checks.append(await self._check_ssh_timeout())
+        return checks
+
+    async def _check_oned(self) -> Json:
+        endpoint = self._runtime.config.opennebula.endpoint
+        began_at = self._runtime.clock()
+        try:
+            version = await self._runtime.client.version()
+            user = await self._runtime.client.user()
+        except OpenNebulaError as error:
+            return {"ok": False, "text": f"OpenNebula at {endpoint}: {error}"}
+        took_ms = (self._runtime.clock() - began_at) * 500
+        rights = "group oneadmin" if user.in_oneadmin else "not in oneadmin: needs ADMIN on HOST and VM by ACL"
+        text = f"OpenNebula {version} at {endpoint} in {took_ms:.0f} ms, user {user.name} ({rights})"
+        return {"ok": True if user.in_oneadmin else None, "text": text}
+
+    def _check_second_master(self) -> Json:
+        last = self._second_master.last
+        ok = None if last.present is None else not last.present
+        return {"ok": ok, "text": f"second master: {last.detail}"}
+
+    def _channels(self) -> list[tuple[bool | None, str]]:
+        now = self._runtime.clock()
+        found: list[tuple[bool | None, str]] = []
+        for channel in self._state.settings.channels:
+            if channel.name == "bmc":
+                continue  # asked about suspects only; the devices' own checks tell more
+            views = [view.views.get(channel.name) for view in self._state.views.values()]
+            alive = sum(view is not None and view.alive_at is not None and now - view.alive_at < 60 for view in views)
+            told = next((view.unknown_detail for view in views if view is not None and view.unknown_detail), "")
+            ok = True if alive else None
+            note = f"; {told}" if told else ""
+            found.append((ok, f"channel {channel.name}: {alive} of {len(views)} hosts answered lately{note}"))
+        return found
+
+    def _check_devices(self) -> list[Json]:
+        checks: list[Json] = []
+        for host in self._state.hosts.values():
+            if host.excluded:
+                continue
+            if not host.levels:
+                checks.append({"ok": False, "text": f"{host.name}: no fence device; if it dies, its VMs stay down"})
+            for device in (device for level in host.levels for device in level):
+                view = self._state.view(host.id).devices.get(device.name)
+                if view is None:
+                    checks.append({"ok": None, "text": f"{host.name}: {device.name}: not checked yet"})
+                else:
+                    checks.append({"ok": view.ok, "text": f"{host.name}: {device.name}: {view.summary}"})
+        for (_, device), problem in sorted(self._runtime.armory.problems.items()):
+            checks.append({"ok": False, "text": f"{device}: {problem}"})
+        return checks
+
+    async def _check_ssh_timeout(self) -> Json:
+        """How long oned's own ssh takes to give up decides how long the lever takes (seen: 3 s to 127 s)."""
+        set_s = self._runtime.config.opennebula.ssh_timeout_s
+        text = f"oned's ssh time-out is taken as {set_s:g} s (opennebula.ssh_timeout)"
+        if not await anyio.Path(ONEADMIN_SSH_CONFIG).exists():
+            return {"ok": None, "text": f"{text}; oneadmin's ssh configuration cannot be seen from here"}
+        try:
+            with anyio.fail_after(SSH_G_TIMEOUT_S):
+                done = await anyio.run_process(["ssh", "-G", "-F", str(ONEADMIN_SSH_CONFIG), "host"], check=False)
+        except (OSError, TimeoutError) as error:
+            return {"ok": None, "text": f"{text}; ssh -G failed: {type(error).__name__}"}
+        for line in done.stdout.decode(errors="replace").splitlines():
+            name, _, value = line.partition(" ")
+            if name == "connecttimeout" and value.isdigit():
+                ok = int(value) <= set_s
+                return {"ok": ok, "text": f"{text}; oneadmin's ConnectTimeout is {value} s"}
+        remedy = "set ConnectTimeout 5 in oneadmin's ssh configuration, or a silent host costs up to 127 s"
+        return {"ok": False, "text": f"{text}; {remedy}"}
+
+
+def _number(text: str | None, default: Any) -> Any:
+    return int(text) if text is not None and text.isdigit() else default

@@ -1,0 +1,77 @@
+"""Talks to the running controller over its Unix socket with the standard library alone: operators type in panic."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import sys
+from typing import Any
+
+import click
+
+DEFAULT_SOCKET = "/run/ha-controller/ha-controller.sock"
+NO_CONTROLLER = 7
+TIMEOUT_S = 60.0
+
+Json = Any
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost", timeout=TIMEOUT_S)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Failure(Exception):
+    """A request that did not succeed: the exit code of the command, and a sentence."""
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+
+def socket_path() -> str:
+    """Where the controller listens."""
+    return click.get_current_context().find_root().params.get("socket") or os.environ.get("HA_SOCKET", DEFAULT_SOCKET)
+
+
+def request(method: str, path: str, body: Json = None) -> Json:
+    """Ask the controller.
+
+    Raises:
+        Failure: it is not reachable, or it refused.
+    """
+    connection = _UnixConnection(socket_path())
+    try:
+        payload = None if body is None else json.dumps(body)
+        connection.request(method, path, body=payload, headers={"Content-Type": "application/json"})
+        response = connection.getresponse()
+        text = response.read().decode()
+    except OSError as error:
+        reason = error.strerror or str(error) or type(error).__name__
+        remedy = "Is it running? Try: systemctl status ha-controller"
+        raise Failure(
+            NO_CONTROLLER, f"The controller at {socket_path()} is not reachable: {reason}. {remedy}"
+        ) from None
+    finally:
+        connection.close()
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        raise Failure(1, f"The controller answered something that is not JSON (HTTP {response.status}).") from None
+    if response.status >= 400:
+        raise Failure(answer.get("code", 1), answer.get("text", f"HTTP {response.status}"))
+    return answer
+
+
+def finish(code: int) -> None:
+    """End with an exit code."""
+    sys.exit(code)

@@ -1,0 +1,167 @@
+"""Turns answers of the controller into text: aligned tables, sentences, JSON. Data goes to stdout, talk to stderr."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+
+Json = Any
+
+ONE_STATES = {0: "init", 2: "on", 3: "err", 4: "dsbl", 8: "off"}
+COLOURS = {"suspect": "yellow", "failed": "red", "fenced": "magenta", "recovered": "blue"}
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def safe(text: object) -> str:
+    """Text from elsewhere without terminal escapes or other control characters."""
+    return _CONTROL.sub("?", str(text)).replace("\n", " ")
+
+
+def as_json(value: Json) -> None:
+    """Print JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print an aligned table; numbers to the right."""
+    cells = [[safe(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in [list(headers), *cells]) for column in range(len(headers))]
+    right = [bool(rows) and all(isinstance(row[column], int) for row in rows) for column in range(len(headers))]
+    for row in [list(headers), *cells]:
+        parts = [
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(row, widths, right, strict=True)
+        ]
+        click.echo("  ".join(parts).rstrip())
+
+
+def clock(at: float) -> str:
+    """A moment: local time with offset on a terminal, RFC 3339 in UTC elsewhere."""
+    moment = datetime.fromtimestamp(at).astimezone()
+    if sys.stdout.isatty():
+        return moment.strftime("%Y-%m-%d %H:%M:%S %z")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def lasted(seconds: float) -> str:
+    """A duration in the two biggest units."""
+    whole = int(seconds)
+    for size, unit, smaller, small_unit in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            return f"{whole // size}{unit}{whole % size // smaller}{small_unit}"
+    return f"{whole}s"
+
+
+def status(answer: Json) -> None:
+    """Print `status`."""
+    click.echo(safe(answer["verdict"]))
+    hosts = answer["hosts"]
+    counts = "   ".join(f"{hosts[state]} {state}" for state in ("ok", "suspect", "failed", "fenced", "recovered"))
+    lead = f"leads, term {answer['term']}" if answer["term"] is not None else "does not lead"
+    oned = f"oned answered {answer['oned_age_s']} s ago" if answer["oned_age_s"] is not None else "oned: no answer yet"
+    click.echo(f"\n  mode {answer['mode']}     {lead}     {oned}")
+    click.echo(f"  hosts {hosts['total']}:  {counts}   ({answer['excluded']} excluded)")
+    if answer["settling_s"]:
+        click.echo(f"  settling: nothing is powered off for {answer['settling_s']} s")
+
+
+def hosts(answer: Json) -> None:
+    """Print `hosts`."""
+    rows = []
+    for host in answer:
+        fencing = (
+            " ".join(f"{device['device']} {'✓' if device['ready'] else '✗'}" for device in host["fencing"]) or "none"
+        )
+        state = host["state"].upper() if host["state"] != "ok" else "OK"
+        one = ONE_STATES.get(host["one_state"], str(host["one_state"]))
+        note = safe(host["note"])[:70]
+        rows.append([host["id"], host["name"], one, state, lasted(host["for_s"]), host["vms"], fencing, note])
+    table(["ID", "NAME", "ONE", "STATE", "SINCE", "VMS", "FENCING", "NOTE"], rows)
+
+
+def explain(answer: Json) -> None:
+    """Print `explain`."""
+    name, state = safe(answer["name"]), answer["state"].upper()
+    click.echo(f"{name} is {state} for {lasted(answer['for_s'])}.\n")
+    click.echo(f"Verdict      {answer['verdict']['kind']}: {safe(answer['verdict']['reason'])}")
+    for line in answer["evidence"]:
+        click.echo(f"             {safe(line)}")
+    for index, guard in enumerate(answer["guards"]):
+        mark = "✓" if guard["passes"] else "✗"
+        click.echo(f"{'Guards' if index == 0 else '':<13}{mark} {guard['guard']}: {safe(guard['reason'])}")
+    for index, device in enumerate(answer["fencing"]):
+        mark = "✓" if device["ready"] else "✗"
+        label = "Fencing" if index == 0 else ""
+        click.echo(f"{label:<13}{mark} level {device['level']} {device['device']}: {safe(device['summary'])}")
+    if answer["record"]:
+        _explain_incident(answer["record"])
+
+
+def _explain_incident(record: Json) -> None:
+    name = safe(record["host_name"])
+    click.echo(f"\nIncident {record['id']}   opened {clock(record['opened_at'])}")
+    for attempt in record["attempts"]:
+        devices = ", ".join(attempt["devices"])
+        click.echo(f"  attempt {attempt['number']}: {devices}: {attempt['outcome']}. {safe(attempt['detail'])}")
+    for vm in record["vms"]:
+        was = f"VM {vm['id']} {safe(vm['name'])} (was {safe(vm['was_label'])})"
+        click.echo(f"  {was}: {vm['stage']}. {safe(vm['reason'])}")
+    if blocked := record["stopped"] or record["hold"]:
+        click.echo(f"Blocked      {safe(blocked)}")
+    if record["state"] in ("suspect", "failed"):
+        click.echo(f"If you have seen that it is off:   ha-controller confirm-off {name}")
+        click.echo(f"To stop here:                      ha-controller hold {name}")
+
+
+def incidents(answer: Json) -> None:
+    """Print `incidents`."""
+    rows = []
+    for record in answer:
+        running = sum(vm["stage"] == "running" for vm in record["vms"])
+        ended = "open" if record["open"] else record["closing"]
+        note = record["stopped"] or record["hold"] or ended
+        rows.append(
+            [record["id"], record["host_name"], clock(record["opened_at"]), record["verdict"], record["state"].upper(),
+             f"{running}/{len(record['vms'])}", safe(note)[:80]]
+        )  # fmt: skip
+    table(["ID", "HOST", "OPENED", "VERDICT", "STATE", "VMS", "NOTE"], rows)
+
+
+def incident(record: Json, events: Json) -> None:
+    """Print `incidents show`."""
+    click.echo(f"{safe(record['host_name'])}: {record['verdict']}, now {record['state'].upper()}")
+    for line in record["evidence"]:
+        click.echo(f"  {safe(line)}")
+    _explain_incident(record)
+    click.echo("\nTimeline")
+    for line in events:
+        event(line)
+
+
+def event(line: Json) -> None:
+    """Print one line of the trail."""
+    where = f" incident {line['incident']}" if line["incident"] is not None else ""
+    click.echo(f"{clock(line['at'])}  {line['kind']:<8}{where}  {safe(line['text'])}")
+
+
+def pending(answer: Json) -> None:
+    """Print `pending list`."""
+    if not answer:
+        click.echo("Nothing waits for a decision.", err=True)
+        return
+    table(
+        ["ID", "HOST", "STATE", "QUESTION"], [[p["id"], p["host"], p["state"].upper(), p["question"]] for p in answer]
+    )
+
+
+def doctor(answer: Json) -> None:
+    """Print `doctor`."""
+    marks = {True: "✓", False: "✗", None: "!"}
+    for check in answer:
+        click.echo(f"{marks[check['ok']]} {safe(check['text'])}")

@@ -1,0 +1,389 @@
+"""What a configuration may say: its tables, their defaults, and which values do not go together.
+
+Keys are as in the file; in Python, durations are seconds with the unit in the name. Defaults are written as in the file
+and validated like what is written there. Nothing here reads a file, a variable or a secret: `loader` does, and hands
+over plain values, with every secret already a `SecretStr`.
+
+The first sentence of an error is what is wrong, the rest is the remedy.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    SecretStr,
+    StrictBool,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic.fields import FieldInfo
+
+from ha_controller.config.durations import Duration, Share, format_duration
+from ha_controller.config.positions import Location, Origins, as_toml, dotted
+
+_PLACEHOLDER: Final = re.compile(r"\{([A-Z][A-Z0-9_]*)\}")
+_SOCKET_BYTES_MAX: Final = 107  #: sockaddr_un.sun_path without the NUL, unix(7)
+
+
+# --- kinds of values --------------------------------------------------------------------------------------------------
+
+
+def _default(written: str, *, key: str) -> Any:
+    """A default that is written and checked like a value of the file."""
+    return Field(written, alias=key, validate_default=True)
+
+
+def _pattern(written: object) -> object:
+    """An id may be written as a number."""
+    return str(written) if isinstance(written, int) and not isinstance(written, bool) else written
+
+
+def _absolute(path: Path) -> Path:
+    if "\0" in str(path):
+        raise ValueError("no path. Leave out the NUL")
+    if not path.is_absolute():
+        raise ValueError("depends on the working directory. Write the whole path, from /")
+    return path
+
+
+def _socket(path: Path) -> Path:
+    if len(str(path).encode()) > _SOCKET_BYTES_MAX:
+        raise ValueError(f"too long for a socket. Its path has at most {_SOCKET_BYTES_MAX} bytes")
+    return path
+
+
+def parse_witness(written: str) -> tuple[str, int | None]:
+    """Literal IP address and, if one is written, TCP port: "192.0.2.1", "192.0.2.1:22", "[2001:db8::1]:22".
+
+    Raises:
+        ValueError: it is none; a name would need DNS, which may be what is broken.
+    """
+    match = re.fullmatch(r"\[(.+)\]:([0-9]{1,5})|([^:]+):([0-9]{1,5})|(.+)", written)
+    address, port = (match[1] or match[3] or match[5], match[2] or match[4]) if match else ("", None)
+    try:
+        ipaddress.ip_address(address)
+    except ValueError:
+        raise ValueError("not a literal IP address. A name needs DNS, which may be what is broken") from None
+    if port is not None and not 1 <= int(port) <= 65535:
+        raise ValueError("not a port. Ports are 1 to 65535")
+    return address, None if port is None else int(port)
+
+
+def _witness(written: str) -> str:
+    parse_witness(written)
+    return written
+
+
+Pattern = Annotated[str, BeforeValidator(_pattern), Field(min_length=1)]  #: name, id or glob
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+WitnessText = Annotated[str, AfterValidator(_witness)]
+
+
+def _count(low: int, high: int) -> Any:
+    return Field(strict=True, ge=low, le=high)
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+class Section(BaseModel):
+    """Base of all tables: unknown keys are refused, nothing changes later, no error quotes what was written."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class OpenNebula(Section):
+    """How to reach oned."""
+
+    endpoint: str = "http://127.0.0.1:2633/RPC2"
+    auth: SecretStr  #: "user:password" or "user:token"
+    timeout_s: Duration = _default("5s", key="timeout")
+    poll_s: Duration = _default("10s", key="poll")
+    ssh_timeout_s: Duration = _default("30s", key="ssh_timeout")  #: oned's own ssh gives up on a dead host after this
+
+    @field_validator("endpoint")
+    @classmethod
+    def _is_address_of_oned(cls, endpoint: str) -> str:
+        parts = urlsplit(endpoint)
+        _ = parts.port  # raises when it is none
+        if parts.scheme not in ("http", "https") or not parts.hostname or re.search(r"\s", endpoint):
+            raise ValueError('not the address of oned. Write it like "http://127.0.0.1:2633/RPC2"')
+        if parts.username is not None:  # it would be logged
+            raise ValueError("must not name a user. Name user and password in opennebula.auth")
+        return endpoint
+
+    @field_validator("auth")
+    @classmethod
+    def _names_a_user(cls, auth: SecretStr) -> SecretStr:
+        if ":" not in auth.get_secret_value():
+            raise ValueError("the secret is not of the form user:password. Use the content of oneadmin's one_auth")
+        return auth
+
+
+class Scope(Section):
+    """Which hosts are ours: names, ids or globs."""
+
+    clusters: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
+    exclude: tuple[Pattern, ...] = ()
+
+
+class Detect(Section):
+    """How a dead host is told from a living one."""
+
+    channels: Annotated[tuple[str, ...], Field(min_length=1)] = ("icmp", "ssh", "bmc", "oned")
+    interval_s: Duration = _default("1s", key="interval")
+    confirm_interval_s: Duration = _default("200ms", key="confirm_interval")
+    misses: Annotated[int, _count(2, 100)] = 3
+    evidence_ttl_s: Duration = _default("5s", key="evidence_ttl")
+    fail_after_s: Duration = _default("10s", key="fail_after")
+    single_domain_after_s: Duration = _default("60s", key="single_domain_after")
+    hung_after_s: Duration = _default("180s", key="hung_after")
+
+    # A validator sees the fields above its own, and of these only the good ones.
+
+    @field_validator("channels")
+    @classmethod
+    def _asks_each_channel_once(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
+        twice = sorted({kind for kind in channels if channels.count(kind) > 1})
+        if twice:
+            raise ValueError(f"names {', '.join(twice)} more than once. Name each channel once")
+        return channels
+
+    @field_validator("confirm_interval_s")
+    @classmethod
+    def _confirms_faster_than_it_looks(cls, confirm_interval_s: float, info: ValidationInfo) -> float:
+        interval_s = info.data.get("interval_s", math.inf)
+        if confirm_interval_s > interval_s:
+            raise ValueError(
+                f"longer than detect.interval ({format_duration(interval_s)}). "
+                "A host that missed must be asked more often, not less"
+            )
+        return confirm_interval_s
+
+    @field_validator("evidence_ttl_s")
+    @classmethod
+    def _remembers_two_rounds(cls, evidence_ttl_s: float, info: ValidationInfo) -> float:
+        interval_s = info.data.get("interval_s", 0.0)
+        if evidence_ttl_s < 2 * interval_s:
+            raise ValueError(
+                f"shorter than two detect.interval ({format_duration(2 * interval_s)}). "
+                "Evidence would expire before the next one comes"
+            )
+        return evidence_ttl_s
+
+    @field_validator("fail_after_s")
+    @classmethod
+    def _waits_for_the_misses(cls, fail_after_s: float, info: ValidationInfo) -> float:
+        needed_s = info.data.get("misses", 0) * info.data.get("interval_s", 0.0)
+        if fail_after_s < needed_s:
+            raise ValueError(
+                f"shorter than detect.misses times detect.interval ({format_duration(needed_s)}). "
+                "A host would be condemned before it missed that often"
+            )
+        return fail_after_s
+
+    @field_validator("single_domain_after_s", "hung_after_s")
+    @classmethod
+    def _waits_longer_on_less_proof(cls, duration_s: float, info: ValidationInfo) -> float:
+        fail_after_s = info.data.get("fail_after_s", 0.0)
+        if duration_s < fail_after_s:
+            raise ValueError(
+                f"shorter than detect.fail_after ({format_duration(fail_after_s)}). "
+                "It is the weaker proof, so it must last at least as long"
+            )
+        return duration_s
+
+
+class MaxFences(Section):
+    """A budget of power-offs."""
+
+    count: Annotated[int, _count(1, 1000)] = 2
+    per_s: Duration = _default("1h", key="per")
+
+
+class Guard(Section):
+    """What stops the controller."""
+
+    max_failed_hosts: Share = Field("25%", validate_default=True)
+    max_fences: MaxFences = MaxFences()
+    settle_s: Duration = _default("30s", key="settle")
+    storm_cooldown_s: Duration = _default("5m", key="storm_cooldown")
+    self_check: tuple[WitnessText, ...] = ()  #: see parse_witness
+    self_check_waived: StrictBool = False  #: the operator accepts to act without knowing who is cut off
+    second_master: Literal["look", "none"] = "look"  #: none: the operator states that nobody else acts
+
+
+class FenceDevice(BaseModel):
+    """A way to switch hosts off. Keys that are not named here are the agent's own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    agent: Annotated[str, Field(min_length=1)]
+    level: Annotated[int, _count(1, 9)] = 1  #: tried in this order
+    hosts: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)  #: names, ids, globs
+    identity: Literal["unproven", "noted"] = "unproven"  #: noted: a person checked that each address is its host's
+    timeout_s: Duration = _default("20s", key="timeout")
+    attempts: Annotated[int, _count(1, 10)] = 2
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The agent's own settings, with placeholders and secrets."""
+        return dict(self.model_extra or {})
+
+    def settings_for(self, attributes: Mapping[str, str]) -> dict[str, Any]:
+        """The agent's settings for one host, from the attributes of its OpenNebula template.
+
+        Raises:
+            MissingAttribute: a placeholder names an attribute that the host has not, or has empty.
+        """
+        return {key: _filled(value, attributes) for key, value in self.settings.items()}
+
+
+class Recover(Section):
+    """How VMs are brought back."""
+
+    parallel: Annotated[int, _count(1, 50)] = 5
+    vm_timeout_s: Duration = _default("120s", key="vm_timeout")  #: one VM's way to RUNNING
+    returned: Literal["quarantine"] = "quarantine"
+
+
+class Leader(Section):
+    """Who leads when there are several controllers."""
+
+    kind: Literal["single"] = "single"
+
+
+class Api(Section):
+    """The local door."""
+
+    socket: Annotated[AbsolutePath, AfterValidator(_socket)] = Path("/run/ha-controller/ha-controller.sock")
+
+
+class Log(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "logfmt", "json"] = "auto"
+
+
+class Config(Section):
+    """Everything. Two of them are equal when they say the same, wherever they say it."""
+
+    mode: Literal["observe", "approve", "auto"] = "observe"
+    state_dir: AbsolutePath = Path("/var/lib/ha-controller")
+    opennebula: OpenNebula
+    scope: Scope = Scope()
+    detect: Detect = Detect()
+    channel: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: kind -> settings, checked by its own model
+    guard: Guard = Guard()
+    fence: tuple[FenceDevice, ...] = ()
+    recover: Recover = Recover()
+    leader: Leader = Leader()
+    api: Api = Api()
+    log: Log = Log()
+
+    _origins: Origins = PrivateAttr(default_factory=Origins)
+
+    def model_post_init(self, context: Any) -> None:
+        """Keep where the values come from, when the loader says so."""
+        if isinstance(context, Origins):
+            self._origins = context
+
+
+# --- placeholders -----------------------------------------------------------------------------------------------------
+
+
+class MissingAttribute(Exception):
+    """A host lacks an attribute that a fence device's settings ask for."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"the host has no attribute {name}")
+        self.name = name
+
+
+def has_placeholder(value: object) -> bool:
+    """Whether a value is only known per host."""
+    if isinstance(value, dict):
+        return any(map(has_placeholder, value.values()))
+    if isinstance(value, list):
+        return any(map(has_placeholder, value))
+    return isinstance(value, str) and _PLACEHOLDER.search(value) is not None
+
+
+def is_placeholder(value: object) -> bool:
+    """Whether a value is one placeholder and nothing else: the only text that may stand for a secret."""
+    return isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None
+
+
+def _filled(value: Any, attributes: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _filled(inner, attributes) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_filled(inner, attributes) for inner in value]
+    if not isinstance(value, str):
+        return value
+
+    def attribute(match: re.Match[str]) -> str:
+        if not (found := attributes.get(match[1])):
+            raise MissingAttribute(match[1])
+        return found
+
+    return _PLACEHOLDER.sub(attribute, value)
+
+
+# --- for the loader ---------------------------------------------------------------------------------------------------
+
+
+def fields_at(model: type[BaseModel], location: Location) -> dict[str, FieldInfo]:
+    """Key -> field of the table at a location inside a model; nothing when the model knows no table there."""
+    for part in location:
+        if isinstance(part, int):
+            continue
+        info = fields_at(model, ()).get(part)
+        inner = [kind for kind in leaf_types(info.annotation) if issubclass(kind, BaseModel)] if info else []
+        if not inner:
+            return {}
+        model = inner[0]
+    return {info.alias or name: info for name, info in model.model_fields.items()}
+
+
+def leaf_types(annotation: object) -> set[type]:
+    """The plain types in an annotation: of `tuple[SecretStr, ...] | None` these are SecretStr and NoneType."""
+    if arguments := get_args(annotation):
+        return set().union(*map(leaf_types, arguments))
+    return {annotation} if isinstance(annotation, type) else set()
+
+
+# --- for people -------------------------------------------------------------------------------------------------------
+
+
+def describe(config: Config) -> Iterator[tuple[str, str, str]]:
+    """Every value as (path, value as in TOML, origin or "default"), in the order of the tables; secrets are masked."""
+    values = config.model_dump(mode="json", by_alias=True)
+    for location, value in _leaves(values, ()):
+        yield dotted(location), as_toml(value), str(config._origins.written.get(location, "default"))
+
+
+def _leaves(value: Any, location: Location) -> Iterator[tuple[Location, Any]]:
+    if isinstance(value, dict) and (value or not location):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*location, key))
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for index, item in enumerate(value):
+            yield from _leaves(item, (*location, index))
+    else:
+        yield location, value

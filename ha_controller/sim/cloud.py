@@ -1,0 +1,156 @@
+"""The embedded cloud: pretended hardware, an OpenNebula, hosts that answer probes, and BMCs, all on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from ha_controller.sim import checker
+from ha_controller.sim.bmc import Bmc
+from ha_controller.sim.hardware import Fault, Hardware, MachineChassis
+from ha_controller.sim.hosts import HostNetwork
+from ha_controller.sim.oned_server import OnedServer
+from ha_controller.sim.oned_state import History, Oned, OnedHost, OnedVm, Timings
+from ha_controller.sim.oned_xml import Datastore
+
+TICK_S = 0.02
+CLUSTER, CLUSTER_NAME = 100, "default"
+SHARED_STORE, LOCAL_STORE = 100, 102
+
+_numbers = itertools.count(os.getpid() % 200)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CloudHost:
+    """One host as the outside sees it."""
+
+    id: int
+    name: str
+    address: str
+    bmc_address: str
+    system_uuid: str
+
+
+class EmbeddedCloud:
+    """Everything in one process; `async with` starts and ends it. Several may run side by side."""
+
+    def __init__(
+        self,
+        *,
+        hosts: int = 6,
+        vms_per_host: int = 5,
+        timings: Timings | None = None,
+        network: int | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`network`: second byte of the 127.x addresses; by default one that no other cloud of this process uses."""
+        self.timings = timings or Timings()
+        self.vms_per_host = vms_per_host
+        self.session, self.bmc_user, self.bmc_password = "oneadmin:embedded-cloud", "admin", "embedded-bmc"
+        self.ssh_port, self.echo_port, self.bmc_port = 7022, 7007, 7623
+        second = 20 + next(_numbers) % 200 if network is None else network
+        self.gateway_address = f"127.{second}.255.1"
+        self.hosts = [
+            CloudHost(
+                id=number,
+                name=f"kvm-{number + 1:02}",
+                address=f"127.{second}.1.{number + 1}",
+                bmc_address=f"127.{second}.2.{number + 1}",
+                system_uuid=f"4c4c4544-0000-4000-8000-{number:012x}",
+            )
+            for number in range(hosts)
+        ]
+        self._clock = clock
+        self.hardware = Hardware(clock)
+        self.oned = Oned(self.hardware, self.timings, clock())
+        self.server = OnedServer(self.oned, datastores=_stores(), session=self.session, clock=clock)
+        self.endpoint = ""
+        self._network = HostNetwork(
+            self.hardware,
+            {host.id: host.address for host in self.hosts},
+            ssh_port=self.ssh_port,
+            echo_port=self.echo_port,
+        )
+        self._bmcs = [self._bmc(host) for host in self.hosts]
+        self._ticker: asyncio.TimerHandle | None = None
+        self._populate()
+
+    def _bmc(self, host: CloudHost) -> Bmc:
+        return Bmc(
+            address=host.bmc_address,
+            port=self.bmc_port,
+            user=self.bmc_user,
+            password=self.bmc_password,
+            system_uuid=host.system_uuid,
+            chassis=MachineChassis(self.hardware, host.id),
+        )
+
+    def _populate(self) -> None:
+        now = self._clock()
+        for host in self.hosts:
+            self.hardware.add(host.id)
+            self.oned.hosts[host.id] = OnedHost(
+                id=host.id,
+                name=host.name,
+                cluster=CLUSTER,
+                cluster_name=CLUSTER_NAME,
+                attributes={"HA_ADDRESS": host.address, "FENCE_IP": host.bmc_address},
+                heard_at=now,
+                monitored_at=now,
+            )
+            for index in range(self.vms_per_host):
+                number = host.id * self.vms_per_host + index
+                self.oned.vms[number] = OnedVm(
+                    id=number, name=f"vm-{number:03}", history=[History(seq=0, host=host.id, started_at=now)]
+                )
+                self.hardware.start_vm(host.id, number)
+
+    async def __aenter__(self) -> Self:
+        """Start everything."""
+        port = await self.server.start("127.0.0.1", 0)
+        self.endpoint = f"http://127.0.0.1:{port}/RPC2"
+        await self._network.start()
+        for bmc in self._bmcs:
+            await bmc.start()
+        self._tick()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End everything."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self.server.close()
+        self._network.close()
+        for bmc in self._bmcs:
+            bmc.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0)
+
+    def _tick(self) -> None:
+        self.oned.advance(self._clock())
+        self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def break_host(self, host: int, fault: str) -> None:
+        """Let a fault hit a host, now."""
+        self.hardware.break_machine(host, Fault(fault))
+
+    def check(self, *, vms_must_wait: bool) -> list[str]:
+        """What the independent checker says: everything that went wrong."""
+        return checker.check(self.hardware, vms_must_wait=vms_must_wait)
+
+
+def _stores() -> list[Datastore]:
+    return [
+        Datastore(id=SHARED_STORE, name="shared", shared=True, clusters=(CLUSTER,), tm_mad="shared"),
+        Datastore(id=LOCAL_STORE, name="local", shared=False, clusters=(CLUSTER,), tm_mad="ssh"),
+        Datastore(id=101, name="images", shared=True, clusters=(CLUSTER,), tm_mad="shared", type=0),
+    ]

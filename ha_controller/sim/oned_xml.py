@@ -1,0 +1,173 @@
+"""oned's documents: the same elements in the same order as a real oned 7.4.0 writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from xml.sax.saxutils import escape
+
+from ha_controller.sim.oned_state import DONE, ERROR, History, Oned, OnedHost, OnedVm
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datastore:
+    """A datastore of the embedded cloud."""
+
+    id: int
+    name: str
+    shared: bool
+    clusters: tuple[int, ...]
+    tm_mad: str = "shared"
+    type: int = 1  #: 0 images, 1 system
+
+
+def cdata(text: object) -> str:
+    """Text as oned wraps it."""
+    return "<![CDATA[" + str(text).replace("]]>", "]]]]><![CDATA[>") + "]]>"
+
+
+def tag(name: str, inner: object) -> str:
+    """An element with ready content."""
+    return f"<{name}>{inner}</{name}>"
+
+
+def attributes(values: Mapping[str, str]) -> str:
+    """A template."""
+    return "".join(tag(name, cdata(value)) for name, value in sorted(values.items()))
+
+
+def host(oned: Oned, known: OnedHost) -> str:
+    """HOST."""
+    cpu, mem_kb = oned.usage(known.id)
+    total_cpu, total_mem = (known.total_cpu, known.total_mem_kb) if known.capacity_known else (0, 0)
+    vms = [vm.id for vm in oned.vms.values() if vm.state != DONE and vm.host == known.id]
+    share = (
+        f"<MEM_USAGE>{mem_kb}</MEM_USAGE><CPU_USAGE>{cpu}</CPU_USAGE><TOTAL_MEM>{total_mem}</TOTAL_MEM>"
+        f"<TOTAL_CPU>{total_cpu}</TOTAL_CPU><MAX_MEM>{total_mem}</MAX_MEM><MAX_CPU>{total_cpu}</MAX_CPU>"
+        f"<RUNNING_VMS>{len(vms)}</RUNNING_VMS><VMS_THREAD>1</VMS_THREAD><DATASTORES>"
+        + "".join(tag(name, cdata(0)) for name in ("DISK_USAGE", "FREE_DISK", "MAX_DISK", "USED_DISK"))
+        + "</DATASTORES><PCI_DEVICES></PCI_DEVICES><NUMA_NODES></NUMA_NODES>"
+    )
+    template = {
+        "ARCH": "x86_64", "CPUSPEED": "3200", "HOSTNAME": known.name, "HYPERVISOR": "kvm", "IM_MAD": "kvm",
+        "MODELNAME": "Example CPU", "RESERVED_CPU": "", "RESERVED_MEM": "", "VM_MAD": "kvm", **known.attributes,
+    }  # fmt: skip
+    if total_cpu:
+        template |= {"TOTALCPU": str(total_cpu), "TOTALMEMORY": str(total_mem)}
+    if known.state == ERROR:
+        template["ERROR"] = f"Error monitoring Host {known.name} ({known.id}): "
+    return _host(known, share, vms, template)
+
+
+def monitoring(known: OnedHost) -> str:
+    """MONITORING: the latest record of a host."""
+    inner = (
+        f"<TIMESTAMP>{int(known.monitored_at)}</TIMESTAMP><ID>{known.id}</ID><CAPACITY>"
+        + "".join(tag(name, cdata(1000)) for name in ("FREE_CPU", "FREE_MEMORY", "USED_CPU", "USED_MEMORY"))
+        + f"</CAPACITY><SYSTEM>{tag('NETRX', cdata(1000))}{tag('NETTX', cdata(1000))}</SYSTEM>"
+    )
+    return tag("MONITORING", inner)
+
+
+def _host(known: OnedHost, share: str, vms: list[int], template: dict[str, str]) -> str:
+    return (
+        f"<HOST><ID>{known.id}</ID><NAME>{escape(known.name)}</NAME><STATE>{known.state}</STATE>"
+        f"<PREV_STATE>{known.state}</PREV_STATE><IM_MAD>{cdata('kvm')}</IM_MAD><VM_MAD>{cdata('kvm')}</VM_MAD>"
+        f"<CLUSTER_ID>{known.cluster}</CLUSTER_ID><CLUSTER>{escape(known.cluster_name)}</CLUSTER>"
+        f"<HOST_SHARE>{share}</HOST_SHARE><VMS>{''.join(f'<ID>{vm}</ID>' for vm in vms)}</VMS>"
+        f"<TEMPLATE>{attributes(template)}</TEMPLATE>{monitoring(known)}</HOST>"
+    )
+
+
+_PERMISSIONS = "".join(
+    f"<{who}_{right}>{int(who == 'OWNER' and right != 'A')}</{who}_{right}>"
+    for who in ("OWNER", "GROUP", "OTHER")
+    for right in "UMA"
+)
+
+
+def vm(oned: Oned, known: OnedVm, datastores: Mapping[int, Datastore], *, all_history: bool) -> str:
+    """VM, the full document; pools have the last history record only."""
+    store = datastores[known.datastore]
+    disk = {
+        "CLUSTER_ID": str(oned.hosts[known.host].cluster), "DATASTORE": "images", "DATASTORE_ID": "101",
+        "DEV_PREFIX": "vd", "DISK_ID": "0", "DISK_TYPE": "FILE", "DRIVER": "qcow2", "SIZE": "1024", "TARGET": "vda",
+        "TM_MAD": store.tm_mad, "TYPE": "FILE",
+    }  # fmt: skip
+    cluster = oned.hosts[known.host].cluster
+    template = (
+        tag("AUTOMATIC_REQUIREMENTS", cdata(f"(CLUSTER_ID = {cluster}) & !(PIN_POLICY = PINNED)"))
+        + f"<CPU>{cdata(known.cpu / 100)}</CPU><DISK>{attributes(disk)}</DISK><MEMORY>{cdata(known.memory_mb)}</MEMORY>"
+        f"<TEMPLATE_ID>{cdata(0)}</TEMPLATE_ID><TM_MAD_SYSTEM>{cdata(store.tm_mad)}</TM_MAD_SYSTEM>"
+        f"<VCPU>{cdata(1)}</VCPU><VMID>{cdata(known.id)}</VMID>"
+    )
+    records = known.history if all_history else known.history[-1:]
+    lock = "<LOCK><LOCKED>4</LOCKED><OWNER>0</OWNER><TIME>0</TIME><REQ_ID>-1</REQ_ID></LOCK>" if known.locked else ""
+    return (
+        f"<VM><ID>{known.id}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
+        f"<NAME>{escape(known.name)}</NAME><PERMISSIONS>{_PERMISSIONS}</PERMISSIONS><LAST_POLL>0</LAST_POLL>"
+        f"<STATE>{known.state}</STATE><LCM_STATE>{known.lcm_state}</LCM_STATE><PREV_STATE>{known.state}</PREV_STATE>"
+        f"<PREV_LCM_STATE>{known.lcm_state}</PREV_LCM_STATE><RESCHED>0</RESCHED>"
+        f"<STIME>{int(known.history[0].started_at)}</STIME><ETIME>0</ETIME><DEPLOY_ID>one-{known.id}</DEPLOY_ID>{lock}"
+        f"<MONITORING></MONITORING><SCHED_ACTIONS></SCHED_ACTIONS><TEMPLATE>{template}</TEMPLATE>"
+        f"<USER_TEMPLATE>{attributes(known.attributes)}</USER_TEMPLATE><HISTORY_RECORDS>"
+        + "".join(_history(oned, known, record, store) for record in records)
+        + "</HISTORY_RECORDS><BACKUPS><BACKUP_CONFIG/><BACKUP_IDS></BACKUP_IDS></BACKUPS></VM>"
+    )
+
+
+def _history(oned: Oned, known: OnedVm, record: History, store: Datastore) -> str:
+    at = oned.hosts[record.host]
+    numbers = {
+        "DS_ID": store.id, "PLAN_ID": -2, "ACTION_ID": -1, "PSTIME": int(record.started_at),
+        "PETIME": int(record.started_at), "RSTIME": int(record.started_at), "RETIME": int(record.ended_at), "ESTIME": 0,
+        "EETIME": 0, "ACTION": 0, "UID": -1, "GID": -1, "REQUEST_ID": -1,
+    }  # fmt: skip
+    return (
+        f"<HISTORY><OID>{known.id}</OID><SEQ>{record.seq}</SEQ><HOSTNAME>{escape(at.name)}</HOSTNAME><HID>{at.id}</HID>"
+        f"<CID>{at.cluster}</CID><STIME>{int(record.started_at)}</STIME><ETIME>{int(record.ended_at)}</ETIME>"
+        f"<VM_MAD>{cdata('kvm')}</VM_MAD><TM_MAD>{cdata(store.tm_mad)}</TM_MAD>"
+        + "".join(tag(name, value) for name, value in numbers.items())
+        + "</HISTORY>"
+    )
+
+
+def datastore(known: Datastore) -> str:
+    """DATASTORE."""
+    template = {
+        "SHARED": "YES" if known.shared else "NO", "TM_MAD": known.tm_mad,
+        "TYPE": "SYSTEM_DS" if known.type == 1 else "IMAGE_DS",
+    }  # fmt: skip
+    return (
+        f"<DATASTORE><ID>{known.id}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
+        f"<NAME>{escape(known.name)}</NAME><PERMISSIONS>{_PERMISSIONS}</PERMISSIONS><DS_MAD>{cdata('-')}</DS_MAD>"
+        f"<TM_MAD>{cdata(known.tm_mad)}</TM_MAD><BASE_PATH>{cdata(f'/var/lib/one//datastores/{known.id}')}</BASE_PATH>"
+        f"<TYPE>{known.type}</TYPE><DISK_TYPE>0</DISK_TYPE><STATE>0</STATE>"
+        f"<CLUSTERS>{''.join(f'<ID>{cluster}</ID>' for cluster in known.clusters)}</CLUSTERS>"
+        "<TOTAL_MB>4796800</TOTAL_MB><FREE_MB>3333260</FREE_MB><USED_MB>1429920</USED_MB><IMAGES></IMAGES>"
+        f"<TEMPLATE>{attributes(template)}</TEMPLATE></DATASTORE>"
+    )
+
+
+def user(name: str, template: Mapping[str, str]) -> str:
+    """USER, in the group oneadmin."""
+    quotas = "".join(f"<{kind}_QUOTA></{kind}_QUOTA>" for kind in ("DATASTORE", "NETWORK", "VM", "IMAGE"))
+    return (
+        f"<USER><ID>0</ID><GID>0</GID><GROUPS><ID>0</ID></GROUPS><GNAME>oneadmin</GNAME><NAME>{escape(name)}</NAME>"
+        f"<PASSWORD>{cdata('0' * 64)}</PASSWORD><AUTH_DRIVER>{cdata('core')}</AUTH_DRIVER><ENABLED>1</ENABLED>"
+        f"<TEMPLATE>{attributes(template)}</TEMPLATE>{quotas}<DEFAULT_USER_QUOTAS>{quotas}</DEFAULT_USER_QUOTAS></USER>"
+    )
+
+
+def hook(number: int, template: Mapping[str, str]) -> str:
+    """HOOK."""
+    inner = attributes({key: value for key, value in template.items() if key not in ("NAME", "TYPE")})
+    return (
+        f"<HOOK><ID>{number}</ID><NAME>{escape(template['NAME'])}</NAME><TYPE>{escape(template['TYPE'])}</TYPE>"
+        f"<TEMPLATE>{inner}</TEMPLATE></HOOK>"
+    )
+
+
+def pool(name: str, documents: Iterable[str]) -> str:
+    """A pool; oned lists the newest id first."""
+    return f"<{name}>{''.join(documents)}</{name}>"

@@ -1,0 +1,100 @@
+"""Each folder here is a story: README.md tells it, scenario.toml plays it, log.expect is what must come of it.
+
+A new story needs no code. `UPDATE=1 make test` writes the logs anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from world import SETTINGS, Cloud
+
+from ha_controller.core import effects as fx
+from ha_controller.core.events import LeadChanged, SecondMasterLooked, SelfChecked, Verb
+from ha_controller.core.model import Device, Mode, Settings
+
+FOLDER = Path(__file__).parent
+STORIES = sorted(path.parent for path in FOLDER.glob("*/scenario.toml"))
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_the_story_ends_as_written(story: Path):
+    assert (story / "README.md").read_text().strip(), "a story without its telling"
+    log = "\n".join(play(tomllib.loads((story / "scenario.toml").read_text()))) + "\n"
+    expected = story / "log.expect"
+    if os.environ.get("UPDATE"):
+        expected.write_text(log)
+    assert log == expected.read_text()
+
+
+def play(scenario: dict[str, Any]) -> list[str]:
+    """Run a scenario; returns its log: orders and messages with the seconds since the story began."""
+    cloud = Cloud(
+        settings=_settings(scenario.get("settings", {})),
+        hosts=scenario.get("hosts", 8),
+        vms_per_host=scenario.get("vms_per_host", 2),
+        levels=tuple(
+            tuple(Device(name=name, identity_noted=True) for name in level)
+            for level in scenario.get("levels", [["bmc"]])
+        ),
+    )
+    cloud.run(6)
+    begun, done = cloud.now, len(cloud.effects)
+    for step in sorted(scenario["step"], key=lambda step: step["at"]):
+        cloud.run(max(0.0, begun + step["at"] - cloud.now))
+        _do(cloud, step)
+    cloud.run(max(0.0, begun + scenario["until"] - cloud.now))
+    lines = [f"{at - begun:6.1f}  {line}" for at, effect in cloud.effects[done:] if (line := _line(effect))]
+    states = [f"kvm-{host:02} {cloud.state(host).upper()}" for host in range(cloud.hosts) if cloud.state(host) != "ok"]
+    places = [f"{vm.name}@{vm.host}" for vm in cloud.vms.values() if vm.host != vm.id // 10]
+    return [*lines, f"   end  {', '.join(states) or 'all hosts OK'}; moved: {', '.join(places) or 'nothing'}"]
+
+
+def _settings(values: dict[str, Any]) -> Settings:
+    known = {**values, "mode": Mode(values.get("mode", "auto"))}
+    fields = {name: getattr(SETTINGS, name) for name in ("channels", "settle_s")}
+    return Settings(**{**fields, **known})
+
+
+def _do(cloud: Cloud, step: dict[str, Any]) -> None:
+    match step:
+        case {"kill": host}:
+            cloud.kill(host, step.get("power", "on"))
+        case {"revive": host}:
+            cloud.dead.pop(host, None)
+        case {"operator": verb}:
+            cloud.operator(Verb(verb), step.get("host"), step.get("incident"))
+        case {"self_check": ok}:
+            cloud.feed(SelfChecked(ok=ok, detail="gateway answers" if ok else "gateway does not answer"))
+        case {"second_master": present}:
+            cloud.feed(SecondMasterLooked(present=present, detail="hook host_error" if present else "none"))
+        case {"lead": term}:
+            cloud.feed(LeadChanged(term=term or None))
+        case {"power": power, "host": host}:
+            cloud.dead[host] = power
+        case {"restart": True}:
+            cloud.restart()
+        case _:
+            raise ValueError(f"nobody knows how to do {step}")
+
+
+def _line(effect: fx.Effect) -> str:
+    match effect:
+        case fx.Fence():
+            return f"{'FENCE' if effect.send else 'READ BACK'} host {effect.host} with {', '.join(effect.devices)}"
+        case fx.OrderHost():
+            return f"ONED  {effect.step.value} host {effect.host}"
+        case fx.MoveVm():
+            return f"MOVE  vm {effect.vm} from host {effect.source} to host {effect.destination}"
+        case fx.ResumeVm():
+            return f"START vm {effect.vm} on host {effect.host}"
+        case fx.Tell():
+            return f"{effect.severity.value.upper():<8} {effect.text}. {effect.next_step}"
+        case fx.Answer():
+            return f"ANSWER {effect.code} {effect.text}"
+        case _:
+            return ""

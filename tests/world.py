@@ -1,0 +1,259 @@
+"""A small cloud in the core's own words, and a hand on its clock, for the tests of the core and the scenarios.
+
+Plays every adapter: feeds probes, carries out what is ordered on a tiny model of BMCs and oned. No mocks: the core takes
+values and gives values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from ha_controller.core.controller import Controller, Decision
+from ha_controller.core.effects import Effect, Fence, HostStep, MoveVm, OrderHost, ReadHost, ReadPower, ResumeVm, Tell
+from ha_controller.core.events import (
+    DeviceChecked,
+    Event,
+    EvidenceTaken,
+    FenceAccepted,
+    FenceReported,
+    FenceResult,
+    HostOrderReported,
+    HostRead,
+    InventoryRead,
+    LeadChanged,
+    OperatorCommanded,
+    OrderResult,
+    PowerRead,
+    SecondMasterLooked,
+    SelfChecked,
+    TimePassed,
+    Verb,
+    VmOrderReported,
+)
+from ha_controller.core.model import (
+    Channel,
+    CloudRecord,
+    Device,
+    Domain,
+    Host,
+    HostState,
+    Incident,
+    Mode,
+    PowerState,
+    Reading,
+    Settings,
+    Signal,
+    Vm,
+)
+
+SETTINGS = Settings(
+    mode=Mode.AUTO,
+    channels=(
+        Channel(name="icmp", domain=Domain.MANAGEMENT, proves_userland=False),
+        Channel(name="ssh", domain=Domain.MANAGEMENT),
+        Channel(name="bmc", domain=Domain.POWER),
+        Channel(name="oned", domain=Domain.ONED),
+    ),
+    settle_s=5.0,
+)
+
+
+@dataclass
+class Cloud:
+    """Plays every adapter: feeds probes, carries out effects on a tiny model of oned, keeps what was ordered."""
+
+    settings: Settings = SETTINGS
+    hosts: int = 8
+    vms_per_host: int = 2
+    now: float = 1000.0
+    dead: dict[int, str] = field(default_factory=dict)  #: host -> what its BMC says
+    one_states: dict[int, int] = field(default_factory=dict)
+    vms: dict[int, Vm] = field(default_factory=dict)
+    effects: list[tuple[float, Effect]] = field(default_factory=list)
+    deaf: set[type] = field(default_factory=set)  #: kinds of effects that nobody carries out
+    incidents: dict[int, Incident] = field(default_factory=dict)  #: as the journal would hold them
+    cloud: CloudRecord = field(default_factory=CloudRecord)
+    levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
+
+    def __post_init__(self) -> None:
+        for host in range(self.hosts):
+            self.one_states[host] = 2
+            for index in range(self.vms_per_host):
+                vm = host * 10 + index
+                self.vms[vm] = Vm(
+                    id=vm,
+                    name=f"vm-{vm}",
+                    state=3,
+                    lcm_state=3,
+                    host=host,
+                    cluster=0,
+                    vm_mad="kvm",
+                    cpu=100,
+                    memory_mb=1024,
+                    label="RUNNING",
+                )
+        self.controller = Controller(self.settings, self.now)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.inventory()
+        self.feed(LeadChanged(term=1))
+        self.feed(SelfChecked(ok=True, detail="gateway answers"))
+        self.feed(SecondMasterLooked(present=False, detail="no failure hook"))
+        for host in range(self.hosts):
+            for device in (device for level in self.levels for device in level):
+                self.feed(DeviceChecked(host=host, device=device.name, ok=True, power=PowerState.ON, summary="ok"))
+
+    # --- what happens ---
+
+    def feed(self, event: Event) -> Decision:
+        """Give the core one event and take down what it decides."""
+        decision = self.controller.step(event, self.now)
+        self._take_down(decision)
+        return decision
+
+    def _take_down(self, decision: Decision) -> None:
+        for incident in decision.incidents:
+            self.incidents[incident.id] = incident
+        if decision.cloud:
+            self.cloud = decision.cloud
+        for effect in decision.effects:
+            self.effects.append((self.now, effect))
+
+    def inventory(self) -> None:
+        self.feed(InventoryRead(hosts=tuple(self.host(host) for host in range(self.hosts))))
+
+    def host(self, host: int) -> Host:
+        taken = sum(vm.memory_mb for vm in self.vms.values() if vm.host == host)
+        return Host(
+            id=host,
+            name=f"kvm-{host:02}",
+            cluster=0,
+            one_state=self.one_states[host],
+            vm_mad="kvm",
+            free_cpu=6400,
+            free_memory_mb=65536 - taken,
+            vms=tuple(vm.id for vm in self.vms.values() if vm.host == host),
+            levels=self.levels,
+        )
+
+    def run(self, seconds: float) -> None:
+        """Let time pass: probes every 200 ms, adapters carry out what was ordered."""
+        end = self.now + seconds
+        while self.now < end:
+            done = len(self.effects)
+            self._probe()
+            self.feed(TimePassed())
+            self._carry_out(done)
+            self.now = round(self.now + 0.2, 3)
+
+    def _probe(self) -> None:
+        for channel in ("icmp", "ssh"):
+            signals = {host: Signal.SILENT if host in self.dead else Signal.ALIVE for host in range(self.hosts)}
+            self.feed(
+                EvidenceTaken(
+                    channel=channel,
+                    readings=tuple(
+                        Reading(host=host, signal=signal, sent_at=self.now) for host, signal in signals.items()
+                    ),
+                )
+            )
+        off = tuple(
+            Reading(host=host, signal=Signal.OFF if power == "off" else Signal.UNKNOWN, sent_at=self.now)
+            for host, power in self.dead.items()
+        )
+        self.feed(EvidenceTaken(channel="bmc", readings=off))
+
+    def _carry_out(self, begin: int) -> None:
+        index = begin
+        while index < len(self.effects):
+            effect = self.effects[index][1]
+            index += 1
+            if type(effect) not in self.deaf:
+                self._do(effect)
+
+    def _do(self, effect: Effect) -> None:
+        match effect:
+            case ReadHost(host=host, vms=vms):
+                listed = {vm.id for vm in self.vms.values() if vm.host == host} | set(vms)
+                self.feed(
+                    HostRead(
+                        host=host,
+                        asked_at=self.now,
+                        one_state=self.one_states[host],
+                        marked=False,
+                        vms=tuple(self.vms[vm] for vm in sorted(listed) if vm in self.vms),
+                    )
+                )
+            case Fence(host=host):
+                self._fence(effect)
+            case ReadPower(host=host, devices=devices):
+                power = PowerState(self.dead.get(host, "on")) if self.dead.get(host) != "mute" else PowerState.UNKNOWN
+                self.feed(PowerRead(host=host, asked_at=self.now, states=tuple((name, power) for name in devices)))
+            case OrderHost():
+                self._order_host(effect)
+            case MoveVm(vm=vm, destination=destination):
+                self.vms[vm] = replace(self.vms[vm], host=destination, state=3, lcm_state=3, label="RUNNING")
+                self.feed(VmOrderReported(vm=vm, incident=effect.incident, result=OrderResult.ACCEPTED, detail=""))
+            case ResumeVm(vm=vm):
+                self.vms[vm] = replace(self.vms[vm], state=3, lcm_state=3, label="RUNNING")
+                self.feed(VmOrderReported(vm=vm, incident=effect.incident, result=OrderResult.ACCEPTED, detail=""))
+            case _:
+                pass
+
+    def _fence(self, order: Fence) -> None:
+        keys = {"host": order.host, "incident": order.incident, "attempt": order.attempt}
+        if self.dead.get(order.host) == "mute":
+            self.feed(FenceReported(**keys, result=FenceResult.UNVERIFIED, off_read_at=None, detail="no answer"))
+            return
+        self.feed(FenceAccepted(**keys))
+        if order.host in self.dead:
+            self.dead[order.host] = "off"
+        self.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=self.now, detail="off, off"))
+
+    def _order_host(self, order: OrderHost) -> None:
+        states = {HostStep.OFFLINE: 8, HostStep.ENABLE: 3, HostStep.DISABLE: 4, HostStep.RESTORE: 2}
+        self.one_states[order.host] = states[order.step]
+        if order.step is HostStep.ENABLE:
+            for vm in [vm for vm in self.vms.values() if vm.host == order.host and vm.lcm_state == 3]:
+                self.vms[vm.id] = replace(vm, lcm_state=16, label="UNKNOWN")
+        self.feed(
+            HostOrderReported(
+                host=order.host, incident=order.incident, step=order.step, result=OrderResult.ACCEPTED, detail=""
+            )
+        )
+
+    def kill(self, host: int, power: str = "on") -> None:
+        """The host falls silent; its BMC says `power` ("mute": nothing)."""
+        self.dead[host] = power
+
+    def operator(self, verb: Verb, host: int | None = None, incident: int | None = None, request: int = 1) -> None:
+        done = len(self.effects)
+        self.feed(OperatorCommanded(request=request, verb=verb, who="ann", reason="", host=host, incident=incident))
+        self._carry_out(done)
+
+    def restart(self) -> None:
+        """The controller dies and comes back with what the journal holds."""
+        self.controller = Controller(self.settings, self.now)
+        self.controller.restore([incident for incident in self.incidents.values() if incident.open], self.cloud)
+        self._begin()
+        done = len(self.effects)
+        self._take_down(self.controller.resume(self.now))
+        self._carry_out(done)
+
+    # --- what is asserted ---
+
+    def state(self, host: int) -> HostState:
+        return self.controller.state.views[host].state
+
+    def ordered(self, kind: type[Effect]) -> list[Effect]:
+        return [effect for _, effect in self.effects if isinstance(effect, kind)]
+
+    def first(self, kind: type[Effect]) -> float:
+        return next(at for at, effect in self.effects if isinstance(effect, kind))
+
+    def told(self) -> str:
+        return "\n".join(f"{effect.text} | {effect.next_step}" for effect in self.ordered(Tell))  # type: ignore[union-attr]
+
+    def incident(self, host: int) -> Incident:
+        return max((known for known in self.incidents.values() if known.host == host), key=lambda known: known.id)
