@@ -1,7 +1,7 @@
 """A small cloud in the core's own words, and a hand on its clock, for the tests of the core and the scenarios.
 
-Plays every adapter: feeds probes, carries out what is ordered on a tiny model of BMCs and oned. No mocks: the core takes
-values and gives values.
+Plays every adapter: feeds probes, carries out what is ordered on a tiny model of BMCs and oned. No mocks: the core
+takes values and gives values.
 """
 
 from __future__ import annotations

@@ -80,7 +80,8 @@ class Runtime:
         self.fencer = Fencer(report=self.post, may_act=self._leads, clock=self.clock)
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
         self.addresses = Addresses()
-        self.witnesses = Witnesses(addresses=[str(parse_witness(text)[0]) for text in config.guard.self_check], report=self.post, clock=self.clock)
+        witnesses = [parse_witness(text)[0] for text in config.guard.self_check]
+        self.witnesses = Witnesses(addresses=witnesses, report=self.post, clock=self.clock)
         self.client = Client(config.opennebula.endpoint, config.opennebula.auth, timeout_s=config.opennebula.timeout_s)
         self.recoverer = Recoverer(
             self.client,

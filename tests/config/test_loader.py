@@ -330,6 +330,11 @@ def test_variables_may_be_toml_or_text(site):
     assert config.guard.self_check_waived is True
 
 
+def test_a_variable_of_several_lines_is_one_text_and_sets_nothing_else(site):
+    [told] = site.told(site.good, {"HA_DETECT__MISSES": "5\nother = 1"})
+    assert told == 'HA_DETECT__MISSES: detect.misses: must be a valid integer: "5\\U0000000Aother = 1"'
+
+
 def test_a_bad_variable_is_told_by_its_name(site):
     environ = {"HA_DETECT__NEDD": "4", "HA_DETECT__MISSES": "1", "HA_NOWHERE__X": "1", "HA_MODE__X": "1"}
     told = site.told(site.good, environ)

@@ -313,9 +313,7 @@ class Client:
     async def _pool(self, kind: Kind[Model], method: str, *parameters: Parameter) -> list[Model]:
         return await self._read(Lane.POOL, kind, method, parameters)
 
-    async def _read(
-        self, lane: Lane, kind: Kind[Model], method: str, parameters: tuple[Parameter, ...]
-    ) -> list[Model]:
+    async def _read(self, lane: Lane, kind: Kind[Model], method: str, parameters: tuple[Parameter, ...]) -> list[Model]:
         reader = DocumentReader(kind)
         try:
             await self._call(lane, method, parameters, reader.feed)

@@ -245,8 +245,14 @@ class DocumentReader(Generic[Model]):
         self._begun = False
         self._models: dict[int, Model] = {}
         self._parser = etree.XMLPullParser(
-            events=("end",), tag=kind.item, resolve_entities=False, no_network=True, load_dtd=False, huge_tree=False,
-            remove_comments=True, remove_pis=True,
+            events=("end",),
+            tag=kind.item,
+            resolve_entities=False,
+            no_network=True,
+            load_dtd=False,
+            huge_tree=False,
+            remove_comments=True,
+            remove_pis=True,
         )
 
     def feed(self, text: str) -> None:
@@ -300,7 +306,10 @@ _SECRET = re.compile("PASSWORD|TOKEN|SECRET|PRIVATE_KEY")
 def _user(user: Fields) -> OnedUser:
     attributes = user.below("TEMPLATE").attributes()
     return OnedUser(
-        id=user.integer("ID"), name=user.line("NAME"), group_id=user.integer("GID"), group_ids=user.ids("GROUPS"),
+        id=user.integer("ID"),
+        name=user.line("NAME"),
+        group_id=user.integer("GID"),
+        group_ids=user.ids("GROUPS"),
         template={name: value for name, value in attributes.items() if not _SECRET.search(name)},
     )
 
@@ -308,14 +317,22 @@ def _user(user: Fields) -> OnedUser:
 def _host(host: Fields) -> OnedHost:
     share, template = host.below("HOST_SHARE"), host.below("TEMPLATE")
     return OnedHost(
-        id=host.integer("ID"), name=host.line("NAME"), state=host.integer("STATE"),
-        cluster_id=host.integer("CLUSTER_ID", -1), cluster=host.line("CLUSTER"),
-        im_mad=host.line("IM_MAD"), vm_mad=host.line("VM_MAD"), vm_ids=host.ids("VMS"),
-        max_cpu=share.integer("MAX_CPU", 0), cpu_usage=share.integer("CPU_USAGE", 0),
-        max_mem_kb=share.integer("MAX_MEM", 0), mem_usage_kb=share.integer("MEM_USAGE", 0),
+        id=host.integer("ID"),
+        name=host.line("NAME"),
+        state=host.integer("STATE"),
+        cluster_id=host.integer("CLUSTER_ID", -1),
+        cluster=host.line("CLUSTER"),
+        im_mad=host.line("IM_MAD"),
+        vm_mad=host.line("VM_MAD"),
+        vm_ids=host.ids("VMS"),
+        max_cpu=share.integer("MAX_CPU", 0),
+        cpu_usage=share.integer("CPU_USAGE", 0),
+        max_mem_kb=share.integer("MAX_MEM", 0),
+        mem_usage_kb=share.integer("MEM_USAGE", 0),
         running_vms=share.integer("RUNNING_VMS", 0),
         monitored_at=host.below("MONITORING").integer("TIMESTAMP", 0),
-        zombies=tuple(re.findall(r"[^\s,]+", template.line("ZOMBIES"))), template=template.attributes(),
+        zombies=tuple(re.findall(r"[^\s,]+", template.line("ZOMBIES"))),
+        template=template.attributes(),
     )
 
 
@@ -326,16 +343,29 @@ def _vm(vm: Fields) -> OnedVm:
     lock_level = vm.below("LOCK").integer("LOCKED", 0)
     group = template.below("VMGROUP")
     return OnedVm(
-        id=vm.integer("ID"), name=vm.line("NAME"), state=vm.integer("STATE"), lcm_state=vm.integer("LCM_STATE"),
-        host_id=last.optional("HID"), previous_host_ids=tuple(record.integer("HID") for record in history[:-1]),
-        cluster_id=last.optional("CID"), ds_id=last.optional("DS_ID"),
-        vm_mad=last.line("VM_MAD"), tm_mad=last.line("TM_MAD"), deploy_id=vm.line("DEPLOY_ID"),
-        cpu=_cores(template.text("CPU")), memory_mb=template.integer("MEMORY", 0),
-        locked=lock_level > 0, lock_level=lock_level, pci="PCI" in template, disks=_disks(template),
+        id=vm.integer("ID"),
+        name=vm.line("NAME"),
+        state=vm.integer("STATE"),
+        lcm_state=vm.integer("LCM_STATE"),
+        host_id=last.optional("HID"),
+        previous_host_ids=tuple(record.integer("HID") for record in history[:-1]),
+        cluster_id=last.optional("CID"),
+        ds_id=last.optional("DS_ID"),
+        vm_mad=last.line("VM_MAD"),
+        tm_mad=last.line("TM_MAD"),
+        deploy_id=vm.line("DEPLOY_ID"),
+        cpu=_cores(template.text("CPU")),
+        memory_mb=template.integer("MEMORY", 0),
+        locked=lock_level > 0,
+        lock_level=lock_level,
+        pci="PCI" in template,
+        disks=_disks(template),
         automatic_requirements=intern(template.text("AUTOMATIC_REQUIREMENTS")),
         sched_requirements=user_template.text("SCHED_REQUIREMENTS") or template.text("SCHED_REQUIREMENTS"),
-        vmgroup_id=group.optional("VMGROUP_ID"), vmgroup_role=group.line("ROLE"),
-        started_at=last.integer("RSTIME", 0), resched=vm.integer("RESCHED", 0) != 0,
+        vmgroup_id=group.optional("VMGROUP_ID"),
+        vmgroup_role=group.line("ROLE"),
+        started_at=last.integer("RSTIME", 0),
+        resched=vm.integer("RESCHED", 0) != 0,
         attributes=user_template.attributes(),
     )
 
@@ -344,7 +374,9 @@ def _disks(template: Fields) -> tuple[OnedDisk, ...]:
     system = template.line("TM_MAD_SYSTEM")
     return tuple(
         OnedDisk(
-            id=disk.integer("DISK_ID"), ds_id=disk.optional("DATASTORE_ID"), tm_mad=disk.line("TM_MAD"),
+            id=disk.integer("DISK_ID"),
+            ds_id=disk.optional("DATASTORE_ID"),
+            tm_mad=disk.line("TM_MAD"),
             tm_mad_system=disk.line("TM_MAD_SYSTEM") or system or None,
             volatile="IMAGE" not in disk and "IMAGE_ID" not in disk,
         )
@@ -361,24 +393,35 @@ def _cores(text: str) -> float:
 def _datastore(datastore: Fields) -> OnedDatastore:
     shared = datastore.below("TEMPLATE").text("SHARED").upper()
     return OnedDatastore(
-        id=datastore.integer("ID"), name=datastore.line("NAME"), type=datastore.integer("TYPE"),
-        tm_mad=datastore.line("TM_MAD"), shared={"YES": True, "NO": False}.get(shared),
+        id=datastore.integer("ID"),
+        name=datastore.line("NAME"),
+        type=datastore.integer("TYPE"),
+        tm_mad=datastore.line("TM_MAD"),
+        shared={"YES": True, "NO": False}.get(shared),
         cluster_ids=datastore.ids("CLUSTERS"),
     )
 
 
 def _cluster(cluster: Fields) -> OnedCluster:
     return OnedCluster(
-        id=cluster.integer("ID"), name=cluster.line("NAME"), host_ids=cluster.ids("HOSTS"),
-        datastore_ids=cluster.ids("DATASTORES"), template=cluster.below("TEMPLATE").attributes(),
+        id=cluster.integer("ID"),
+        name=cluster.line("NAME"),
+        host_ids=cluster.ids("HOSTS"),
+        datastore_ids=cluster.ids("DATASTORES"),
+        template=cluster.below("TEMPLATE").attributes(),
     )
 
 
 def _hook(hook: Fields) -> OnedHook:
     template = hook.below("TEMPLATE")
     return OnedHook(
-        id=hook.integer("ID"), name=hook.line("NAME"), type=hook.line("TYPE"), resource=template.line("RESOURCE"),
-        state=template.line("STATE"), command=template.line("COMMAND"), arguments=template.line("ARGUMENTS"),
+        id=hook.integer("ID"),
+        name=hook.line("NAME"),
+        type=hook.line("TYPE"),
+        resource=template.line("RESOURCE"),
+        state=template.line("STATE"),
+        command=template.line("COMMAND"),
+        arguments=template.line("ARGUMENTS"),
     )
 
 

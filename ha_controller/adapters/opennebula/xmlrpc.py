@@ -113,7 +113,12 @@ class EmptyPool(OpenNebulaError):
 
 
 _ERRORS: dict[int, type[OpenNebulaError]] = {
-    256: Unauthenticated, 512: Unauthorized, 1024: NoSuchObject, 2048: NotAllowedNow, 4096: BadRequest, 32768: Locked,
+    256: Unauthenticated,
+    512: Unauthorized,
+    1024: NoSuchObject,
+    2048: NotAllowedNow,
+    4096: BadRequest,
+    32768: Locked,
 }
 
 
@@ -174,8 +179,9 @@ def template_text(method: str, attributes: Mapping[str, str]) -> str:
         if not re.fullmatch("[A-Z_][A-Z0-9_]*", name):
             raise BadRequest(method, f"{name[:40]} cannot be the name of an attribute; nothing was sent")
         if "]]>" in value or value.endswith("\\"):
-            raise BadRequest(method, f'{name} holds "]]>" or ends with a backslash, which oned cannot store; '
-                                     "nothing was sent")
+            raise BadRequest(
+                method, f'{name} holds "]]>" or ends with a backslash, which oned cannot store; nothing was sent'
+            )
     return "\n".join('{}="{}"'.format(name, value.replace('"', '\\"')) for name, value in attributes.items())
 
 
@@ -323,8 +329,9 @@ class ReplyReader:
 
     def _fault(self, fault: dict[str, Value]) -> OpenNebulaError:
         code = fault.get("faultCode")
-        return BadRequest(self._method, f"XML-RPC fault {code}: {self._message}",
-                          code=code if isinstance(code, int) else 0)
+        return BadRequest(
+            self._method, f"XML-RPC fault {code}: {self._message}", code=code if isinstance(code, int) else 0
+        )
 
     def _bad(self, reason: str) -> BadReply:
         return BadReply(self._method, f"the answer cannot be understood: {reason}")

@@ -225,8 +225,8 @@ class Rmcp(Session):  # type: ignore[misc]  # pyghmi has no type hints
     def _is_plausible(self, datagram: bytes) -> bool:
         """Look at the headers: an IPMI message over RMCP, and RMCP+ once that was agreed on.
 
-        pyghmi notes the sequence number of an unsigned IPMI 1.5 packet before it drops it, and then takes true answers for
-        old ones. What it hears of RMCP+ is either for this stage of the login or signed.
+        pyghmi notes the sequence number of an unsigned IPMI 1.5 packet before it drops it, and then takes true answers
+        for old ones. What it hears of RMCP+ is either for this stage of the login or signed.
         """
         if len(datagram) < _SHORTEST_BYTES or datagram[0] != 0x06 or datagram[2:4] != b"\xff\x07":
             return False

@@ -151,8 +151,13 @@ def failure() -> Callable[[int, str], bytes]:
     """Build a failure as oned words it."""
 
     def build(code: int, message: str) -> bytes:
-        return _reply("<boolean>0</boolean>", f"<string>{escape(message)}</string>", f"<i4>{code}</i4>",
-                      "<i4>-1</i4>", "<i8>-1</i8>")
+        return _reply(
+            "<boolean>0</boolean>",
+            f"<string>{escape(message)}</string>",
+            f"<i4>{code}</i4>",
+            "<i4>-1</i4>",
+            "<i8>-1</i8>",
+        )
 
     return build
 
@@ -195,6 +200,7 @@ def recordings() -> dict[str, Recording]:
     for path in sorted(RECORDINGS.glob("*.request.xml")):
         number, method = path.name.split("-")[:2]
         response = path.with_name(path.name.replace(".request.", ".response."))
-        found[number] = Recording(path.name.removesuffix(".request.xml"), method, path.read_bytes(),
-                                  response.read_bytes())
+        found[number] = Recording(
+            path.name.removesuffix(".request.xml"), method, path.read_bytes(), response.read_bytes()
+        )
     return found

@@ -51,11 +51,16 @@ async def test_a_body_that_drips_ends_at_the_deadline(serve, client_of, until):
     await until(lambda: peer.connections == 0)
 
 
-@pytest.mark.parametrize("start", [
-    b"", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
-    b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<methodResponse><params>",
-    b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\nConnection: close\r\n\r\n<methodResponse><params>",
-])
+@pytest.mark.parametrize(
+    "start",
+    [
+        b"",
+        b"HTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<methodResponse><params>",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 900\r\nConnection: close\r\n\r\n<methodResponse><params>",
+    ],
+)
 async def test_a_connection_that_closes_early_is_no_answer(serve, client_of, start):
     async def close_early(writer):
         writer.write(start)
@@ -84,8 +89,10 @@ async def test_a_refused_connection_leaves_no_doubt_that_nothing_was_sent(serve,
 
 async def test_a_body_without_end_is_given_up_before_it_fills_the_memory(serve, client_of, until):
     async def flood(writer):
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<methodResponse><params><param><value><array><data>"
-                     b"<value><boolean>1</boolean></value><value><string>")
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n<methodResponse><params><param><value><array><data>"
+            b"<value><boolean>1</boolean></value><value><string>"
+        )
         while True:
             writer.write(b"x" * 65536)
             await writer.drain()
@@ -215,9 +222,16 @@ async def test_too_many_waiting_calls_fail_at_once_and_unsent(serve, client_of, 
     assert not caught.value.outcome_unknown
 
 
-@pytest.mark.parametrize("endpoint", [
-    "", "127.0.0.1:2633", "ftp://127.0.0.1/RPC2", "http:///RPC2", "http://user:secret@127.0.0.1:2633/RPC2",
-])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "",
+        "127.0.0.1:2633",
+        "ftp://127.0.0.1/RPC2",
+        "http:///RPC2",
+        "http://user:secret@127.0.0.1:2633/RPC2",
+    ],
+)
 def test_an_endpoint_that_cannot_be_right_is_refused(endpoint):
     with pytest.raises(ValueError, match="endpoint") as caught:
         Client(endpoint, Session())

@@ -62,23 +62,32 @@ async def test_a_vm_that_never_had_a_host_has_none(reader_of):
     assert (vm.locked, vm.pci, vm.disks, vm.vmgroup_id, vm.attributes) == (False, False, (), None, {})
 
 
-@pytest.mark.parametrize(("shared", "meaning"), [
-    ("<SHARED><![CDATA[YES]]></SHARED>", True), ("<SHARED><![CDATA[no]]></SHARED>", False), ("", None),
-    ("<SHARED><![CDATA[perhaps]]></SHARED>", None),
-])
+@pytest.mark.parametrize(
+    ("shared", "meaning"),
+    [
+        ("<SHARED><![CDATA[YES]]></SHARED>", True),
+        ("<SHARED><![CDATA[no]]></SHARED>", False),
+        ("", None),
+        ("<SHARED><![CDATA[perhaps]]></SHARED>", None),
+    ],
+)
 async def test_a_datastore_is_shared_not_shared_or_silent_about_it(reader_of, shared, meaning):
-    document = ("<DATASTORE_POOL><DATASTORE><ID>100</ID><NAME>system</NAME><TM_MAD>ssh</TM_MAD><TYPE>1</TYPE>"
-                f"<CLUSTERS><ID>0</ID><ID>100</ID></CLUSTERS><TEMPLATE>{shared}</TEMPLATE>"
-                "</DATASTORE></DATASTORE_POOL>")
+    document = (
+        "<DATASTORE_POOL><DATASTORE><ID>100</ID><NAME>system</NAME><TM_MAD>ssh</TM_MAD><TYPE>1</TYPE>"
+        f"<CLUSTERS><ID>0</ID><ID>100</ID></CLUSTERS><TEMPLATE>{shared}</TEMPLATE>"
+        "</DATASTORE></DATASTORE_POOL>"
+    )
     [datastore] = await reader_of("one.datastorepool.info", document, "datastores")
     assert datastore.shared is meaning
     assert (datastore.type, datastore.tm_mad, datastore.cluster_ids) == (1, "ssh", (0, 100))
 
 
 async def test_a_hook_tells_when_it_starts_what(reader_of):
-    document = ("<HOOK_POOL><HOOK><ID>0</ID><NAME>host_error</NAME><TYPE>state</TYPE><TEMPLATE>"
-                "<ARGUMENTS>-m</ARGUMENTS><COMMAND>ft/host_error.rb</COMMAND><RESOURCE>HOST</RESOURCE><STATE>ERROR</STATE></TEMPLATE></HOOK>"
-                "</HOOK_POOL>")
+    document = (
+        "<HOOK_POOL><HOOK><ID>0</ID><NAME>host_error</NAME><TYPE>state</TYPE><TEMPLATE>"
+        "<ARGUMENTS>-m</ARGUMENTS><COMMAND>ft/host_error.rb</COMMAND><RESOURCE>HOST</RESOURCE><STATE>ERROR</STATE></TEMPLATE></HOOK>"
+        "</HOOK_POOL>"
+    )
     [hook] = await reader_of("one.hookpool.info", document, "hooks")
     assert (hook.type, hook.resource, hook.state) == ("state", "HOST", "ERROR")
     assert (hook.command, hook.arguments) == ("ft/host_error.rb", "-m")
@@ -92,8 +101,10 @@ async def test_a_group_is_oneadmin_by_its_number(reader_of):
 
 
 async def test_vector_attributes_are_found_below_their_name(reader_of):
-    document = ("<HOST><ID>1</ID><NAME>n</NAME><STATE>2</STATE><TEMPLATE><A><![CDATA[1]]></A>"
-                "<HA_FENCE><ADDRESS><![CDATA[192.0.2.1]]></ADDRESS></HA_FENCE></TEMPLATE></HOST>")
+    document = (
+        "<HOST><ID>1</ID><NAME>n</NAME><STATE>2</STATE><TEMPLATE><A><![CDATA[1]]></A>"
+        "<HA_FENCE><ADDRESS><![CDATA[192.0.2.1]]></ADDRESS></HA_FENCE></TEMPLATE></HOST>"
+    )
     host = await reader_of("one.host.info", document, "host", 1)
     assert host.template == {"A": "1", "HA_FENCE/ADDRESS": "192.0.2.1"}
 
@@ -132,9 +143,18 @@ def pretended_pool(serve, client_of, ok, raw_reply):
     return start
 
 
-@pytest.mark.parametrize("ids", [
-    set(), {0}, {5}, {2**31 - 1}, {0, 3_000_000}, set(range(1234)), {*range(700), *range(9_000_000, 9_001_500)},
-])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        set(),
+        {0},
+        {5},
+        {2**31 - 1},
+        {0, 3_000_000},
+        set(range(1234)),
+        {*range(700), *range(9_000_000, 9_001_500)},
+    ],
+)
 async def test_all_vms_are_found_whatever_gaps_their_ids_have(pretended_pool, ids):
     peer, client = await pretended_pool(ids)
     async with client:
@@ -165,8 +185,14 @@ def test_every_known_state_has_the_name_that_people_know():
     assert sorted(LcmState) == [number for number in range(72) if number not in {13, 14}]
 
 
-@pytest.mark.parametrize(("state", "lcm_state", "text"), [
-    (3, 72, "LCM_STATE 72"), (3, 13, "LCM_STATE 13"), (99, 3, "STATE 99"), (-1, -1, "STATE -1"),
-])
+@pytest.mark.parametrize(
+    ("state", "lcm_state", "text"),
+    [
+        (3, 72, "LCM_STATE 72"),
+        (3, 13, "LCM_STATE 13"),
+        (99, 3, "STATE 99"),
+        (-1, -1, "STATE -1"),
+    ],
+)
 def test_a_state_that_is_not_known_is_named_by_its_number(state, lcm_state, text):
     assert vm_state_name(state, lcm_state) == text

@@ -27,14 +27,18 @@ NOTHING_MONITORED = "<MONITORING_DATA/>"
 
 
 def host(number: int, *, name: str = "node", state: int = 2, extra: str = "") -> str:
-    return (f"<HOST><ID>{number}</ID><NAME>{name}</NAME><STATE>{state}</STATE><HOST_SHARE/><VMS/>"
-            f"<TEMPLATE>{extra}</TEMPLATE><MONITORING/></HOST>")
+    return (
+        f"<HOST><ID>{number}</ID><NAME>{name}</NAME><STATE>{state}</STATE><HOST_SHARE/><VMS/>"
+        f"<TEMPLATE>{extra}</TEMPLATE><MONITORING/></HOST>"
+    )
 
 
 def vm(number: int, *, name: str = "web", state: int = 3, lcm_state: int = 3, attributes: str = "") -> str:
-    return (f"<VM><ID>{number}</ID><NAME>{name}</NAME><STATE>{state}</STATE><LCM_STATE>{lcm_state}</LCM_STATE>"
-            f"<TEMPLATE><CPU>1</CPU><MEMORY>64</MEMORY></TEMPLATE><USER_TEMPLATE>{attributes}</USER_TEMPLATE>"
-            "<HISTORY_RECORDS><HISTORY><HID>5</HID></HISTORY></HISTORY_RECORDS></VM>")
+    return (
+        f"<VM><ID>{number}</ID><NAME>{name}</NAME><STATE>{state}</STATE><LCM_STATE>{lcm_state}</LCM_STATE>"
+        f"<TEMPLATE><CPU>1</CPU><MEMORY>64</MEMORY></TEMPLATE><USER_TEMPLATE>{attributes}</USER_TEMPLATE>"
+        "<HISTORY_RECORDS><HISTORY><HID>5</HID></HISTORY></HISTORY_RECORDS></VM>"
+    )
 
 
 @pytest.fixture
@@ -76,21 +80,29 @@ def answer_of(serve, client_of):
 BOMB = '<!DOCTYPE x [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;"><!ENTITY c "&b;&b;&b;&b;&b;">]>'
 
 
-@pytest.mark.parametrize("pool", [
-    BOMB + "<HOST_POOL>" + host(1, name="&c;") + "</HOST_POOL>",
-    "<!-- hidden -->" + BOMB + "<HOST_POOL>" + host(1, name="&c;") + "</HOST_POOL>",
-    '<!DOCTYPE x SYSTEM "file:///etc/passwd"><HOST_POOL>' + host(1) + "</HOST_POOL>",
-    "<HOST_POOL>" + BOMB + host(1, name="&c;") + "</HOST_POOL>",
-    "<HOST_POOL>" + host(1, name="&c;") + "</HOST_POOL>",
-])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        BOMB + "<HOST_POOL>" + host(1, name="&c;") + "</HOST_POOL>",
+        "<!-- hidden -->" + BOMB + "<HOST_POOL>" + host(1, name="&c;") + "</HOST_POOL>",
+        '<!DOCTYPE x SYSTEM "file:///etc/passwd"><HOST_POOL>' + host(1) + "</HOST_POOL>",
+        "<HOST_POOL>" + BOMB + host(1, name="&c;") + "</HOST_POOL>",
+        "<HOST_POOL>" + host(1, name="&c;") + "</HOST_POOL>",
+    ],
+)
 async def test_a_document_with_entities_is_refused(hosts_of, pool):
     with pytest.raises(BadReply):
         await hosts_of(pool)
 
 
-@pytest.mark.parametrize("declaration", [
-    b'<!DOCTYPE m [<!ENTITY e "boom">]>', b'<!DOCTYPE m SYSTEM "file:///etc/passwd">', b"<![CDATA[x]]>",
-])
+@pytest.mark.parametrize(
+    "declaration",
+    [
+        b'<!DOCTYPE m [<!ENTITY e "boom">]>',
+        b'<!DOCTYPE m SYSTEM "file:///etc/passwd">',
+        b"<![CDATA[x]]>",
+    ],
+)
 async def test_an_envelope_with_a_declaration_is_refused(answer_of, ok, declaration):
     body = ok("text")
     for place in (b"<methodResponse>", b"</string>"):
@@ -109,12 +121,23 @@ async def test_a_reply_that_was_cut_anywhere_is_an_error(serve, client_of, ok):
             assert caught.value.outcome_unknown
 
 
-@pytest.mark.parametrize("pool", [
-    "", " ", "<HOST_POOL>", "<HOST_POOL><HOST>", "<HOST_POOL></VM_POOL>", "<HOST_POOLS></HOST_POOLS>", "<VM_POOL/>",
-    "<HOST_POOL>" + host(1) + "</HOST_POOL>more", "<HOST_POOL><HOST><ID>1</ID></HOST></HOST_POOL>",
-    "<HOST_POOL><HOST><ID>one</ID><STATE>2</STATE></HOST></HOST_POOL>", "a plain text",
-    "<HOST_POOL>" + "<A>" * 400 + "</A>" * 400 + "</HOST_POOL>",
-])
+@pytest.mark.parametrize(
+    "pool",
+    [
+        "",
+        " ",
+        "<HOST_POOL>",
+        "<HOST_POOL><HOST>",
+        "<HOST_POOL></VM_POOL>",
+        "<HOST_POOLS></HOST_POOLS>",
+        "<VM_POOL/>",
+        "<HOST_POOL>" + host(1) + "</HOST_POOL>more",
+        "<HOST_POOL><HOST><ID>1</ID></HOST></HOST_POOL>",
+        "<HOST_POOL><HOST><ID>one</ID><STATE>2</STATE></HOST></HOST_POOL>",
+        "a plain text",
+        "<HOST_POOL>" + "<A>" * 400 + "</A>" * 400 + "</HOST_POOL>",
+    ],
+)
 async def test_something_else_than_a_pool_is_a_bad_reply_never_an_empty_pool(hosts_of, pool):
     with pytest.raises(BadReply) as caught:
         await hosts_of(pool)
@@ -127,15 +150,20 @@ async def test_an_empty_host_pool_asks_for_rights(hosts_of, pool):
         await hosts_of(pool)
 
 
-@pytest.mark.parametrize("body", [
-    b"", b"<html>Bad gateway</html>", b"<methodResponse></methodResponse>",
-    b"<methodResponse><params><param><value><i4>1</i4></value></param></params></methodResponse>",
-    b"<methodResponse><params><param><value><array><data><value><boolean>1</boolean></value></data></array></value>"
-    b"</param></params></methodResponse>",
-    b"<methodResponse><fault><value><i4>3</i4></value></fault></methodResponse>",
-    b"<other>" + b" " * 10 + b"</other></methodResponse>",
-    b"x" * 100_000,
-])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Bad gateway</html>",
+        b"<methodResponse></methodResponse>",
+        b"<methodResponse><params><param><value><i4>1</i4></value></param></params></methodResponse>",
+        b"<methodResponse><params><param><value><array><data><value><boolean>1</boolean></value></data></array></value>"
+        b"</param></params></methodResponse>",
+        b"<methodResponse><fault><value><i4>3</i4></value></fault></methodResponse>",
+        b"<other>" + b" " * 10 + b"</other></methodResponse>",
+        b"x" * 100_000,
+    ],
+)
 async def test_something_else_than_a_reply_is_never_a_success(answer_of, body):
     with pytest.raises((BadReply, NoAnswer)) as caught:
         await answer_of(body)
@@ -187,9 +215,17 @@ async def test_twice_escaped_text_is_unescaped_twice_and_not_more(vms_of):
     assert found[0].name == "a &lt;b&gt; &amp; <c>"
 
 
-@pytest.mark.parametrize("name", [
-    "\x1b[2J\x1b]0;owned\x07", "a\x00b", "\x9b31m", "bad \ufffe", "line\nbreak", "\x7f\x08",
-])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "\x1b[2J\x1b]0;owned\x07",
+        "a\x00b",
+        "\x9b31m",
+        "bad \ufffe",
+        "line\nbreak",
+        "\x7f\x08",
+    ],
+)
 async def test_control_characters_in_a_name_reach_no_terminal_and_hide_no_vm(vms_of, name):
     found = await vms_of("<VM_POOL>" + vm(1, name=name) + vm(2, name="Zoë 数据") + "</VM_POOL>")
     assert [model.id for model in found] == [1, 2]
@@ -216,19 +252,22 @@ async def test_states_and_elements_that_are_not_known_yet_pass(vms_of):
     assert (found.state, found.lcm_state) == (12, 99)
 
 
-@pytest.mark.parametrize(("code", "message", "kind", "outcome_unknown", "retryable"), [
-    (256, "User couldn't be authenticated", Unauthenticated, False, False),
-    (512, "User [3] : Not authorized to perform ADMIN VM [0].", Unauthorized, False, False),
-    (512, "User [0] : VM is locked. [6].", Locked, False, False),
-    (1024, "Error getting host [9].", NoSuchObject, False, False),
-    (2048, "Migrate action is not available for state BOOT", NotAllowedNow, False, False),
-    (4096, "Incorrect filter_flag", BadRequest, False, False),
-    (8192, "no leader", ServerFailed, True, True),
-    (16384, "allocate", ServerFailed, True, True),
-    (32768, "locked", Locked, False, False),
-    (65536, "replication", ServerFailed, True, True),
-    (77, "from the future", ServerFailed, True, True),
-])
+@pytest.mark.parametrize(
+    ("code", "message", "kind", "outcome_unknown", "retryable"),
+    [
+        (256, "User couldn't be authenticated", Unauthenticated, False, False),
+        (512, "User [3] : Not authorized to perform ADMIN VM [0].", Unauthorized, False, False),
+        (512, "User [0] : VM is locked. [6].", Locked, False, False),
+        (1024, "Error getting host [9].", NoSuchObject, False, False),
+        (2048, "Migrate action is not available for state BOOT", NotAllowedNow, False, False),
+        (4096, "Incorrect filter_flag", BadRequest, False, False),
+        (8192, "no leader", ServerFailed, True, True),
+        (16384, "allocate", ServerFailed, True, True),
+        (32768, "locked", Locked, False, False),
+        (65536, "replication", ServerFailed, True, True),
+        (77, "from the future", ServerFailed, True, True),
+    ],
+)
 async def test_a_code_becomes_the_error_that_tells_what_to_do(
     answer_of, failure, code, message, kind, outcome_unknown, retryable
 ):
@@ -256,9 +295,11 @@ async def test_a_session_that_a_server_sends_back_is_hidden(answer_of, failure):
 
 async def test_neither_client_nor_models_show_a_secret(serve, client_of, ok):
     secret = "<IPMI_PASS><![CDATA[hunter2]]></IPMI_PASS>"
-    user = ("<USER><ID>2</ID><GID>1</GID><GROUPS><ID>1</ID></GROUPS><NAME>ha</NAME><PASSWORD>p4ss</PASSWORD>"
-            "<LOGIN_TOKEN><TOKEN>t0ken</TOKEN></LOGIN_TOKEN>"
-            "<TEMPLATE><TOKEN_PASSWORD>p4ss</TOKEN_PASSWORD><HA_BEAT>4</HA_BEAT></TEMPLATE></USER>")
+    user = (
+        "<USER><ID>2</ID><GID>1</GID><GROUPS><ID>1</ID></GROUPS><NAME>ha</NAME><PASSWORD>p4ss</PASSWORD>"
+        "<LOGIN_TOKEN><TOKEN>t0ken</TOKEN></LOGIN_TOKEN>"
+        "<TEMPLATE><TOKEN_PASSWORD>p4ss</TOKEN_PASSWORD><HA_BEAT>4</HA_BEAT></TEMPLATE></USER>"
+    )
     peer = await serve({"one.host.info": ok(host(1, extra=secret)), "one.user.info": ok(user)})
     async with client_of(peer) as client:
         model = await client.host(1)
@@ -270,10 +311,17 @@ async def test_neither_client_nor_models_show_a_secret(serve, client_of, ok):
     assert not known.in_oneadmin
 
 
-@pytest.mark.parametrize(("status", "kind"), [
-    ("302 Found", BadReply), ("307 Temporary Redirect", BadReply), ("404 Not Found", BadReply),
-    ("401 Unauthorized", BadReply), ("502 Bad Gateway", NoAnswer), ("504 Gateway Timeout", NoAnswer),
-])
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        ("302 Found", BadReply),
+        ("307 Temporary Redirect", BadReply),
+        ("404 Not Found", BadReply),
+        ("401 Unauthorized", BadReply),
+        ("502 Bad Gateway", NoAnswer),
+        ("504 Gateway Timeout", NoAnswer),
+    ],
+)
 async def test_an_http_status_is_an_error_and_a_redirect_takes_the_session_nowhere(
     serve, client_of, raw_reply, ok, status, kind
 ):

@@ -28,29 +28,59 @@ pytestmark = pytest.mark.shared
 RESPONSES = 176  #: recorded responses of methods that the client uses
 REQUESTS = 162  #: of these, those whose request the client can send, too; the rest follows
 NOT_SENDABLE = {
-    "008": "no parameters at all", "009": "wrong type", "011": "not XML", "012": "cut short",
-    "023": "asks for old monitoring data", "028": "vector attribute", "029": "unclosed quote",
-    "030": "value without quotes", "036": "status 9",
-    "047": "short form", "049": "no ids", "050": "junk ids", "083": "five arguments", "170": "unclosed vector",
+    "008": "no parameters at all",
+    "009": "wrong type",
+    "011": "not XML",
+    "012": "cut short",
+    "023": "asks for old monitoring data",
+    "028": "vector attribute",
+    "029": "unclosed quote",
+    "030": "value without quotes",
+    "036": "status 9",
+    "047": "short form",
+    "049": "no ids",
+    "050": "junk ids",
+    "083": "five arguments",
+    "170": "unclosed vector",
 }
 NOT_SENDABLE_AT_ALL = {"008", "009", "011", "012"}
 ERRORS = {
-    256: Unauthenticated, 512: Unauthorized, 1024: NoSuchObject, 2048: NotAllowedNow, 4096: BadRequest,
+    256: Unauthenticated,
+    512: Unauthorized,
+    1024: NoSuchObject,
+    2048: NotAllowedNow,
+    4096: BadRequest,
     8192: ServerFailed,
 }
 ROOTS = {
-    "one.hostpool.info": "HOST_POOL", "one.hostpool.monitoring": "MONITORING_DATA",
-    "one.vmpool.infoextended": "VM_POOL", "one.vmpool.infoset": "VM_POOL", "one.datastorepool.info": "DATASTORE_POOL",
-    "one.clusterpool.info": "CLUSTER_POOL", "one.hookpool.info": "HOOK_POOL",
+    "one.hostpool.info": "HOST_POOL",
+    "one.hostpool.monitoring": "MONITORING_DATA",
+    "one.vmpool.infoextended": "VM_POOL",
+    "one.vmpool.infoset": "VM_POOL",
+    "one.datastorepool.info": "DATASTORE_POOL",
+    "one.clusterpool.info": "CLUSTER_POOL",
+    "one.hookpool.info": "HOOK_POOL",
 }
 SIMPLE = {
-    "one.system.version": "version", "one.user.info": "user", "one.datastorepool.info": "datastores",
-    "one.clusterpool.info": "clusters", "one.hookpool.info": "hooks", "one.hostpool.info": "hosts",
+    "one.system.version": "version",
+    "one.user.info": "user",
+    "one.datastorepool.info": "datastores",
+    "one.clusterpool.info": "clusters",
+    "one.hookpool.info": "hooks",
+    "one.hostpool.info": "hosts",
     "one.hostpool.monitoring": "hosts",
 }
 USED = {
-    *SIMPLE, *ROOTS, "one.host.info", "one.vm.info", "one.host.status", "one.host.update", "one.user.update",
-    "one.vm.migrate", "one.vm.action", "one.vm.recover",
+    *SIMPLE,
+    *ROOTS,
+    "one.host.info",
+    "one.vm.info",
+    "one.host.status",
+    "one.host.update",
+    "one.user.update",
+    "one.vm.migrate",
+    "one.vm.action",
+    "one.vm.recover",
 }
 
 
@@ -58,7 +88,7 @@ def call(client, method, parameters):
     """Make the call of the client that belongs to a recorded request; for an unsendable one, the nearest."""
     values = [text == "1" if kind == "boolean" else int(text) if kind == "int" else text for kind, text in parameters]
     match method, values:
-        case ("one.host.info" | "one.vm.info"), [int(number), _]:
+        case (("one.host.info" | "one.vm.info"), [int(number), _]):
             return client.host(number) if method == "one.host.info" else client.vm(number)
         case "one.host.info", _:
             return client.host(0)
@@ -147,10 +177,13 @@ def check_failure(recording, kind, text, error):
 async def test_every_recorded_response_is_read_as_it_was_meant(recordings, serve, client_of):
     used = {number: recording for number, recording in recordings.items() if recording.method in USED}
     for number, recording in used.items():
-        peer = await serve({
-            "one.hostpool.monitoring": recordings["022"].response, "one.hostpool.info": recordings["021"].response,
-            recording.method: recording.response,
-        })
+        peer = await serve(
+            {
+                "one.hostpool.monitoring": recordings["022"].response,
+                "one.hostpool.info": recordings["021"].response,
+                recording.method: recording.response,
+            }
+        )
         kind, text = expected(recording)
         parameters = recording.call()[1][1:] if recording.call() else []
         async with client_of(peer) as client:
@@ -171,10 +204,13 @@ async def test_every_request_is_the_recorded_one(recordings, serve, client_of):
     for number, recording in recordings.items():
         if recording.method not in USED or number in NOT_SENDABLE:
             continue
-        peer = await serve({
-            "one.hostpool.monitoring": recordings["022"].response, "one.hostpool.info": recordings["021"].response,
-            recording.method: recording.response,
-        })
+        peer = await serve(
+            {
+                "one.hostpool.monitoring": recordings["022"].response,
+                "one.hostpool.info": recordings["021"].response,
+                recording.method: recording.response,
+            }
+        )
         method, (session, *parameters) = recording.call()
         async with client_of(peer, session=session[1]) as client:
             with contextlib.suppress(OpenNebulaError):  # the test above looks at the answers

@@ -16,7 +16,7 @@ from ha_controller.adapters.opennebula.xmlrpc import Unescaper, request_body, te
 ATTRIBUTE = re.compile(r'\s*([A-Za-z0-9_]+)[ \t]*=[ \t]*"((?:\\"|[^"])*)"')
 
 names = st.from_regex(r"[A-Z_][A-Z0-9_]{0,8}", fullmatch=True)
-tricky = st.text(st.sampled_from('"\\\n\r\t ,=[]#<>&]ab\'$é'), max_size=12)
+tricky = st.text(st.sampled_from("\"\\\n\r\t ,=[]#<>&]ab'$é"), max_size=12)
 values = st.one_of(tricky, st.text(max_size=20)).filter(lambda value: not value.endswith("\\") and "]]>" not in value)
 
 
@@ -35,10 +35,21 @@ def test_oned_reads_back_the_attributes_that_were_written(attributes):
     assert parse_as_oned(template_text("one.host.update", attributes)) == attributes
 
 
-@pytest.mark.parametrize("attributes", [
-    {"A": 'x\\', "B": "y"}, {"A": "\\"}, {"A": "]]>"}, {"A": "<![CDATA[x]]>"}, {"a": "x"}, {"A B": "x"}, {"": "x"},
-    {'A="1"\nB': "x"}, {"1A": "x"}, {"A\n": "x"},
-])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"A": "x\\", "B": "y"},
+        {"A": "\\"},
+        {"A": "]]>"},
+        {"A": "<![CDATA[x]]>"},
+        {"a": "x"},
+        {"A B": "x"},
+        {"": "x"},
+        {'A="1"\nB': "x"},
+        {"1A": "x"},
+        {"A\n": "x"},
+    ],
+)
 def test_what_oneds_syntax_cannot_hold_is_refused_here(attributes):
     with pytest.raises(BadRequest, match="nothing was sent") as caught:
         template_text("one.host.update", attributes)
@@ -72,7 +83,12 @@ async def test_each_value_has_the_type_that_oned_wants(serve, client_of, ok):
     async with client_of(peer) as client:
         await client.migrate(1, 2, enforce=True, live=False, type=2)
     assert peer.requests[0][1][1:] == [
-        ("int", "1"), ("int", "2"), ("boolean", "0"), ("boolean", "1"), ("int", "-1"), ("int", "2"),
+        ("int", "1"),
+        ("int", "2"),
+        ("boolean", "0"),
+        ("boolean", "1"),
+        ("int", "-1"),
+        ("int", "2"),
     ]
 
 

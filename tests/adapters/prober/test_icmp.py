@@ -41,9 +41,7 @@ async def test_ipv6_works(icmp: IcmpProbe, ask: Ask, make_target: MakeTarget) ->
     assert reading.signal is Signal.ALIVE
 
 
-async def test_a_thousand_hosts_in_one_launch_lose_nothing(
-    icmp: IcmpProbe, ask: Ask, make_target: MakeTarget
-) -> None:
+async def test_a_thousand_hosts_in_one_launch_lose_nothing(icmp: IcmpProbe, ask: Ask, make_target: MakeTarget) -> None:
     targets = [make_target(host, f"127.61.{host // 250}.{host % 250 + 1}") for host in range(1000)]
     readings = await ask(icmp, targets)
     assert [reading.host for reading in readings] == list(range(1000))

@@ -23,9 +23,7 @@ class Oned:
 
     def shows(self, monitored_at: int, state: int = MONITORED) -> list[Reading]:
         previous, self.read_at = self.read_at if self.view else None, self.read_at + 10
-        self.view = OnedView(
-            state=state, monitored_at=monitored_at, read_at=self.read_at, previous_read_at=previous
-        )
+        self.view = OnedView(state=state, monitored_at=monitored_at, read_at=self.read_at, previous_read_at=previous)
         return self.look()
 
     def look(self) -> list[Reading]:
@@ -56,9 +54,7 @@ def test_a_view_is_told_once(oned: Oned) -> None:
 def test_progress_is_life_at_the_time_of_the_read_before(oned: Oned) -> None:
     oned.shows(500)
     before = oned.read_at
-    assert oned.shows(507) == [
-        Reading(host=4, signal=Signal.ALIVE, sent_at=before, detail="new monitoring data")
-    ]
+    assert oned.shows(507) == [Reading(host=4, signal=Signal.ALIVE, sent_at=before, detail="new monitoring data")]
 
 
 def test_life_is_not_dated_later_than_the_last_view_that_was_seen(oned: Oned) -> None:

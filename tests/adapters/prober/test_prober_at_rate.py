@@ -109,9 +109,7 @@ async def test_a_loop_that_stands_still_blames_nobody(
     started = time.monotonic()
     await run_for(prober, 2.0, stand_still_s=0.7)
     stalled_at = started + 1.0
-    overlapping = [
-        reading for reading in told if stalled_at - 0.25 < reading.sent_at < stalled_at + 0.6
-    ]
+    overlapping = [reading for reading in told if stalled_at - 0.25 < reading.sent_at < stalled_at + 0.6]
     assert overlapping
     assert {reading.signal for reading in overlapping} == {Signal.UNKNOWN}
     assert all(reading.detail.startswith("controller lag ") for reading in overlapping)
