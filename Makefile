@@ -26,7 +26,7 @@ demo: venv                                 ## break a host of an embedded cloud 
 	$(BIN)/ha-controller demo $(ARGS)
 
 test: lint                                 ## lint, types, layers, tests (peer tests are skipped where they cannot run)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -198,7 +198,7 @@ class Probe(ABC, Generic[ProbeConfigT]):
     back from `collect` exactly once, at the latest `timeout_s` after it was sent.
     """
 
-    kind: ClassVar[str]  #: the name used in `[channels.KIND]`
+    kind: ClassVar[str]  #: the name used in `[channel.KIND]`
     config_model: ClassVar[type[ProbeConfig]]
     domain: ClassVar[Domain]
     suspects_only: ClassVar[bool] = False  #: asked only about hosts under close watch
