@@ -229,7 +229,7 @@ class TriesAgainBehindOurBack(GoodAgent):
         await super().power_off()
 
     async def try_until_done(self) -> None:
-        while self.device.fault is Fault.HANGS:  # noqa: ASYNC110  # this agent is meant to be bad
+        while self.device.fault is Fault.HANGS:  # this agent is meant to be bad
             await anyio.sleep(0.05)
         await super().power_off()
 

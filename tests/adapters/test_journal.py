@@ -88,7 +88,7 @@ def write_locked(path: Path) -> Iterator[None]:
 
 async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110 - what is waited for happens in a thread
+        while not condition():
             await anyio.sleep(0.005)
 
 

@@ -38,7 +38,7 @@ class Pocket:
 
 async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(5):
-        while not condition():  # noqa: ASYNC110 - the condition is any state of a notifier
+        while not condition():
             await anyio.sleep(0.002)
 
 

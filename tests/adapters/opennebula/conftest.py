@@ -168,7 +168,7 @@ def until() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
     async def wait(condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(5):
-            while not condition():  # noqa: ASYNC110 - the condition is any state of a peer
+            while not condition():
                 await asyncio.sleep(0.005)
 
     return wait
