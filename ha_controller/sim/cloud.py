@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
-import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,8 +22,6 @@ from ha_controller.sim.oned_xml import Datastore
 TICK_S = 0.02
 CLUSTER, CLUSTER_NAME = 100, "default"
 SHARED_STORE, LOCAL_STORE = 100, 102
-
-_numbers = itertools.count(os.getpid() % 200)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,12 +47,12 @@ class EmbeddedCloud:
         network: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`network`: second byte of the 127.x addresses; by default one that no other cloud of this process uses."""
+        """`network`: second byte of the 127.x addresses; by default one that no other cloud uses."""
         self.timings = timings or Timings()
         self.vms_per_host = vms_per_host
         self.session, self.bmc_user, self.bmc_password = "oneadmin:embedded-cloud", "admin", "embedded-bmc"
         self.ssh_port, self.echo_port, self.bmc_port = 7022, 7007, 7623
-        second = 20 + next(_numbers) % 200 if network is None else network
+        second, self._claim = _claim_network() if network is None else (network, None)
         self.gateway_address = f"127.{second}.255.1"
         self.hosts = [
             CloudHost(
@@ -132,6 +129,8 @@ class EmbeddedCloud:
         self._network.close()
         for bmc in self._bmcs:
             bmc.close()
+        if self._claim is not None:
+            self._claim.close()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0)
 
@@ -146,6 +145,19 @@ class EmbeddedCloud:
     def check(self, *, vms_must_wait: bool) -> list[str]:
         """What the independent checker says: everything that went wrong."""
         return checker.check(self.hardware, vms_must_wait=vms_must_wait)
+
+
+def _claim_network() -> tuple[int, socket.socket]:
+    """The second byte of 127.x addresses that no other cloud on this machine uses, and what keeps it ours."""
+    for second in range(20, 250):
+        claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        try:
+            claim.bind(f"\0ha-controller-embedded-cloud-{second}")
+        except OSError:
+            claim.close()
+            continue
+        return second, claim
+    raise RuntimeError("230 embedded clouds run on this machine already")
 
 
 def _stores() -> list[Datastore]:
