@@ -52,7 +52,10 @@ class EmbeddedCloud:
         self.vms_per_host = vms_per_host
         self.session, self.bmc_user, self.bmc_password = "oneadmin:embedded-cloud", "admin", "embedded-bmc"
         self.ssh_port, self.echo_port, self.bmc_port = 7022, 7007, 7623
-        second, self._claim = _claim_network() if network is None else (network, None)
+        self._claim: socket.socket | None = None
+        second = network
+        if second is None:
+            second, self._claim = _claim_network()
         self.gateway_address = f"127.{second}.255.1"
         self.hosts = [
             CloudHost(
