@@ -16,12 +16,10 @@ import structlog
 from ha_controller.adapters.opennebula import (
     Client,
     HostStatus,
-    NoAnswer,
     OnedDatastore,
     OnedHost,
     OnedVm,
     OpenNebulaError,
-    ServerFailed,
     vm_state_name,
 )
 from ha_controller.core.effects import HostStep, MoveVm, OrderHost, ReadHost, ResumeVm
@@ -296,5 +294,4 @@ def _not_as_decided(vm: OnedVm, order: MoveVm | ResumeVm) -> str:
 
 def _result_of(error: OpenNebulaError) -> OrderResult:
     """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same."""
-    unknown = isinstance(error, NoAnswer | ServerFailed)
-    return OrderResult.UNKNOWN if unknown else OrderResult.REFUSED
+    return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED

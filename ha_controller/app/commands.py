@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -115,12 +116,15 @@ def _first(error: BaseException | None) -> BaseException | None:
 async def _run(runtime: Runtime, path: Path) -> int:
     async with anyio.create_task_group() as group:
         group.start_soon(_obey_signals, group.cancel_scope.cancel, runtime, path)
-        await runtime.run(
-            ready=lambda: log.info("ready", mode=runtime.config.mode, socket=str(runtime.config.api.socket))
-        )
+        await runtime.run(ready=lambda: _ready(runtime))
         group.cancel_scope.cancel()
     log.info("ended")
     return OK
+
+
+def _ready(runtime: Runtime) -> None:
+    gc.freeze()  # what was built at the start stays; collections need not look at it again
+    log.info("ready", mode=runtime.config.mode, api=str(runtime.config.api.socket))
 
 
 async def _obey_signals(stop: Callable[[], None], runtime: Runtime, path: Path) -> None:

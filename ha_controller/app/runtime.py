@@ -11,6 +11,7 @@ from pathlib import Path
 
 import anyio
 import anyio.abc
+import anyio.to_thread
 import structlog
 
 from ha_controller.adapters.arbiter import SingleArbiter
@@ -213,7 +214,7 @@ class Runtime:
                 holders = ", ".join(await self._arbiter.members()) or "another process"
                 raise NotLeading(f"{holders} already uses {state_dir}")
             stack.push_async_callback(self._arbiter.release, self._term)
-            journal = Journal.open(state_dir / "journal.db")
+            journal = await anyio.to_thread.run_sync(Journal.open, state_dir / "journal.db")
             stack.push_async_callback(journal.close)
             ledger = Ledger(journal)
             incidents, cloud = await ledger.load()

@@ -13,7 +13,7 @@ from ha_controller.core.effects import Answer, ReadPower
 from ha_controller.core.events import OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import HostState, Incident, Lever, OnedHostState, PowerState, Proof
+from ha_controller.core.model import AttemptOutcome, HostState, Incident, Lever, OnedHostState, PowerState, Proof
 from ha_controller.core.state import PendingCommand, State
 
 DONE, NO_SUCH, REFUSED = 0, 3, 4
@@ -164,6 +164,8 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
         _answer(
             state, command.request, REFUSED, f"VMs of {name} still wait for an outcome; it cannot be readmitted yet."
         )
+    elif incident.attempts and incident.attempts[-1].outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED):
+        _answer(state, command.request, REFUSED, f"A power-off of {name} is still under way. Try again.")
     elif view.answers_since is None:
         _answer(state, command.request, REFUSED, f"{name} does not answer. Power it on first.")
     elif now - view.answers_since < needed_s:

@@ -425,6 +425,17 @@ def test_a_repaired_host_is_readmitted_on_order_only(cloud):
     assert not cloud.incident(3).open
 
 
+def test_a_host_is_not_readmitted_while_a_power_off_is_under_way(cloud):
+    cloud.kill(3)
+    cloud.deaf.add(Fence)
+    cloud.run(62)
+    del cloud.dead[3]
+    cloud.run(12)
+    cloud.operator(Verb.UNFENCE, 3)
+    assert cloud.ordered(Answer)[-1].code == 4
+    assert "under way" in cloud.ordered(Answer)[-1].text
+
+
 # --- restart ----------------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,174 @@
+"""The fencer believes what it read back, never what an agent said. The agents here are doubles kept in memory: real
+BMCs are in tests/peers and tests/whole; what is tested here are answers that no peer can be made to give in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from ha_controller.adapters.fencer import Device, Fencer
+from ha_controller.core.effects import Fence, ReadPower
+from ha_controller.core.events import DeviceChecked, Event, FenceAccepted, FenceReported, FenceResult, PowerRead
+from ha_controller.plugin import (
+    AccessDenied,
+    AgentConfig,
+    Capability,
+    CheckReport,
+    FenceAgent,
+    PowerState,
+    Rejected,
+    Unreachable,
+)
+
+
+class Bmc(FenceAgent[AgentConfig]):
+    kind = "double"
+    config_model = AgentConfig
+    capabilities = Capability.READ_POWER
+    sample_period_s = 0.3
+
+    def __init__(self) -> None:
+        super().__init__(AgentConfig())
+        self.power: object = PowerState.ON
+        self.obeys = True
+        self.offs = 0
+        self.refuses: Exception | None = None
+        self.hangs = False
+
+    async def power_off(self) -> None:
+        if self.refuses:
+            raise self.refuses
+        self.offs += 1
+        if self.obeys:
+            self.power = PowerState.OFF
+
+    async def power_state(self) -> PowerState:
+        if self.hangs:
+            await anyio.sleep_forever()
+        return self.power  # type: ignore[return-value]
+
+    async def check(self) -> CheckReport:
+        return CheckReport(ok=True, summary="ok", power=PowerState.ON)
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def fence(events: list[Event]):
+    clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()  # noqa: E731
+
+    async def fence(*agents: Bmc, send: bool = True, leads: bool = True, late: bool = False, timeout_s: float = 4.0):
+        fencer = Fencer(report=events.append, may_act=lambda: leads, clock=clock)
+        names = tuple(f"bmc{index}" for index in range(len(agents)))
+        devices = {n: Device(name=n, agent=a, timeout_s=timeout_s) for n, a in zip(names, agents, strict=True)}
+        fencer.equip(3, devices)
+        not_after = clock() + (-1 if late else 5)
+        await fencer.fence(Fence(host=3, incident=1, attempt=1, devices=names, send=send, not_after=not_after))
+        (report,) = [event for event in events if isinstance(event, FenceReported)]
+        return report
+
+    return fence
+
+
+async def test_off_is_read_twice_two_seconds_apart(fence, events):
+    began = asyncio.get_running_loop().time()
+    report = await fence(Bmc())
+    assert report.result is FenceResult.OFF_READ
+    assert report.off_read_at - began >= 2.0
+    assert isinstance(events[0], FenceAccepted)
+
+
+async def test_an_acknowledgement_without_effect_proves_nothing(fence):
+    bmc = Bmc()
+    bmc.obeys = False
+    report = await fence(bmc, timeout_s=1.0)
+    assert report.result is FenceResult.UNVERIFIED
+
+
+async def test_the_order_is_sent_even_when_off_is_read_already(fence):
+    bmc = Bmc()
+    bmc.power = PowerState.OFF
+    await fence(bmc)
+    assert bmc.offs == 1
+
+
+async def test_a_refusal_because_it_is_off_already_is_read_back(fence):
+    bmc = Bmc()
+    bmc.power, bmc.refuses = PowerState.OFF, Rejected("409 not in this state")
+    assert (await fence(bmc)).result is FenceResult.OFF_READ
+
+
+async def test_a_refusal_while_on_is_definite(fence):
+    bmc = Bmc()
+    bmc.refuses = Rejected("no")
+    assert (await fence(bmc)).result is FenceResult.REFUSED
+
+
+async def test_a_wrong_password_is_definite(fence):
+    bmc = Bmc()
+    bmc.refuses = AccessDenied("wrong password")
+    assert (await fence(bmc)).result is FenceResult.REFUSED
+
+
+async def test_a_lost_answer_is_never_definite(fence):
+    bmc = Bmc()
+    bmc.refuses = Unreachable("no answer")
+    assert (await fence(bmc, timeout_s=1.0)).result is FenceResult.UNVERIFIED
+
+
+async def test_one_feed_of_two_is_not_off(fence):
+    stuck = Bmc()
+    stuck.obeys = False
+    assert (await fence(Bmc(), stuck, timeout_s=3.0)).result is FenceResult.UNVERIFIED
+
+
+async def test_nonsense_is_not_off(fence):
+    bmc = Bmc()
+    bmc.obeys, bmc.power = False, "off"
+    assert (await fence(bmc, timeout_s=1.0)).result is FenceResult.UNVERIFIED
+
+
+async def test_a_bug_in_an_agent_is_no_answer(fence):
+    bmc = Bmc()
+    bmc.refuses = ZeroDivisionError("oops")
+    assert (await fence(bmc, timeout_s=1.0)).result is FenceResult.UNVERIFIED
+
+
+async def test_a_hung_reading_ends_at_the_deadline(fence):
+    bmc = Bmc()
+    bmc.hangs = True
+    with anyio.fail_after(2):
+        assert (await fence(bmc, timeout_s=1.0)).result is FenceResult.UNVERIFIED
+
+
+async def test_without_the_lead_or_too_late_nothing_is_sent(fence, events):
+    bmc = Bmc()
+    assert (await fence(bmc, leads=False)).result is FenceResult.REFUSED
+    events.clear()
+    assert (await fence(bmc, late=True)).result is FenceResult.REFUSED
+    assert bmc.offs == 0
+
+
+async def test_after_a_restart_it_only_reads_back(fence):
+    bmc = Bmc()
+    bmc.power = PowerState.OFF
+    assert (await fence(bmc, send=False)).result is FenceResult.OFF_READ
+    assert bmc.offs == 0
+
+
+async def test_a_dead_device_is_read_as_unknown_and_a_check_reports(events):
+    loop = asyncio.get_running_loop()
+    fencer = Fencer(report=events.append, may_act=lambda: True, clock=loop.time)
+    fencer.equip(3, {"bmc": Device(name="bmc", agent=Bmc(), timeout_s=1)})
+    await fencer.read_power(ReadPower(host=3, devices=("bmc", "gone")))
+    assert isinstance(events[-1], PowerRead)
+    assert events[-1].states == (("bmc", PowerState.ON), ("gone", PowerState.UNKNOWN))
+    await fencer.check(3, "bmc")
+    assert isinstance(events[-1], DeviceChecked)
+    assert events[-1].ok
