@@ -89,7 +89,7 @@ class Identity:
 class AgentConfig(BaseModel):
     """Base of an agent's own settings. Unknown keys are refused; secrets are `SecretStr`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 ConfigT = TypeVar("ConfigT", bound=AgentConfig)

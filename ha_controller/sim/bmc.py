@@ -1,33 +1,69 @@
-"""An IPMI 2.0 BMC over UDP, written from the specification (IPMI v2.0 rev 1.1), for the embedded cloud.
+"""An IPMI 2.0 BMC on a UDP port, for the embedded cloud: keeps sessions and carries out commands.
 
-Speaks RMCP+ with cipher suites 3 (SHA-1) and 17 (SHA-256) and AES-CBC-128. What the chassis really does is the
-pretended hardware's business. Whatever is not a well-formed, authentic packet is dropped without an answer.
+Packets come from the network and are answered, or dropped, at once: one reply at most, no task, nothing kept for later.
+Orders go to the `Chassis`, the pretended hardware, and it alone knows what the power really does. It must never carry
+out, nor answer with a success, what is not authentic; packets that are not well formed are dropped without an answer.
+It knows one user, an administrator, and no Kg. How the bytes look: `ipmi_wire.py`. Sections: IPMI v2.0 revision 1.1.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
-import os
-import struct
+import secrets
+import time
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Final, Protocol
 
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from ha_controller.sim import ipmi_wire as wire
+from ha_controller.sim.ipmi_wire import Malformed, PayloadKind, Status
 
-RMCP_IPMI = b"\x06\x00\xff\x07"
-RMCP_ASF_PING = b"\x06\x00\xff\x06"
-SESSIONS_MAX = 4
-SESSION_IDLE_S = 60.0
-ADMINISTRATOR = 4
+SESSIONS_MAX: Final = 4  #: logins under way count; real BMCs allow about as many
+SESSION_IDLE_S: Final = 60.0  #: section 6.12.15
+LOGIN_IDLE_S: Final = 5.0  #: own choice: a console that gave up must not block the table for a minute
 
-OPEN_REQUEST, OPEN_RESPONSE, RAKP1, RAKP2, RAKP3, RAKP4 = 0x10, 0x11, 0x12, 0x13, 0x14, 0x15
-ENCRYPTED, AUTHENTICATED = 0x80, 0x40
-NO_RESOURCES, BAD_AUTH_ALGORITHM, BAD_USER, BAD_INTEGRITY_VALUE = 0x01, 0x04, 0x0D, 0x0F
-INVALID_COMMAND, INSUFFICIENT_PRIVILEGE, NOT_IN_PRESENT_STATE = 0xC1, 0xD4, 0xD5
+_NOBODY, _CALLBACK, _USER, _OPERATOR, _ADMINISTRATOR = range(5)  #: privilege levels; nobody has logged in
+_LAN_CHANNEL: Final = 1
+_CHANNELS: Final = (_LAN_CHANNEL, 0x0E)  #: 0x0E: the one that the request came through
+
+# Completion codes, table 5-2; the last three belong to one command each (sections 22.18 and 22.19).
+_GOOD: Final = 0x00
+_INVALID_COMMAND, _INVALID_LENGTH, _INVALID_FIELD = 0xC1, 0xC7, 0xCC
+_INSUFFICIENT_PRIVILEGE, _NOT_IN_PRESENT_STATE = 0xD4, 0xD5
+_LEVEL_NOT_AVAILABLE, _LEVEL_ABOVE_LIMIT, _NO_SUCH_SESSION = 0x80, 0x81, 0x87
+
+#: (network function, command) -> least privilege (appendix G), length of the data in bytes
+_COMMANDS: Final[Mapping[tuple[int, int], tuple[int, int]]] = {
+    (0x00, 0x01): (_USER, 0),  # Get Chassis Status
+    (0x00, 0x02): (_OPERATOR, 1),  # Chassis Control
+    (0x06, 0x01): (_USER, 0),  # Get Device ID
+    (0x06, 0x37): (_NOBODY, 0),  # Get System GUID
+    (0x06, 0x38): (_NOBODY, 2),  # Get Channel Authentication Capabilities
+    (0x06, 0x3B): (_CALLBACK, 1),  # Set Session Privilege Level
+    (0x06, 0x3C): (_CALLBACK, 4),  # Close Session
+    (0x06, 0x54): (_NOBODY, 3),  # Get Channel Cipher Suites
+}
+
+#: IPMI 2.0 firmware 1.0 of nobody (manufacturer 0), a chassis device.
+_DEVICE_ID: Final = bytes([0x20, 1, 1, 0, 0x02, 0x80, 0, 0, 0, 0, 0])
+
+
+class _Refused(Exception):
+    """The answer is a refusal: a completion code, or while logging in a status, other than 0."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"code 0x{code:02x}")
+        self.code = code
+
+
+class ChassisRefusal(_Refused):
+    """The chassis refuses an order, and did nothing. `code` is the completion code that the BMC answers (table 5-2)."""
+
+    def __init__(self, code: int = _NOT_IN_PRESENT_STATE) -> None:
+        super().__init__(code)
 
 
 class Chassis(Protocol):
@@ -38,293 +74,267 @@ class Chassis(Protocol):
         """False: a dead BMC; its port stays open and mute."""
 
     def power_is_on(self) -> bool:
-        """What the BMC says about the power."""
+        """What the BMC says about the power, which need not be true."""
 
     def order_power(self, on: bool) -> None:
-        """Chassis control; may be acknowledged and ignored."""
+        """Chassis control; may be acknowledged and ignored.
+
+        Raises:
+            ChassisRefusal: nothing was done.
+        """
 
 
-@dataclass(frozen=True)
-class _Suite:
-    auth: int
-    integrity: int
-    digest: Callable[..., hashlib._Hash]
-    check_length: int  #: of the integrity check and of RAKP 4
+@dataclass(kw_only=True, slots=True)
+class _ReplayWindow:
+    """Lets every session sequence number pass once, at most 15 ahead of and 16 behind the highest (section 6.12.13)."""
+
+    highest: int = 0
+    seen: int = 1  #: bit n: highest - n has passed. Number 0 never may
+
+    def admits(self, sequence: int) -> bool:
+        """Whether this number is new and near; if so, it has now passed."""
+        ahead = sequence - self.highest
+        if not -16 <= ahead <= 15 or (ahead <= 0 and self.seen >> -ahead & 1):
+            return False
+        if ahead > 0:
+            self.highest, self.seen, ahead = sequence, self.seen << ahead & 0x1FFFF, 0
+        self.seen |= 1 << -ahead
+        return True
 
 
-_SUITES = {
-    (1, 1): _Suite(1, 1, hashlib.sha1, 12),
-    (3, 4): _Suite(3, 4, hashlib.sha256, 16),
-}
-
-
-@dataclass
+@dataclass(kw_only=True, slots=True)
 class _Session:
-    console_id: int
-    suite: _Suite
-    address: tuple[str, int]
+    """One line of the session table; filled in step by step during the login."""
+
+    console_id: int  #: the console's own number for the session
+    suite: wire.Suite
+    peer: tuple[Any, ...]
+    privilege_max: int
     used_at: float
-    console_random: bytes = b""
-    bmc_random: bytes = b""
-    role: int = 0
-    k1: bytes = b""
-    k2: bytes = b""
-    active: bool = False
-    privilege: int = 2
-    sequence_out: int = 0
-    sequence_in: int = 0
+    bmc_random: bytes = field(repr=False)
+    login: wire.Login | None = None  #: after RAKP message 1
+    keys: wire.Keys | None = None  #: after RAKP message 3: logged in
+    privilege: int = _NOBODY
+    window: _ReplayWindow = field(default_factory=_ReplayWindow)
+    sequence_sent: int = 0
 
 
 class Bmc(asyncio.DatagramProtocol):
-    """One BMC on one UDP port. Pure request and reply; no tasks."""
+    """One BMC. Knows cipher suites 3 and 17."""
 
     def __init__(
-        self, *, address: str, port: int, user: str, password: str, system_uuid: str, chassis: Chassis
+        self,
+        *,
+        address: str,
+        port: int,
+        user: str,
+        password: str,
+        system_uuid: str,
+        chassis: Chassis,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Nothing is opened yet."""
-        self.logins = 0
+        """Nothing is opened yet. `clock` gives seconds; only differences matter.
+
+        Raises:
+            ValueError: not a UUID, or a user or password that IPMI has no room for (16 and 20 bytes).
+        """
+        self.logins = 0  #: how many consoles ever logged in
         self._address, self._port = address, port
         self._user, self._password = user.encode(), password.encode()
+        if not 0 < len(self._user) <= 16 or len(self._password) > 20:
+            raise ValueError(f"BMC {address}: user (1 to 16 bytes) or password (up to 20 bytes) has a wrong length")
+        # As SMBIOS stores it (7.2.1: the first three fields little-endian) and most BMCs send it, although section 20.8
+        # wants all 16 bytes reversed. So a reader gets the text of /sys/class/dmi/id/product_uuid by the same rule.
         self._guid = uuid.UUID(system_uuid).bytes_le
         self._chassis = chassis
-        self._sessions: dict[int, _Session] = {}
+        self._clock = clock
+        self._table: dict[int, _Session] = {}
         self._transport: asyncio.DatagramTransport | None = None
 
     async def start(self) -> None:
-        """Open the port."""
+        """Open the port; raises OSError when that is impossible."""
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_datagram_endpoint(lambda: self, local_addr=(self._address, self._port))
 
     def close(self) -> None:
-        """Close the port."""
+        """Close the port and forget all sessions; a second time does nothing."""
         if self._transport is not None:
             self._transport.close()
+        self._transport = None
+        self._table.clear()
 
     @property
     def sessions(self) -> int:
-        """Sessions that are logged in now."""
-        return sum(session.active for session in self._sessions.values())
+        """How many consoles are logged in now."""
+        self._forget_idle_sessions()
+        return sum(session.keys is not None for session in self._table.values())
 
-    def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
+    def datagram_received(self, data: bytes, addr: tuple[Any, ...]) -> None:
         """Answer one packet, or drop it."""
         if not self._chassis.bmc_answers or self._transport is None:
             return
+        self._forget_idle_sessions()
         try:
-            reply = self._answer(data, addr[:2])
-        except (struct.error, IndexError, ValueError):
+            reply = self._answer(data, addr)
+        except Malformed:
             return
-        if reply:
-            self._transport.sendto(reply, addr)
+        self._transport.sendto(reply, addr)
 
-    def _answer(self, data: bytes, address: tuple[str, int]) -> bytes:
-        if data[:4] == RMCP_ASF_PING:
-            return self._pong(data)
-        if data[:2] != RMCP_IPMI[:2] or data[3] != 7 or len(data) < 14:
-            return b""
-        if data[4] == 0x06:
-            return self._rmcp_plus(data, address)
-        if data[4] == 0x00:
-            return self._without_session(data)
-        return b""
+    def _answer(self, data: bytes, peer: tuple[Any, ...]) -> bytes:
+        match wire.read_packet(data):
+            case wire.Ping() as ping:
+                return wire.write_pong(ping)
+            case wire.PlainMessage(message=message, rmcp_plus=rmcp_plus):
+                return wire.write_plain(self._obey(message, None), rmcp_plus=rmcp_plus)
+            case wire.LoginStep(kind=PayloadKind.OPEN_REQUEST, body=body):
+                return self._open(wire.read_open_request(body), peer)
+            case wire.LoginStep(kind=PayloadKind.RAKP_1, body=body):
+                return self._challenge(wire.read_rakp1(body))
+            case wire.LoginStep(body=body):
+                return self._admit(wire.read_rakp3(body))
+            case wire.Sealed() as sealed:
+                return self._in_session(sealed)
 
-    def _pong(self, data: bytes) -> bytes:
-        if len(data) < 12 or data[8] != 0x80:
-            return b""
-        head = struct.pack(">IBBBB", 4542, 0x40, data[9], 0, 16)
-        return RMCP_ASF_PING[:2] + b"\xff\x06" + head + struct.pack(">IIBB6x", 4542, 0, 0x81, 0)
+    def _forget_idle_sessions(self) -> None:
+        now = self._clock()
+        for session_id, session in list(self._table.items()):
+            if now - session.used_at >= (LOGIN_IDLE_S if session.keys is None else SESSION_IDLE_S):
+                del self._table[session_id]
 
-    # --- IPMI 1.5 wrapper: only what comes before a session ---
-
-    def _without_session(self, data: bytes) -> bytes:
-        length = data[13]
-        message = data[14 : 14 + length]
-        if len(message) != length or struct.unpack("<I", data[9:13])[0] != 0:
-            return b""
-        reply = self._message(message, None)
-        return RMCP_IPMI + struct.pack("<BIIB", 0, 0, 0, len(reply)) + reply if reply else b""
-
-    # --- RMCP+ ---
-
-    def _rmcp_plus(self, data: bytes, address: tuple[str, int]) -> bytes:
-        kind, session_id, sequence, length = struct.unpack("<BIIH", data[5:16])
-        payload = data[16 : 16 + length]
-        if len(payload) != length:
-            return b""
-        match kind & 0x3F:
-            case 0x10:
-                return self._open(payload, address)
-            case 0x12:
-                return self._rakp1(payload)
-            case 0x14:
-                return self._rakp3(payload)
-            case 0x00 if session_id and kind & AUTHENTICATED:
-                return self._in_session(data, kind, session_id, sequence, length)
-        return b""
-
-    def _plain(self, kind: int, payload: bytes) -> bytes:
-        return RMCP_IPMI + struct.pack("<BBIIH", 6, kind, 0, 0, len(payload)) + payload
-
-    def _open(self, payload: bytes, address: tuple[str, int]) -> bytes:
-        tag, console_id = payload[0], struct.unpack("<I", payload[4:8])[0]
-        auth, integrity, crypt = payload[12] & 0x3F, payload[20] & 0x3F, payload[28] & 0x3F
-        suite = _SUITES.get((auth, integrity))
-        if suite is None or crypt != 1:
-            return self._plain(OPEN_RESPONSE, struct.pack("<BBBBI", tag, BAD_AUTH_ALGORITHM, 0, 0, console_id))
-        now = asyncio.get_running_loop().time()
-        self._sessions = {
-            number: known
-            for number, known in self._sessions.items()
-            if now - known.used_at < (SESSION_IDLE_S if known.active else 5.0)
-        }
-        if len(self._sessions) >= SESSIONS_MAX:
-            return self._plain(OPEN_RESPONSE, struct.pack("<BBBBI", tag, NO_RESOURCES, 0, 0, console_id))
-        number = int.from_bytes(os.urandom(4), "little") or 1
-        self._sessions[number] = _Session(console_id=console_id, suite=suite, address=address, used_at=now)
-        algorithms_echo = b"".join(
-            struct.pack("<BBBBBBBB", index, 0, 0, 8, value, 0, 0, 0)
-            for index, value in enumerate((auth, integrity, crypt))
+    def _open(self, request: wire.OpenRequest, peer: tuple[Any, ...]) -> bytes:
+        """Open Session request: take a line of the table."""
+        answer = partial(wire.write_login_answer, PayloadKind.OPEN_RESPONSE, request.tag)
+        try:
+            suite, session_id = _choose_suite(request), self._line_for(request, peer)
+        except _Refused as refused:
+            return answer(refused.code, request.console_id)
+        privilege_max = request.privilege or _ADMINISTRATOR
+        self._table[session_id] = _Session(
+            console_id=request.console_id,
+            suite=suite,
+            peer=peer,
+            privilege_max=privilege_max,
+            used_at=self._clock(),
+            bmc_random=secrets.token_bytes(wire.RANDOM_BYTES),
         )
-        head = struct.pack("<BBBBII", tag, 0, ADMINISTRATOR, 0, console_id, number)
-        return self._plain(OPEN_RESPONSE, head + algorithms_echo)
+        body = session_id.to_bytes(4, "little") + request.accepted()
+        return answer(Status.GOOD, request.console_id, privilege=privilege_max, body=body)
 
-    def _rakp1(self, payload: bytes) -> bytes:
-        tag, number = payload[0], struct.unpack("<I", payload[4:8])[0]
-        session = self._sessions.get(number)
-        if session is None or session.active:
-            return b""
-        name_length = payload[27]
-        name = payload[28 : 28 + name_length]
-        session.console_random, session.role = payload[8:24], payload[24]
-        if name != self._user or len(session.console_random) != 16:
-            del self._sessions[number]
-            return self._plain(RAKP2, struct.pack("<BBHI", tag, BAD_USER, 0, session.console_id))
-        session.bmc_random = os.urandom(16)
-        signed = (
-            struct.pack("<II", session.console_id, number)
-            + session.console_random
-            + session.bmc_random
-            + self._guid
-            + bytes([session.role, name_length])
-            + name
+    def _line_for(self, request: wire.OpenRequest, peer: tuple[Any, ...]) -> int:
+        for session_id, session in self._table.items():
+            # The console asks again because an answer was lost: that must not take a second line.
+            if session.login is None and (session.peer, session.console_id) == (peer, request.console_id):
+                return session_id
+        if len(self._table) >= SESSIONS_MAX:
+            raise _Refused(Status.INSUFFICIENT_RESOURCES)
+        while (session_id := secrets.randbits(32)) in self._table or session_id == 0:
+            pass
+        return session_id
+
+    def _challenge(self, rakp1: wire.Rakp1) -> bytes:
+        """RAKP message 1: whom the console claims to be."""
+        session = self._table.get(rakp1.session_id)
+        if session is None or session.keys is not None:
+            raise Malformed
+        answer = partial(wire.write_login_answer, PayloadKind.RAKP_2, rakp1.tag)
+        try:
+            session.privilege_max = min(session.privilege_max, self._check_claim(rakp1))
+        except _Refused as refused:
+            del self._table[rakp1.session_id]
+            return answer(refused.code, session.console_id)
+        session.used_at = self._clock()
+        session.login = login = wire.Login(
+            suite=session.suite,
+            console_id=session.console_id,
+            session_id=rakp1.session_id,
+            console_random=rakp1.console_random,
+            bmc_random=session.bmc_random,
+            guid=self._guid,
+            role=rakp1.role,
+            user=rakp1.user,
+            password=self._password,
         )
-        code = self._hmac(session, self._password, signed)
-        head = struct.pack("<BBHI", tag, 0, 0, session.console_id)
-        return self._plain(RAKP2, head + session.bmc_random + self._guid + code)
+        return answer(Status.GOOD, session.console_id, body=login.bmc_random + login.guid + login.rakp2_code())
 
-    @staticmethod
-    def _hmac(session: _Session, key: bytes, data: bytes) -> bytes:
-        return hmac.new(key, data, session.suite.digest).digest()
+    def _check_claim(self, rakp1: wire.Rakp1) -> int:
+        """The privilege that the console may get."""
+        wanted = rakp1.role & 0x0F
+        if not _CALLBACK <= wanted <= _ADMINISTRATOR:
+            raise _Refused(Status.INVALID_ROLE)
+        if rakp1.user != self._user:
+            raise _Refused(Status.UNAUTHORIZED_NAME)
+        return wanted
 
-    def _rakp3(self, payload: bytes) -> bytes:
-        tag, status, number = payload[0], payload[1], struct.unpack("<I", payload[4:8])[0]
-        session = self._sessions.get(number)
-        if session is None or not session.bmc_random:
-            return b""
-        name = bytes([session.role, len(self._user)]) + self._user
-        expected = self._hmac(
-            session, self._password, session.bmc_random + struct.pack("<I", session.console_id) + name
-        )
-        if status or not hmac.compare_digest(expected, payload[8:]):
-            del self._sessions[number]
-            return self._plain(RAKP4, struct.pack("<BBHI", tag, BAD_INTEGRITY_VALUE, 0, session.console_id))
-        sik = self._hmac(session, self._password, session.console_random + session.bmc_random + name)
-        session.k1, session.k2 = (self._hmac(session, sik, bytes([each]) * 20) for each in (1, 2))
-        session.active = True
-        self.logins += 1
-        signed = session.console_random + struct.pack("<I", number) + self._guid
-        code = self._hmac(session, sik, signed)[: session.suite.check_length]
-        return self._plain(RAKP4, struct.pack("<BBHI", tag, 0, 0, session.console_id) + code)
+    def _admit(self, rakp3: wire.Rakp3) -> bytes:
+        """RAKP message 3: whether the console knows the password."""
+        session = self._table.get(rakp3.session_id)
+        if session is None or session.login is None:
+            raise Malformed
+        answer = partial(wire.write_login_answer, PayloadKind.RAKP_4, rakp3.tag)
+        proven = rakp3.status == Status.GOOD and hmac.compare_digest(rakp3.code, session.login.rakp3_code())
+        if not proven and session.keys is not None:
+            raise Malformed  # a forged packet must not end somebody's session
+        if not proven:
+            del self._table[rakp3.session_id]
+            return answer(Status.INVALID_INTEGRITY_CHECK, session.console_id)
+        if session.keys is None:  # else our answer was lost, and the console asks again
+            session.keys = session.login.keys()
+            session.privilege = min(session.privilege_max, _USER)  # section 22.18: where every session begins
+            session.used_at = self._clock()
+            self.logins += 1
+        return answer(Status.GOOD, session.console_id, body=session.login.rakp4_code())
 
-    # --- inside a session ---
+    def _in_session(self, sealed: wire.Sealed) -> bytes:
+        session = self._table.get(sealed.session_id)
+        if session is None or session.keys is None:
+            raise Malformed
+        message = wire.unseal(sealed, session.keys)
+        if not session.window.admits(sealed.sequence):
+            raise Malformed
+        session.used_at = self._clock()
+        reply = self._obey(message, session)
+        session.sequence_sent += 1
+        return wire.seal(reply, session.keys, session_id=session.console_id, sequence=session.sequence_sent)
 
-    def _in_session(self, data: bytes, kind: int, number: int, sequence: int, length: int) -> bytes:
-        session = self._sessions.get(number)
-        if session is None or not session.active or not self._authentic(session, data, length):
-            return b""
-        if not session.sequence_in < sequence <= session.sequence_in + 64:
-            return b""
-        session.sequence_in = sequence
-        session.used_at = asyncio.get_running_loop().time()
-        payload = data[16 : 16 + length]
-        message = self._decrypt(session, payload) if kind & ENCRYPTED else payload
-        reply = self._message(message, session)
-        sealed = self._seal(session, reply) if reply else b""
-        if reply[1] >> 2 == 7 and message[5] == 0x3C:
-            del self._sessions[number]
-        return sealed
+    def _obey(self, message: bytes, session: _Session | None) -> bytes:
+        """Carry out one message and return the answer; `session` is None outside any."""
+        request = wire.read_request(message)
+        try:
+            return wire.write_reply(request, _GOOD, self._carry_out(request, session))
+        except _Refused as refused:
+            return wire.write_reply(request, refused.code)
 
-    @staticmethod
-    def _authentic(session: _Session, data: bytes, length: int) -> bool:
-        check = session.suite.check_length
-        end = 16 + length
-        pad = (-(length + 12 + 2)) % 4
-        if len(data) < end + pad + 2 + check:
-            return False
-        signed, given = data[4 : end + pad + 2], data[end + pad + 2 : end + pad + 2 + check]
-        return hmac.compare_digest(hmac.new(session.k1, signed, session.suite.digest).digest()[:check], given)
+    def _carry_out(self, request: wire.Request, session: _Session | None) -> bytes:
+        rule = _COMMANDS.get((request.function, request.command))
+        if rule is None:
+            raise _Refused(_INVALID_COMMAND)
+        privilege, length = rule
+        if (session.privilege if session is not None else _NOBODY) < privilege:
+            raise _Refused(_INSUFFICIENT_PRIVILEGE)
+        data = request.data
+        if len(data) != length:
+            raise _Refused(_INVALID_LENGTH)
+        match request.function, request.command:
+            case 0x00, 0x01:  # power, last power event, other state
+                return bytes([self._chassis.power_is_on(), 0, 0])
+            case 0x00, 0x02:
+                return self._control_chassis(data[0] & 0x0F)
+            case 0x06, 0x01:
+                return _DEVICE_ID
+            case 0x06, 0x37:
+                return self._guid
+            case 0x06, 0x38:
+                return _authentication_capabilities(data)
+            case 0x06, 0x54:
+                return _cipher_suites(data)
+            case 0x06, 0x3B if session is not None:
+                return _set_privilege(session, data[0] & 0x0F)
+            case 0x06, 0x3C if session is not None:
+                return self._close_session(data, session)
+        raise AssertionError(f"command {request.command:#04x} is in the table, but nothing carries it out")
 
-    @staticmethod
-    def _decrypt(session: _Session, payload: bytes) -> bytes:
-        if len(payload) < 32 or len(payload) % 16:
-            raise ValueError("not AES-CBC")
-        decryptor = Cipher(algorithms.AES(session.k2[:16]), modes.CBC(payload[:16])).decryptor()
-        plain = decryptor.update(payload[16:]) + decryptor.finalize()
-        return plain[: len(plain) - plain[-1] - 1]
-
-    @staticmethod
-    def _seal(session: _Session, message: bytes) -> bytes:
-        pad = (-(len(message) + 1)) % 16
-        vector = os.urandom(16)
-        encryptor = Cipher(algorithms.AES(session.k2[:16]), modes.CBC(vector)).encryptor()
-        payload = vector + encryptor.update(message + bytes(range(1, pad + 1)) + bytes([pad])) + encryptor.finalize()
-        session.sequence_out += 1
-        head = struct.pack(
-            "<BBIIH", 6, ENCRYPTED | AUTHENTICATED, session.console_id, session.sequence_out, len(payload)
-        )
-        tail_pad = (-(len(payload) + 12 + 2)) % 4
-        signed = head + payload + b"\xff" * tail_pad + bytes([tail_pad, 7])
-        check = hmac.new(session.k1, signed, session.suite.digest).digest()[: session.suite.check_length]
-        return RMCP_IPMI + signed + check
-
-    # --- messages ---
-
-    def _message(self, message: bytes, session: _Session | None) -> bytes:
-        if len(message) < 7 or sum(message[:3]) & 0xFF or sum(message[3:]) & 0xFF:
-            raise ValueError("bad checksum")
-        function, command, data = message[1] >> 2, message[5], message[6:-1]
-        code, answer = self._command(function, command, data, session)
-        head = bytes([message[3], (function | 1) << 2])
-        body = bytes([message[0], message[4], command, code]) + answer
-        return head + _checksum(head) + body + _checksum(body)
-
-    def _command(self, function: int, command: int, data: bytes, session: _Session | None) -> tuple[int, bytes]:
-        match function, command:
-            case 6, 0x38:  # Get Channel Authentication Capabilities: IPMI 2.0, non-null user names
-                return 0, bytes([1, 0x80, 0x04, 0x02, 0, 0, 0, 0])
-            case 6, 0x54:  # Get Channel Cipher Suites
-                return 0, bytes([1]) + (
-                    bytes([0xC0, 3, 1, 0x41, 0x81, 0xC0, 17, 3, 0x44, 0x81]) if data[2] & 0x3F == 0 else b""
-                )
-            case 6, 0x37:
-                return 0, self._guid
-            case _ if session is None:
-                return INVALID_COMMAND, b""
-            case 6, 0x01:  # Get Device ID
-                return 0, bytes([0x20, 1, 1, 0, 0x51, 0xBF, 0, 0, 0, 0, 0])
-            case 6, 0x3B:  # Set Session Privilege Level
-                session.privilege = data[0] or session.privilege
-                return 0, bytes([session.privilege])
-            case 6, 0x3C:
-                return 0, b""
-            case 0, 0x01:
-                return 0, bytes([0x01 if self._chassis.power_is_on() else 0x00, 0, 0])
-            case 0, 0x02:
-                return self._control(data[0] & 0x0F, session)
-        return INVALID_COMMAND, b""
-
-    def _control(self, order: int, session: _Session) -> tuple[int, bytes]:
-        if session.privilege < 3:
-            return INSUFFICIENT_PRIVILEGE, b""
+    def _control_chassis(self, order: int) -> bytes:
+        """Chassis Control (section 28.3): 0 off, 1 on, 2 cycle, 3 reset; the last two need the power on."""
         match order:
             case 0 | 1:
                 self._chassis.order_power(order == 1)
@@ -332,11 +342,55 @@ class Bmc(asyncio.DatagramProtocol):
                 self._chassis.order_power(False)
                 self._chassis.order_power(True)
             case 2 | 3:
-                return NOT_IN_PRESENT_STATE, b""
+                raise _Refused(_NOT_IN_PRESENT_STATE)
             case _:
-                return INVALID_COMMAND, b""
-        return 0, b""
+                raise _Refused(_INVALID_FIELD)
+        return b""
+
+    def _close_session(self, data: bytes, session: _Session) -> bytes:
+        """Close Session (section 22.19): the own one, or as administrator any."""
+        session_id = int.from_bytes(data, "little")
+        other = self._table.get(session_id)
+        if other is None:
+            raise _Refused(_NO_SUCH_SESSION)
+        if other is not session and session.privilege < _ADMINISTRATOR:
+            raise _Refused(_INSUFFICIENT_PRIVILEGE)
+        del self._table[session_id]
+        return b""
 
 
-def _checksum(data: bytes) -> bytes:
-    return bytes([-sum(data) & 0xFF])
+def _choose_suite(request: wire.OpenRequest) -> wire.Suite:
+    """The suite that an Open Session request proposes."""
+    if request.privilege > _ADMINISTRATOR:
+        raise _Refused(Status.INVALID_ROLE)
+    for suite in wire.SUITES:
+        if request.algorithms == suite.algorithms:
+            return suite
+    raise _Refused(Status.NO_SUITE_MATCHES)
+
+
+def _authentication_capabilities(data: bytes) -> bytes:
+    """Get Channel Authentication Capabilities (section 22.13): RMCP+ only, users have names, no Kg."""
+    if data[0] & 0x0F not in _CHANNELS or not _CALLBACK <= data[1] & 0x0F <= _ADMINISTRATOR:
+        raise _Refused(_INVALID_FIELD)
+    rmcp_plus_asked = bool(data[0] & 0x80)
+    return bytes([_LAN_CHANNEL, 0x80 if rmcp_plus_asked else 0, 0x04, 0x02 if rmcp_plus_asked else 0, 0, 0, 0, 0])
+
+
+def _cipher_suites(data: bytes) -> bytes:
+    """Get Channel Cipher Suites (section 22.15): 16 bytes of the list, the ones that the index asks for."""
+    if data[0] & 0x0F not in _CHANNELS or data[1] & 0x3F != PayloadKind.IPMI or not data[2] & 0x80:
+        raise _Refused(_INVALID_FIELD)  # the other kind of list, single algorithms, nobody asks for
+    start = 16 * (data[2] & 0x3F)
+    return bytes([_LAN_CHANNEL]) + b"".join(suite.record for suite in wire.SUITES)[start : start + 16]
+
+
+def _set_privilege(session: _Session, level: int) -> bytes:
+    """Set Session Privilege Level (section 22.18); level 0 only asks."""
+    if level in (_USER, _OPERATOR, _ADMINISTRATOR):
+        if level > session.privilege_max:
+            raise _Refused(_LEVEL_ABOVE_LIMIT)
+        session.privilege = level
+    elif level:
+        raise _Refused(_LEVEL_NOT_AVAILABLE)
+    return bytes([session.privilege])

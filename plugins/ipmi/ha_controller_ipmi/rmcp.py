@@ -240,10 +240,11 @@ class Rmcp(Session):  # type: ignore[misc]  # pyghmi has no type hints
             self._give_up(FenceError(self._text(f"sent an answer that makes no sense ({type(error).__name__})")))
 
     def _give_up(self, error: FenceError) -> None:
-        established = self.sessioncontext == "ESTABLISHED"
+        if self._ended:  # pyghmi tells some failures twice
+            return
         self.lastpayload = None
         self._wire.wake_after(None)
-        if not established:
+        if self.sessioncontext != "ESTABLISHED":  # else `end` still has a farewell to send
             self._stop()
         self._wire.fail(error)
 
