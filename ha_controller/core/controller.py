@@ -33,7 +33,7 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import CloudRecord, HostState, Incident, PowerState, Settings, Signal
+from ha_controller.core.model import CloudRecord, Host, HostState, Incident, PowerState, Settings, Signal
 from ha_controller.core.state import DeviceView, HostView, State
 
 TICK_S = 0.1  #: how often the core wants to look while anything is going on
@@ -142,7 +142,11 @@ class Controller:
         for host_id in known:
             state.views.setdefault(host_id, HostView(since=now))
         # a host that vanished from OpenNebula with an open incident stays until the incident ends
-        gone = {host_id: host for host_id, host in state.hosts.items() if host_id in state.incidents}
+        gone = {
+            incident.host: state.hosts.get(incident.host)
+            or Host(id=incident.host, name=incident.host_name, excluded="it is no longer in OpenNebula")
+            for incident in state.incidents.values()
+        }
         state.hosts = {**gone, **known}
         for host_id in [host_id for host_id in state.views if host_id not in state.hosts | state.incidents]:
             del state.views[host_id]

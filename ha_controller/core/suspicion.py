@@ -89,11 +89,14 @@ def ask_for_vms(state: State, host: int, now: float, vms: tuple[int, ...] = ()) 
 
 
 def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
+    if host.excluded:
+        return  # somebody else's business, and nobody is called because of it
     view = state.view(host.id)
     incident = state.incidents.get(host.id)
     if view.read_at is None or now - view.read_at > READ_AGE_MAX_S:
         ask_for_vms(state, host.id, now)
         if incident is None and (view.read_at is None or now - view.read_at > READ_AGE_MAX_S):
+            _tell_that_oned_is_needed(state, host, verdict)
             return  # an incident without its VMs would forget them; the reading is on its way
     elif now - view.read_at > READ_AGE_MAX_S / 2:
         ask_for_vms(state, host.id, now)
@@ -107,6 +110,19 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
         state.hold(incident, *reason)
         return
     commit(state, incident, results, now)
+
+
+def _tell_that_oned_is_needed(state: State, host: Host, verdict: Verdict) -> None:
+    """Once for each silence, and only if OpenNebula has said that it cannot be read."""
+    view = state.view(host.id)
+    if state.oned_detail and view.told != "oned":
+        view.told = "oned"
+        state.tell(
+            Severity.CRITICAL,
+            f"{host.name} is {verdict.kind.value} ({verdict.reason}), but its VMs cannot be read: {state.oned_detail}",
+            "Nothing is done until OpenNebula answers: look at oned.",
+            host=host.id,
+        )
 
 
 def _what_holds(

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost, ResumeVm
+from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost, ReadHost, ResumeVm
 from ha_controller.core.events import (
     EvidenceTaken,
     FenceAccepted,
     FenceReported,
     FenceResult,
+    InventoryRead,
     LeadChanged,
+    OnedUnreachable,
     SecondMasterLooked,
     SelfChecked,
     Verb,
@@ -434,6 +436,36 @@ def test_a_host_is_not_readmitted_while_a_power_off_is_under_way(cloud):
     cloud.operator(Verb.UNFENCE, 3)
     assert cloud.ordered(Answer)[-1].code == 4
     assert "under way" in cloud.ordered(Answer)[-1].text
+
+
+def test_a_dead_host_whose_vms_cannot_be_read_is_told_and_not_touched(cloud):
+    cloud.deaf.add(ReadHost)
+    cloud.feed(OnedUnreachable(detail="no answer within 5 s"))
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert not cloud.ordered(Fence)
+    assert cloud.told().count("its VMs cannot be read: no answer within 5 s") == 1
+
+
+def test_an_excluded_host_opens_no_incident(cloud):
+    hosts = [replace(cloud.host(host), excluded="HA_IGNORE=YES" if host == 3 else "") for host in range(8)]
+    cloud.feed(InventoryRead(hosts=tuple(hosts)))
+    cloud.kill(3, "off")
+    cloud.run(30)
+    assert cloud.state(3) is HostState.SUSPECT
+    assert not cloud.incidents
+
+
+def test_an_incident_of_a_host_that_was_deleted_is_still_told_after_a_restart(cloud):
+    cloud.kill(3, "mute")
+    cloud.run(61)
+    assert cloud.state(3) is HostState.FAILED
+    cloud.restart()
+    cloud.controller.state.hosts.clear()
+    cloud.feed(InventoryRead(hosts=tuple(cloud.host(host) for host in range(8) if host != 3)))
+    cloud.run(90)
+    assert cloud.incident(3).open
+    assert "no longer in OpenNebula" in cloud.incident(3).hold
 
 
 # --- restart ----------------------------------------------------------------------------------------------------------
