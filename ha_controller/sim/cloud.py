@@ -15,9 +15,9 @@ from ha_controller.sim import checker
 from ha_controller.sim.bmc import Bmc
 from ha_controller.sim.hardware import Fault, Hardware, MachineChassis
 from ha_controller.sim.hosts import HostNetwork
+from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm, Timings
 from ha_controller.sim.oned_server import OnedServer
-from ha_controller.sim.oned_state import History, Oned, OnedHost, OnedVm, Timings
-from ha_controller.sim.oned_xml import Datastore
+from ha_controller.sim.oned_state import Oned
 
 TICK_S = 0.02
 CLUSTER, CLUSTER_NAME = 100, "default"
@@ -69,8 +69,8 @@ class EmbeddedCloud:
         ]
         self._clock = clock
         self.hardware = Hardware(clock)
-        self.oned = Oned(self.hardware, self.timings, clock())
-        self.server = OnedServer(self.oned, datastores=_stores(), session=self.session, clock=clock)
+        self.oned = Oned(self.hardware, self.timings, clock(), datastores=_stores())
+        self.server = OnedServer(self.oned, session=self.session, clock=clock)
         self.endpoint = ""
         self._network = HostNetwork(
             self.hardware,

@@ -9,19 +9,20 @@ import asyncio
 import contextlib
 import re
 import xmlrpc.client
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from xml.sax.saxutils import escape
 
 from ha_controller.sim import oned_xml as xml
-from ha_controller.sim.oned_state import Oned, OnedRefusal
+from ha_controller.sim.oned_model import BAD_PARAMETER, INTERNAL, NOT_AUTHORIZED, OnedRefusal
+from ha_controller.sim.oned_state import Oned
+from ha_controller.sim.oned_template import Template, TemplateError, parse
+from ha_controller.sim.oned_users import OnedUser, Users
 
 MAX_CONN = 15
 IDLE_S = 15.0
 BODY_MAX = 1 << 20
-NOT_AUTHENTICATED = 256
-_ATTRIBUTE = re.compile(r'^\s*([A-Za-z0-9_]+)\s*=\s*"((?:[^"\\]|\\.)*)"', re.M)
 
 _ENVELOPE = '<?xml version="1.0" encoding="UTF-8"?>\n<methodResponse>\n{}</methodResponse>\n'
 
@@ -53,17 +54,16 @@ class OnedServer:
         self,
         oned: Oned,
         *,
-        datastores: Sequence[xml.Datastore],
         session: str,
         clock: Callable[[], float],
         max_conn: int = MAX_CONN,
+        idle_s: float = IDLE_S,
     ) -> None:
         """Nothing is opened yet."""
         self.calls: list[Call] = []
-        self.hooks: dict[int, dict[str, str]] = {}
-        self.user_template: dict[str, str] = {}
-        self._oned, self._session, self._clock = oned, session, clock
-        self._datastores = {store.id: store for store in datastores}
+        self.hooks: dict[int, Template] = {}
+        self.users = Users(session)
+        self._oned, self._clock, self._idle_s = oned, clock, idle_s
         self._places = asyncio.Semaphore(max_conn)
         self._server: asyncio.Server | None = None
         self._methods: dict[str, tuple[tuple[type, ...], int, _Method]] = self._table()
@@ -83,7 +83,7 @@ class OnedServer:
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """A connection takes one of MAX_CONN places until it has its answer or was idle for too long."""
         try:
-            async with self._places, asyncio.timeout(IDLE_S):
+            async with self._places, asyncio.timeout(self._idle_s):
                 body = await self._request(reader)
                 answer = self.answer(body).encode()
                 head = f"HTTP/1.1 200 OK\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: {len(answer)}\r\n"
@@ -155,12 +155,11 @@ class OnedServer:
             if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
                 words = {int: "integer", str: "string", bool: "boolean"}
                 raise _Fault(-501, f"Parameter that is supposed to be {words[wanted]} is not")
-        if arguments[0] != self._session:
-            text = f"[{method}] User couldn't be authenticated, aborting call."
-            raise OnedRefusal(NOT_AUTHENTICATED, text)
+        user = self.users.authenticate(method, str(arguments[0]), self._clock())
         self._oned.advance(self._clock())
         try:
-            result = act(*given[: len(types)])
+            self.users.authorize(method, user, given)
+            result = act(user, *given[: len(types)])
         except OnedRefusal as refusal:
             self._note(method, given, False, refusal.text)
             raise
@@ -170,80 +169,121 @@ class OnedServer:
     def _note(self, method: str, given: tuple[Any, ...], ok: bool, result: object) -> None:
         self.calls.append(Call(at=self._clock(), method=method, arguments=given, ok=ok, result=result))
 
-    # --- methods ---
+    # --- methods; the first argument of each is the calling user ---
 
     def _table(self) -> dict[str, tuple[tuple[type, ...], int, _Method]]:
         oned, now = self._oned, self._clock
         return {
-            "one.system.version": ((), 0, lambda: "7.4.0"),
-            "one.user.info": ((int, bool), 1, lambda *_: xml.user(self._session.split(":")[0], self.user_template)),
+            "one.system.version": ((), 0, lambda _: "7.4.0"),
+            "one.user.info": ((int, bool), 1, lambda user, *_: xml.user(user)),
             "one.user.update": ((int, str, int), 3, self._update_user),
-            "one.hostpool.info": ((), 0, lambda: xml.pool("HOST_POOL", self._hosts())),
+            "one.user.login": ((str, str, int, int), 3, self._login),
+            "one.hostpool.info": ((), 0, lambda user: xml.pool("HOST_POOL", self._hosts(user))),
             "one.hostpool.monitoring": ((int,), 1, self._monitoring),
-            "one.host.info": ((int, bool), 1, lambda number, *_: xml.host(oned, oned.info_host(number))),
-            "one.host.status": ((int, int), 2, lambda number, status: oned.set_status(number, status, now())),
+            "one.host.info": ((int, bool), 1, self._host),
+            "one.host.status": ((int, int), 2, lambda _, number, status: oned.set_status(number, status, now())),
             "one.host.update": ((int, str, int), 3, self._update_host),
-            "one.vm.info": ((int, bool), 1, lambda number, *_: self._vm(oned.info_vm(number).id, True)),
+            "one.vm.info": ((int, bool), 1, self._vm),
             "one.vmpool.infoset": ((str, bool), 1, self._infoset),
             "one.vmpool.infoextended": ((int, int, int, int, str), 4, self._infoextended),
             "one.vm.migrate": ((int, int, bool, bool, int, int), 5, self._migrate),
-            "one.vm.action": ((str, int), 2, lambda name, number: oned.action(number, name, now())),
-            "one.vm.recover": ((int, int), 2, oned.recover),
+            "one.vm.action": ((str, int), 2, lambda _, name, number: oned.lifecycle.action(number, name, now())),
+            "one.vm.recover": ((int, int), 2, self._recover),
             "one.datastorepool.info": ((), 0, self._datastore_pool),
+            "one.clusterpool.info": ((), 0, self._cluster_pool),
             "one.hookpool.info": ((int, int, int), 3, self._hook_pool),
             "one.hook.allocate": ((str,), 1, self._allocate_hook),
-            "one.zone.raftstatus": ((), 0, lambda: _RAFT),
+            "one.zone.raftstatus": ((), 0, lambda _: _RAFT),
         }
 
-    def _hosts(self) -> list[str]:
-        return [xml.host(self._oned, host) for _, host in sorted(self._oned.hosts.items(), reverse=True)]
+    def _hosts(self, user: OnedUser) -> list[str]:
+        if not (user.admin or user.sees_hosts):
+            return []
+        return [xml.host(self._oned, host, in_pool=True) for _, host in sorted(self._oned.hosts.items(), reverse=True)]
 
-    def _monitoring(self, seconds: int) -> str:
-        del seconds
+    def _host(self, _: OnedUser, number: int, *__: bool) -> str:
+        return xml.host(self._oned, self._oned.known("one.host.info", number))
+
+    def _monitoring(self, _: OnedUser, seconds: int) -> str:
+        del seconds  # the embedded oned keeps the latest record only
         return xml.pool("MONITORING_DATA", (xml.monitoring(host) for _, host in sorted(self._oned.hosts.items())))
 
-    def _vm(self, number: int, all_history: bool) -> str:
-        return xml.vm(self._oned, self._oned.vms[number], self._datastores, all_history=all_history)
+    def _vm(self, _: OnedUser, number: int, *__: bool) -> str:
+        return xml.vm(self._oned, self._oned.lifecycle.known("one.vm.info", number), all_history=True)
 
-    def _infoset(self, ids: str, extended: bool = False) -> str:
+    def _vm_pool(self, numbers: list[int]) -> str:
+        vms = [self._oned.vms[number] for number in sorted(numbers, reverse=True) if number in self._oned.vms]
+        return xml.pool("VM_POOL", (xml.vm(self._oned, vm, all_history=False) for vm in vms))
+
+    def _infoset(self, user: OnedUser, ids: str, extended: bool = False) -> str:
         del extended
-        wanted = [int(word) for word in ids.split(",") if word.strip().isdigit()]
-        return xml.pool("VM_POOL", (self._vm(number, False) for number in wanted if number in self._oned.vms))
+        return self._vm_pool([int(word) for word in ids.split(",") if word.strip().isdigit() and user.admin])
 
-    def _infoextended(self, filter_flag: int, start: int, end: int, state: int, query: str = "") -> str:
+    def _infoextended(self, user: OnedUser, filter_flag: int, start: int, end: int, state: int, query: str = "") -> str:
         del query
         if filter_flag < -4:
-            raise OnedRefusal(4096, "[one.vmpool.infoextended] Incorrect filter_flag")
-        known = [vm for _, vm in sorted(self._oned.vms.items(), reverse=True) if state < 0 or vm.state == state]
+            raise OnedRefusal(BAD_PARAMETER, "[one.vmpool.infoextended] Incorrect filter_flag")
+        wanted = [vm for vm in self._oned.vms.values() if vm.state == state or (state < 0 and not vm.is_done())]
+        known = sorted((vm.id for vm in wanted if user.admin), reverse=True)
         if end < -1:
             known = known[start : start - end]
         elif start >= 0 and end >= 0:
-            known = [vm for vm in known if start <= vm.id <= end]
-        return xml.pool("VM_POOL", (self._vm(vm.id, False) for vm in known))
+            known = [number for number in known if start <= number <= end]
+        return self._vm_pool(known)
 
-    def _migrate(self, vm: int, host: int, live: bool, enforce: bool, datastore: int, kind: int = 0) -> int:
-        del live, datastore, kind
-        return self._oned.migrate(vm, host, enforce, self._clock())
+    def _migrate(
+        self, _: OnedUser, vm: int, host: int, live: bool, enforce: bool, datastore: int, kind: int = 0
+    ) -> int:
+        del kind
+        target = self._oned.known("one.vm.migrate", host)
+        return self._oned.lifecycle.migrate(
+            vm, target, live=live, enforce=enforce, datastore=datastore, now=self._clock()
+        )
 
-    def _update_host(self, number: int, text: str, append: int) -> int:
+    def _recover(self, user: OnedUser, number: int, operation: int) -> int:
+        if self._oned.lifecycle.known("one.vm.recover", number).locked and user.id != 0:
+            raise OnedRefusal(NOT_AUTHORIZED, f"[one.vm.recover] User [{user.id}] : VM is locked. [{number}].")
+        return self._oned.lifecycle.recover(number, operation, self._clock())
+
+    def _update_host(self, _: OnedUser, number: int, text: str, append: int) -> int:
+        self._oned.known("one.host.update", number)
+        return self._oned.update_host(number, _template("one.host.update", text), append)
+
+    def _update_user(self, user: OnedUser, number: int, text: str, append: int) -> int:
         del append
-        return self._oned.update_host(number, _template(text))
+        user.template.update(_template("one.user.update", text))
+        return user.id if number == -1 else number
 
-    def _update_user(self, number: int, text: str, append: int) -> int:
-        del append
-        self.user_template.update(_template(text))
-        return number
+    def _login(self, _: OnedUser, name: str, token: str, period_s: int, group: int = -1) -> str:
+        del group
+        return self.users.login(name, token, period_s, self._clock())
 
-    def _datastore_pool(self) -> str:
-        stores = sorted(self._datastores.values(), key=lambda store: -store.id)
+    def _datastore_pool(self, _: OnedUser) -> str:
+        stores = sorted(self._oned.datastores.values(), key=lambda store: -store.id)
         return xml.pool("DATASTORE_POOL", (xml.datastore(store) for store in stores))
 
-    def _hook_pool(self, *_: int) -> str:
-        return xml.pool("HOOK_POOL", (xml.hook(number, hook) for number, hook in sorted(self.hooks.items())))
+    def _cluster_pool(self, _: OnedUser) -> str:
+        names = {host.cluster: host.cluster_name for host in self._oned.hosts.values()}
+        return xml.pool(
+            "CLUSTER_POOL",
+            (
+                xml.cluster(
+                    number,
+                    name,
+                    [host.id for host in self._oned.hosts.values() if host.cluster == number],
+                    [store.id for store in self._oned.datastores.values() if number in store.clusters],
+                )
+                for number, name in sorted(names.items(), reverse=True)
+            ),
+        )
 
-    def _allocate_hook(self, text: str) -> int:
+    def _hook_pool(self, user: OnedUser, *_: int) -> str:
+        hooks = sorted(self.hooks.items()) if user.admin else []
+        return xml.pool("HOOK_POOL", (xml.hook(number, hook) for number, hook in hooks))
+
+    def _allocate_hook(self, _: OnedUser, text: str) -> int:
         number = len(self.hooks)
-        self.hooks[number] = _template(text)
+        self.hooks[number] = _template("one.hook.allocate", text)
         return number
 
 
@@ -260,6 +300,8 @@ def _values(*values: str) -> str:
     )
 
 
-def _template(text: str) -> dict[str, str]:
-    """Plain attributes of an OpenNebula template."""
-    return {name: re.sub(r"\\(.)", r"\1", value) for name, value in _ATTRIBUTE.findall(text)}
+def _template(call: str, text: str) -> Template:
+    try:
+        return parse(text)
+    except TemplateError as error:
+        raise OnedRefusal(INTERNAL, f"[{call}] Cannot update template. Parse error: {error}") from None

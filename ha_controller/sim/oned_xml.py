@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
-from ha_controller.sim.oned_state import DONE, ERROR, History, Oned, OnedHost, OnedVm
-
-
-@dataclass(frozen=True, kw_only=True)
-class Datastore:
-    """A datastore of the embedded cloud."""
-
-    id: int
-    name: str
-    shared: bool
-    clusters: tuple[int, ...]
-    tm_mad: str = "shared"
-    type: int = 1  #: 0 images, 1 system
+from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm
+from ha_controller.sim.oned_state import Oned
+from ha_controller.sim.oned_users import OnedUser
 
 
 def cdata(text: object) -> str:
@@ -31,16 +20,19 @@ def tag(name: str, inner: object) -> str:
     return f"<{name}>{inner}</{name}>"
 
 
-def attributes(values: Mapping[str, str]) -> str:
-    """A template."""
-    return "".join(tag(name, cdata(value)) for name, value in sorted(values.items()))
+def attributes(values: Mapping[str, str | dict[str, str]]) -> str:
+    """A template; a vector attribute is an element of elements."""
+    return "".join(
+        tag(name, attributes({**value}) if isinstance(value, dict) else cdata(value))
+        for name, value in sorted(values.items())
+    )
 
 
-def host(oned: Oned, known: OnedHost) -> str:
-    """HOST."""
-    cpu, mem_kb = oned.usage(known.id)
+def host(oned: Oned, known: OnedHost, *, in_pool: bool = False) -> str:
+    """HOST; a pool leaves its monitoring data out."""
+    cpu, mem_kb = oned.lifecycle.usage(known.id)
     total_cpu, total_mem = (known.total_cpu, known.total_mem_kb) if known.capacity_known else (0, 0)
-    vms = [vm.id for vm in oned.vms.values() if vm.state != DONE and vm.host == known.id]
+    vms = [vm.id for vm in oned.lifecycle.on_host(known.id)]
     share = (
         f"<MEM_USAGE>{mem_kb}</MEM_USAGE><CPU_USAGE>{cpu}</CPU_USAGE><TOTAL_MEM>{total_mem}</TOTAL_MEM>"
         f"<TOTAL_CPU>{total_cpu}</TOTAL_CPU><MAX_MEM>{total_mem}</MAX_MEM><MAX_CPU>{total_cpu}</MAX_CPU>"
@@ -48,15 +40,13 @@ def host(oned: Oned, known: OnedHost) -> str:
         + "".join(tag(name, cdata(0)) for name in ("DISK_USAGE", "FREE_DISK", "MAX_DISK", "USED_DISK"))
         + "</DATASTORES><PCI_DEVICES></PCI_DEVICES><NUMA_NODES></NUMA_NODES>"
     )
-    template = {
+    template: dict[str, str | dict[str, str]] = {
         "ARCH": "x86_64", "CPUSPEED": "3200", "HOSTNAME": known.name, "HYPERVISOR": "kvm", "IM_MAD": "kvm",
         "MODELNAME": "Example CPU", "RESERVED_CPU": "", "RESERVED_MEM": "", "VM_MAD": "kvm", **known.attributes,
     }  # fmt: skip
     if total_cpu:
         template |= {"TOTALCPU": str(total_cpu), "TOTALMEMORY": str(total_mem)}
-    if known.state == ERROR:
-        template["ERROR"] = f"Error monitoring Host {known.name} ({known.id}): "
-    return _host(known, share, vms, template)
+    return _host(known, share, vms, template, "<MONITORING></MONITORING>" if in_pool else monitoring(known))
 
 
 def monitoring(known: OnedHost) -> str:
@@ -69,13 +59,15 @@ def monitoring(known: OnedHost) -> str:
     return tag("MONITORING", inner)
 
 
-def _host(known: OnedHost, share: str, vms: list[int], template: dict[str, str]) -> str:
+def _host(
+    known: OnedHost, share: str, vms: list[int], template: Mapping[str, str | dict[str, str]], monitored: str
+) -> str:
     return (
         f"<HOST><ID>{known.id}</ID><NAME>{escape(known.name)}</NAME><STATE>{known.state}</STATE>"
         f"<PREV_STATE>{known.state}</PREV_STATE><IM_MAD>{cdata('kvm')}</IM_MAD><VM_MAD>{cdata('kvm')}</VM_MAD>"
         f"<CLUSTER_ID>{known.cluster}</CLUSTER_ID><CLUSTER>{escape(known.cluster_name)}</CLUSTER>"
         f"<HOST_SHARE>{share}</HOST_SHARE><VMS>{''.join(f'<ID>{vm}</ID>' for vm in vms)}</VMS>"
-        f"<TEMPLATE>{attributes(template)}</TEMPLATE>{monitoring(known)}</HOST>"
+        f"<TEMPLATE>{attributes(template)}</TEMPLATE>{monitored}</HOST>"
     )
 
 
@@ -86,9 +78,9 @@ _PERMISSIONS = "".join(
 )
 
 
-def vm(oned: Oned, known: OnedVm, datastores: Mapping[int, Datastore], *, all_history: bool) -> str:
+def vm(oned: Oned, known: OnedVm, *, all_history: bool) -> str:
     """VM, the full document; pools have the last history record only."""
-    store = datastores[known.datastore]
+    store = oned.datastores[known.datastore]
     disk = {
         "CLUSTER_ID": str(oned.hosts[known.host].cluster), "DATASTORE": "images", "DATASTORE_ID": "101",
         "DEV_PREFIX": "vd", "DISK_ID": "0", "DISK_TYPE": "FILE", "DRIVER": "qcow2", "SIZE": "1024", "TARGET": "vda",
@@ -107,7 +99,7 @@ def vm(oned: Oned, known: OnedVm, datastores: Mapping[int, Datastore], *, all_hi
         f"<VM><ID>{known.id}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
         f"<NAME>{escape(known.name)}</NAME><PERMISSIONS>{_PERMISSIONS}</PERMISSIONS><LAST_POLL>0</LAST_POLL>"
         f"<STATE>{known.state}</STATE><LCM_STATE>{known.lcm_state}</LCM_STATE><PREV_STATE>{known.state}</PREV_STATE>"
-        f"<PREV_LCM_STATE>{known.lcm_state}</PREV_LCM_STATE><RESCHED>0</RESCHED>"
+        f"<PREV_LCM_STATE>{known.lcm_state}</PREV_LCM_STATE><RESCHED>{int(known.resched)}</RESCHED>"
         f"<STIME>{int(known.history[0].started_at)}</STIME><ETIME>0</ETIME><DEPLOY_ID>one-{known.id}</DEPLOY_ID>{lock}"
         f"<MONITORING></MONITORING><SCHED_ACTIONS></SCHED_ACTIONS><TEMPLATE>{template}</TEMPLATE>"
         f"<USER_TEMPLATE>{attributes(known.attributes)}</USER_TEMPLATE><HISTORY_RECORDS>"
@@ -149,21 +141,36 @@ def datastore(known: Datastore) -> str:
     )
 
 
-def user(name: str, template: Mapping[str, str]) -> str:
-    """USER, in the group oneadmin."""
-    quotas = "".join(f"<{kind}_QUOTA></{kind}_QUOTA>" for kind in ("DATASTORE", "NETWORK", "VM", "IMAGE"))
+def cluster(number: int, name: str, hosts: Iterable[int], datastores: Iterable[int]) -> str:
+    """CLUSTER."""
+    ids = ["".join(tag("ID", item) for item in sorted(items)) for items in (hosts, datastores)]
     return (
-        f"<USER><ID>0</ID><GID>0</GID><GROUPS><ID>0</ID></GROUPS><GNAME>oneadmin</GNAME><NAME>{escape(name)}</NAME>"
-        f"<PASSWORD>{cdata('0' * 64)}</PASSWORD><AUTH_DRIVER>{cdata('core')}</AUTH_DRIVER><ENABLED>1</ENABLED>"
-        f"<TEMPLATE>{attributes(template)}</TEMPLATE>{quotas}<DEFAULT_USER_QUOTAS>{quotas}</DEFAULT_USER_QUOTAS></USER>"
+        f"<CLUSTER><ID>{number}</ID><NAME>{escape(name)}</NAME><HOSTS>{ids[0]}</HOSTS><DATASTORES>{ids[1]}</DATASTORES>"
+        f"<VNETS></VNETS><TEMPLATE>{attributes({'RESERVED_CPU': '', 'RESERVED_MEM': ''})}</TEMPLATE></CLUSTER>"
     )
 
 
-def hook(number: int, template: Mapping[str, str]) -> str:
+def user(known: OnedUser) -> str:
+    """USER; passwords are shown as zeros."""
+    group, group_name = (0, "oneadmin") if known.admin else (1, "users")
+    quotas = "".join(f"<{kind}_QUOTA></{kind}_QUOTA>" for kind in ("DATASTORE", "NETWORK", "VM", "IMAGE"))
+    tokens = "".join(
+        f"<LOGIN_TOKEN><TOKEN>{token}</TOKEN><EXPIRATION_TIME>{int(expires)}</EXPIRATION_TIME><EGID>-1</EGID></LOGIN_TOKEN>"
+        for token, expires in known.tokens.items()
+    )
+    return (
+        f"<USER><ID>{known.id}</ID><GID>{group}</GID><GROUPS><ID>{group}</ID></GROUPS><GNAME>{group_name}</GNAME>"
+        f"<NAME>{escape(known.name)}</NAME><PASSWORD>{cdata('0' * 64)}</PASSWORD>"
+        f"<AUTH_DRIVER>{cdata('core')}</AUTH_DRIVER><ENABLED>1</ENABLED>{tokens}<TEMPLATE>{attributes(known.template)}</TEMPLATE>{quotas}"
+        f"<DEFAULT_USER_QUOTAS>{quotas}</DEFAULT_USER_QUOTAS></USER>"
+    )
+
+
+def hook(number: int, template: Mapping[str, str | dict[str, str]]) -> str:
     """HOOK."""
     inner = attributes({key: value for key, value in template.items() if key not in ("NAME", "TYPE")})
     return (
-        f"<HOOK><ID>{number}</ID><NAME>{escape(template['NAME'])}</NAME><TYPE>{escape(template['TYPE'])}</TYPE>"
+        f"<HOOK><ID>{number}</ID><NAME>{escape(str(template['NAME']))}</NAME><TYPE>{escape(str(template['TYPE']))}</TYPE>"
         f"<TEMPLATE>{inner}</TEMPLATE></HOOK>"
     )
 

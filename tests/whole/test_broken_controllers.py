@@ -10,7 +10,7 @@ from pydantic import SecretStr
 
 from ha_controller.adapters.opennebula import Client, HostStatus
 from ha_controller.sim.cloud import EmbeddedCloud
-from ha_controller.sim.oned_state import Timings
+from ha_controller.sim.oned_model import Timings
 
 FAST = Timings(ssh_timeout_s=0.3, boot_s=0.1)
 

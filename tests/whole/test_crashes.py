@@ -21,7 +21,7 @@ from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeV
 from ha_controller.core.model import CloudRecord, HostState, Incident, TrailEntry
 from ha_controller.demo import demo_config
 from ha_controller.sim.cloud import EmbeddedCloud
-from ha_controller.sim.oned_state import Timings
+from ha_controller.sim.oned_model import Timings
 
 FAST = Timings(ssh_timeout_s=0.3, boot_s=0.2)
 AT_ONCE = 14

@@ -18,7 +18,7 @@ import pytest
 
 from ha_controller.demo import demo_config
 from ha_controller.sim.cloud import EmbeddedCloud
-from ha_controller.sim.oned_state import Timings
+from ha_controller.sim.oned_model import Timings
 
 FAST = Timings(ssh_timeout_s=0.5, boot_s=0.2)
 LAUNCH = (

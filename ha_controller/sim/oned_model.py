@@ -1,0 +1,129 @@
+"""The nouns of the embedded oned: states and codes with oned's numbers, hosts, VMs, and the refusals of its calls."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+INIT, MONITORED, ERROR, DISABLED, OFFLINE = 0, 2, 3, 4, 8
+AUTHENTICATION, NOT_AUTHORIZED, NO_EXISTS, ACTION, BAD_PARAMETER, INTERNAL = 256, 512, 1024, 2048, 4096, 8192
+
+PENDING, ACTIVE, SUSPENDED, DONE, POWEROFF, UNDEPLOYED = 1, 3, 5, 6, 8, 9
+STATE_NAMES = {1: "PENDING", 2: "HOLD", 4: "STOPPED", 5: "SUSPENDED", 6: "DONE", 8: "POWEROFF", 9: "UNDEPLOYED"}
+
+PROLOG, BOOT, RUNNING, MIGRATE, SAVE_STOP, SAVE_SUSPEND, SAVE_MIGRATE = 1, 2, 3, 4, 5, 6, 7
+EPILOG, SHUTDOWN, CLEANUP_RESUBMIT, UNKNOWN, SHUTDOWN_POWEROFF, BOOT_POWEROFF = 11, 12, 15, 16, 18, 20
+SHUTDOWN_UNDEPLOY, EPILOG_UNDEPLOY, BOOT_FAILURE, PROLOG_MIGRATE_FAILURE, PROLOG_FAILURE = 29, 30, 36, 38, 39
+EPILOG_FAILURE, PROLOG_MIGRATE_POWEROFF, PROLOG_MIGRATE_SUSPEND = 40, 43, 45
+PROLOG_MIGRATE_UNKNOWN, PROLOG_MIGRATE_UNKNOWN_FAILURE = 60, 61
+LCM_NAMES = {
+    1: "PROLOG", 2: "BOOT", 3: "RUNNING", 4: "MIGRATE", 5: "SAVE_STOP", 6: "SAVE_SUSPEND", 7: "SAVE_MIGRATE",
+    11: "EPILOG", 12: "SHUTDOWN", 15: "CLEANUP_RESUBMIT", 16: "UNKNOWN", 18: "SHUTDOWN_POWEROFF", 20: "BOOT_POWEROFF",
+    29: "SHUTDOWN_UNDEPLOY", 30: "EPILOG_UNDEPLOY", 36: "BOOT_FAILURE", 38: "PROLOG_MIGRATE_FAILURE",
+    39: "PROLOG_FAILURE", 40: "EPILOG_FAILURE", 43: "PROLOG_MIGRATE_POWEROFF", 45: "PROLOG_MIGRATE_SUSPEND",
+    60: "PROLOG_MIGRATE_UNKNOWN", 61: "PROLOG_MIGRATE_UNKNOWN_FAILURE",
+}  # fmt: skip
+
+
+class OnedRefusal(Exception):
+    """An error answer of oned."""
+
+    def __init__(self, code: int, text: str, object_id: int = -1) -> None:
+        super().__init__(text)
+        self.code, self.text, self.object_id = code, text, object_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timings:
+    """oned's intervals, in seconds; the defaults are the stock ones."""
+
+    monitoring_interval_s: float = 180.0  #: MONITORING_INTERVAL_HOST
+    manager_timer_s: float = 15.0  #: MANAGER_TIMER
+    monitor_host_s: float = 120.0  #: MONITOR_HOST: how often a healthy host's timestamp moves
+    ssh_timeout_s: float = 3.0  #: how long its ssh takes to give up on a dead host
+    probe_s: float = 0.3  #: how long it takes with a living one
+    prolog_s: float = 0.05
+    boot_s: float = 0.5
+    scheduler_s: float = 15.0  #: how often VMs that are PENDING or to be rescheduled are placed
+
+
+@dataclass(kw_only=True)
+class OnedHost:
+    """A host as oned keeps it."""
+
+    id: int
+    name: str
+    cluster: int
+    cluster_name: str
+    state: int = MONITORED
+    total_cpu: int = 6400
+    total_mem_kb: int = 256 * 1024 * 1024
+    attributes: dict[str, str | dict[str, str]] = field(default_factory=dict)
+    heard_at: float = 0.0  #: last beacon
+    monitored_at: float = 0.0
+    probe_due_at: float | None = None
+
+    @property
+    def capacity_known(self) -> bool:
+        """OFFLINE zeroes the capacity until the host was monitored again."""
+        return self.state in (MONITORED, DISABLED, ERROR)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Datastore:
+    """A datastore of the embedded cloud."""
+
+    id: int
+    name: str
+    shared: bool
+    clusters: tuple[int, ...]
+    tm_mad: str = "shared"
+    type: int = 1  #: 0 images, 1 system
+
+
+@dataclass(kw_only=True)
+class History:
+    """One history record of a VM."""
+
+    seq: int
+    host: int
+    started_at: float
+    ended_at: float = 0.0
+
+
+@dataclass(kw_only=True)
+class OnedVm:
+    """A VM as oned keeps it."""
+
+    id: int
+    name: str
+    state: int = ACTIVE
+    lcm_state: int = RUNNING
+    cpu: int = 100  #: hundredths of a core
+    memory_mb: int = 1024
+    datastore: int = 100
+    locked: bool = False
+    resched: bool = False
+    attributes: dict[str, str] = field(default_factory=dict)
+    history: list[History] = field(default_factory=list)
+
+    @property
+    def host(self) -> int:
+        """HID of the last history record."""
+        return self.history[-1].host
+
+    @property
+    def label(self) -> str:
+        """Its state in oned's words."""
+        return LCM_NAMES[self.lcm_state] if self.state == ACTIVE else STATE_NAMES[self.state]
+
+    def become(self, state: int, lcm_state: int = 0) -> None:
+        """Take a state."""
+        self.state, self.lcm_state = state, lcm_state
+
+    def is_done(self) -> bool:
+        """Whether it was terminated; it stays readable by its id."""
+        return self.state == DONE
+
+    def holds_capacity(self) -> bool:
+        """Whether its last host keeps CPU and memory for it."""
+        return self.state not in (DONE, PENDING, UNDEPLOYED)
