@@ -56,7 +56,7 @@ port = {probe_port}
 
 [channel.ssh]
 port = {ssh_port}
-timeout_s = 0.5
+timeout = "500ms"
 
 [guard]
 settle = "{settle_s:g}s"

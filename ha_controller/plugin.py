@@ -3,7 +3,7 @@
 A plugin is a distribution with an entry point in the group `ha_controller` whose module implements one of the hooks
 at the end of this file. The hooks only *register classes*; they are never called while a host is being fenced.
 
-This module imports nothing of the controller but four words of its vocabulary. A plugin needs nothing but this
+This module imports nothing of the controller but a few words of its vocabulary. A plugin needs nothing but this
 module, and `ha_controller.testing` for its own tests.
 """
 
@@ -19,6 +19,7 @@ import pluggy
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ha_controller.core.model import Domain, PowerState, Reading, Signal
+from ha_controller.durations import Duration, duration_field
 
 ENTRY_POINT_GROUP = "ha_controller"
 hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
@@ -256,6 +257,7 @@ __all__ = [
     "Capability",
     "CheckReport",
     "Domain",
+    "Duration",
     "FenceAgent",
     "FenceError",
     "HookSpecs",
@@ -272,6 +274,7 @@ __all__ = [
     "Signal",
     "Target",
     "Unreachable",
+    "duration_field",
     "hookimpl",
     "hookspec",
 ]

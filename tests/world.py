@@ -181,7 +181,6 @@ class Cloud:
                         host=host,
                         asked_at=self.now,
                         one_state=self.one_states[host],
-                        marked=False,
                         vms=tuple(self.vms[vm] for vm in sorted(listed) if vm in self.vms),
                     )
                 )

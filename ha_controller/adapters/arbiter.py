@@ -107,7 +107,7 @@ class SingleArbiter:
 
     def __init__(self, state_dir: Path) -> None:
         """No I/O here. The directory must exist and be on a local disk."""
-        self.refusal: str | None = None  #: why the last `acquire` got nothing; names the holder
+        self.refusal = ""  #: why the last `acquire` got nothing; names the holder
         self._lock_path = state_dir / "lock"
         self._term_path = state_dir / "term"
         self._name = f"pid {os.getpid()} on {socket.gethostname()}"
@@ -128,7 +128,7 @@ class SingleArbiter:
         if self._lead is None:
             self.refusal = f"another controller ({self._holder}) holds {self._lock_path}"
             return None
-        self.refusal = None
+        self.refusal = ""
         return self._lead.term
 
     async def renew(self, term: int) -> bool:
@@ -152,7 +152,7 @@ class SingleArbiter:
         """
         lead = self._lead
         if lead is None or lead.term != term:
-            raise NotLeading(f"the lead of term {term} is not held. {self.refusal or ''}".rstrip())
+            raise NotLeading(f"the lead of term {term} is not held. {self.refusal}".rstrip())
         in_place = False
         with anyio.move_on_after(DISK_TIMEOUT_S):
             in_place = await anyio.to_thread.run_sync(

@@ -28,7 +28,7 @@ from ha_controller.core.events import (
     HostOrderReported,
     HostRead,
     InventoryRead,
-    OnedUnreachable,
+    OnedReadFailed,
     OrderResult,
     VmOrderReported,
 )
@@ -100,7 +100,7 @@ class Recoverer:
         self._report = report
         self._may_act = may_act
         self._clock = clock
-        self._scope = scope
+        self.scope = scope  #: may be changed while running
         self._poll_s = poll_s
         self._equip = equip
         self._cache = _Cache()
@@ -125,7 +125,7 @@ class Recoverer:
             hosts = await self._client.hosts()
         except OpenNebulaError as error:
             log.warning("the inventory could not be read", error=str(error))
-            self._report(OnedUnreachable(detail=str(error)))
+            self._report(OnedReadFailed(detail=str(error)))
             return
         self._note_views(hosts, asked_at)
         plans = self._equip(hosts)
@@ -159,7 +159,7 @@ class Recoverer:
             free_cpu=host.max_cpu - host.cpu_usage,
             free_memory_mb=(host.max_mem_kb - host.mem_usage_kb) // 1024,
             vms=host.vm_ids,
-            excluded=self._scope.why_excluded(host),
+            excluded=self.scope.why_excluded(host),
             marked=bool(host.template.get(MARK)),
             levels=plan.levels,
             fence_timeout_s=plan.timeout_s,
@@ -173,14 +173,13 @@ class Recoverer:
             wanted = sorted({*host.vm_ids, *order.vms})
             vms = await self._client.vms(wanted) if wanted else []
         except OpenNebulaError as error:
-            self._report(OnedUnreachable(detail=str(error)))
+            self._report(OnedReadFailed(host=order.host, detail=str(error)))
             return
         self._report(
             HostRead(
                 host=host.id,
                 asked_at=asked_at,
                 one_state=host.state,
-                marked=bool(host.template.get(MARK)),
                 vms=tuple(self._vm(vm) for vm in vms),
             )
         )
@@ -255,13 +254,8 @@ class Recoverer:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
-    async def move_vm(self, order: MoveVm) -> None:
-        """Look at the VM, migrate it if it is still what the decision was made for, report exactly one result."""
-        result, detail = await self._order_vm(order)
-        self._report(VmOrderReported(vm=order.vm, incident=order.incident, result=result, detail=detail))
-
-    async def resume_vm(self, order: ResumeVm) -> None:
-        """Look at the VM, resume it if it is POWEROFF at its destination, report exactly one result."""
+    async def order_vm(self, order: MoveVm | ResumeVm) -> None:
+        """Look at the VM, migrate or resume it if it is still what the decision was made for, report one result."""
         result, detail = await self._order_vm(order)
         self._report(VmOrderReported(vm=order.vm, incident=order.incident, result=result, detail=detail))
 

@@ -38,7 +38,7 @@ class Armory:
     agents: Mapping[str, type[FenceAgent[AgentConfig]]]
     fencer: Fencer
     problems: dict[tuple[int, str], str] = field(default_factory=dict)  #: (host, device) -> what is missing
-    _built: dict[tuple[int, str], tuple[dict[str, Any], Device]] = field(default_factory=dict)
+    _built: dict[tuple[int, str], tuple[FenceDevice, dict[str, Any], Device]] = field(default_factory=dict)
 
     def equip(self, hosts: Sequence[OnedHost]) -> dict[int, FencePlan]:
         """Give every host its devices; returns the plans for the core."""
@@ -73,8 +73,8 @@ class Armory:
         try:
             settings = fence.settings_for(host.template)
             known = self._built.get(key)
-            if known is not None and known[0] == settings:
-                return known[1]
+            if known is not None and known[:2] == (fence, settings):
+                return known[2]
             agent_class = self.agents[fence.agent]
             agent = agent_class(agent_class.config_model.model_validate(settings))
         except MissingAttribute as error:
@@ -85,7 +85,7 @@ class Armory:
             self._cannot(key, f"host {host.name}: {wrong}")
             return None
         device = Device(name=fence.name, agent=agent, timeout_s=fence.timeout_s)
-        self._built[key] = (settings, device)
+        self._built[key] = (fence, settings, device)
         return device
 
     def _cannot(self, key: tuple[int, str], problem: str) -> None:

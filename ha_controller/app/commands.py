@@ -15,10 +15,11 @@ import anyio
 import click
 import structlog
 
+from ha_controller.adapters.arbiter import NotLeading
 from ha_controller.adapters.journal import JournalError
 from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugins
 from ha_controller.app.logs import set_up_logging
-from ha_controller.app.runtime import NotLeading, Runtime
+from ha_controller.app.runtime import Runtime
 from ha_controller.config import Config, ConfigError, describe, load
 
 log = structlog.get_logger(__name__)

@@ -6,15 +6,15 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
+from typing import assert_never
 
 import anyio
 import anyio.abc
 import anyio.to_thread
 import structlog
 
-from ha_controller.adapters.arbiter import SingleArbiter
+from ha_controller.adapters.arbiter import NotLeading, SingleArbiter
 from ha_controller.adapters.fencer import Fencer
 from ha_controller.adapters.http_api import Commander, HttpApi
 from ha_controller.adapters.journal import Journal
@@ -28,7 +28,7 @@ from ha_controller.app.ledger import Ledger
 from ha_controller.app.settings import core_settings, scope
 from ha_controller.app.sources import ControllerSources
 from ha_controller.app.surroundings import SecondMaster, Witnesses
-from ha_controller.config import Config, parse_witness
+from ha_controller.config import Config
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import (
     Answer,
@@ -42,11 +42,16 @@ from ha_controller.core.effects import (
     Tell,
     WatchClosely,
 )
-from ha_controller.core.events import EvidenceTaken, LeadChanged, SettingsChanged
+from ha_controller.core.events import Event, EvidenceTaken, LeadChanged, SettingsChanged
 from ha_controller.engine import Engine, JournalPort
 from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading
 
 log = structlog.get_logger(__name__)
+
+#: what a running controller does not take over from a new configuration
+NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "log")
+DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
+RENEW_EVERY_S = 5.0  #: how often we look whether the lead is still ours
 
 
 class ControllerClock:
@@ -61,10 +66,6 @@ class ControllerClock:
         return self._offset + time.monotonic()
 
 
-class NotLeading(Exception):
-    """Another controller holds the lead on this machine."""
-
-
 class Runtime:
     """One controller: everything that a configuration asks for, wired together."""
 
@@ -73,6 +74,7 @@ class Runtime:
         self.config = config
         self.registry = registry
         self.clock = ControllerClock()
+        self._arbiter = SingleArbiter(Path(config.state_dir))
         self._term: int | None = None
         self._group: anyio.abc.TaskGroup | None = None
         self._hosts: Sequence[OnedHost] = ()
@@ -81,8 +83,7 @@ class Runtime:
         self.fencer = Fencer(report=self.post, may_act=self._leads, clock=self.clock)
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
         self.addresses = Addresses()
-        witnesses = [parse_witness(text)[0] for text in config.guard.self_check]
-        self.witnesses = Witnesses(addresses=witnesses, report=self.post, clock=self.clock)
+        self.witnesses = Witnesses(addresses=config.guard.self_check, report=self.post, clock=self.clock)
         self.client = Client(config.opennebula.endpoint, config.opennebula.auth, timeout_s=config.opennebula.timeout_s)
         self.recoverer = Recoverer(
             self.client,
@@ -115,10 +116,10 @@ class Runtime:
 
     # --- between the parts ---
 
-    def post(self, event: object) -> None:
+    def post(self, event: Event) -> None:
         """Hand an event to the engine; before it exists there is nobody to decide."""
         if self.engine is not None:
-            self.engine.post(event)  # type: ignore[arg-type]
+            self.engine.post(event)
 
     def _leads(self) -> bool:
         return self._term is not None and self._arbiter.holds(self._term)
@@ -158,14 +159,14 @@ class Runtime:
                 self._start(self.fencer.fence, effect)
             case OrderHost():
                 self._start(self.recoverer.order_host, effect)
-            case MoveVm():
-                self._start(self.recoverer.move_vm, effect)
-            case ResumeVm():
-                self._start(self.recoverer.resume_vm, effect)
+            case MoveVm() | ResumeVm():
+                self._start(self.recoverer.order_vm, effect)
             case Tell():
                 self._tell(effect)
             case Answer():
                 self.commander.answered(effect)
+            case _:
+                assert_never(effect)
 
     def _start(self, executor: Callable[..., Awaitable[None]], effect: Effect) -> None:
         if self._group is None:
@@ -207,12 +208,10 @@ class Runtime:
             OSError: the socket or the state directory cannot be used.
         """
         state_dir = _made(Path(self.config.state_dir))
-        self._arbiter = SingleArbiter(state_dir)
         async with AsyncExitStack() as stack:
             self._term = await self._arbiter.acquire()
             if self._term is None:
-                holders = ", ".join(await self._arbiter.members()) or "another process"
-                raise NotLeading(f"{holders} already uses {state_dir}")
+                raise NotLeading(self._arbiter.refusal)
             stack.push_async_callback(self._arbiter.release, self._term)
             journal = await anyio.to_thread.run_sync(Journal.open, state_dir / "journal.db")
             stack.push_async_callback(journal.close)
@@ -246,23 +245,30 @@ class Runtime:
             group.start_soon(self.fencer.run_checks)
             group.start_soon(self.witnesses.run)
             group.start_soon(second_master.run)
+            group.start_soon(self._keep_lead)
             ready()
 
+    async def _keep_lead(self) -> None:
+        """Look again and again whether the lead is still ours; losing it is final for this process."""
+        while self._term is not None and await self._arbiter.renew(self._term):  # noqa: ASYNC110 - the kernel tells nobody
+            await anyio.sleep(RENEW_EVERY_S)
+        self._term = None
+        log.critical("the lead is lost: nothing is powered off or moved any more", state_dir=str(self.config.state_dir))
+        self.post(LeadChanged(term=None))
+
     def reconfigure(self, config: Config) -> list[str]:
-        """Take over what may change while running; returns the sections that need a restart."""
-        fixed = ("opennebula", "state_dir", "api", "leader")
-        changed = [name for name in fixed if getattr(config, name) != getattr(self.config, name)]
-        if config.detect.channels != self.config.detect.channels or config.channel != self.config.channel:
-            changed.append("detect.channels")
-        if config.guard.self_check != self.config.guard.self_check:
-            changed.append("guard.self_check")
-        kept = {name: getattr(self.config, name) for name in fixed}
-        self.config = self.armory.config = config.model_copy(update=kept)
-        settings = core_settings(config, self.registry.probes)
-        if changed:
-            settings = replace(settings, channels=self.controller.state.settings.channels)
-        self.post(SettingsChanged(settings=settings))
-        return changed
+        """Take over what may change while running; returns the tables of which something needs a restart."""
+        before = self.config
+        kept: dict[str, object] = {name: getattr(before, name) for name in NEED_RESTART}
+        kept["detect"] = config.detect.model_copy(
+            update={key: getattr(before.detect, key) for key in DETECT_NEEDS_RESTART}
+        )
+        kept["guard"] = config.guard.model_copy(update={"self_check": before.guard.self_check})
+        now = config.model_copy(update=kept)
+        self.config = self.armory.config = now
+        self.recoverer.scope = scope(now)
+        self.post(SettingsChanged(settings=core_settings(now, self.registry.probes)))
+        return [name for name in Config.model_fields if getattr(now, name) != getattr(config, name)]
 
 
 def _made(state_dir: Path) -> Path:

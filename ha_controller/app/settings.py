@@ -31,7 +31,7 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         storm_cooldown_s=guard.storm_cooldown_s,
         self_check_needed=bool(guard.self_check),
         second_master_waived=guard.second_master == "none",
-        fence_rounds_max=max((fence.attempts for fence in config.fence), default=2),
+        fence_rounds_max=guard.fence_rounds,
         ssh_timeout_s=config.opennebula.ssh_timeout_s,
         moves_parallel=config.recover.parallel,
         vm_timeout_s=config.recover.vm_timeout_s,

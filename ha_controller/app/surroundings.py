@@ -5,6 +5,7 @@ Reports `SelfChecked` and `SecondMasterLooked`; decides nothing. What cannot be 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -18,7 +19,9 @@ from ha_controller.plugin import Reading, Signal, Target
 log = structlog.get_logger(__name__)
 
 HEARTBEAT = "HA_CONTROLLER"  #: attribute of our own OpenNebula user: instance id and a counter
-LOOK_EVERY_S = 15.0
+LOOK_EVERY_S = 15.0  #: also how often a heartbeat is written
+WATCH_EVERY_S = 1.5  #: while it is open whether somebody else acts
+QUIET_LOOKS_MIN = math.ceil(1.5 * LOOK_EVERY_S / WATCH_EVERY_S)  #: a rival is gone when it missed a beat and a half
 WITNESS_TTL_S = 3.0
 
 
@@ -79,12 +82,10 @@ class SecondMaster:
     _quiet_looks: int = 0  #: how often it was seen unchanged
 
     async def run(self) -> None:
-        """Look until cancelled. The first looks come fast, to tell a dead predecessor from a living rival."""
-        pause_s = 1.0
+        """Look until cancelled; often, while a dead predecessor has to be told from a living rival."""
         while True:
             await self.look()
-            await anyio.sleep(pause_s)
-            pause_s = LOOK_EVERY_S if self.last.present is False else 1.5
+            await anyio.sleep(LOOK_EVERY_S if self.last.present is False else WATCH_EVERY_S)
 
     async def look(self) -> None:
         """Look once and report."""
@@ -120,10 +121,11 @@ class SecondMaster:
         """Another instance is alive if its counter moves; None if there is none."""
         beat = user.template.get(HEARTBEAT, "")
         if not beat or beat.split()[0] == self.instance:
-            self._foreign = None
+            self._foreign, self._quiet_looks = None, 0
             return None
         before, self._foreign = self._foreign, beat
-        if before is None:
+        if before is None or before.split()[0] != beat.split()[0]:
+            self._quiet_looks = 0
             detail = f"another controller ({beat.split()[0]}) was here; watching it"
             return SecondMasterLooked(present=None, detail=detail)
         if before != beat:
@@ -132,9 +134,8 @@ class SecondMaster:
         return self._silent_rival(beat)
 
     def _silent_rival(self, beat: str) -> SecondMasterLooked | None:
-        """Not before it has missed a beat and a half; the looks are 1.5 s apart meanwhile."""
         self._quiet_looks += 1
-        if self._quiet_looks < LOOK_EVERY_S:
+        if self._quiet_looks < QUIET_LOOKS_MIN:
             return SecondMasterLooked(present=None, detail=f"waiting whether controller {beat.split()[0]} still lives")
         return None
 

@@ -31,19 +31,14 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
-from ha_controller.config.durations import Duration, Share, format_duration
 from ha_controller.config.positions import Location, Origins, as_toml, dotted
+from ha_controller.durations import Duration, Share, duration_field, format_duration
 
 _PLACEHOLDER: Final = re.compile(r"\{([A-Z][A-Z0-9_]*)\}")
 _SOCKET_BYTES_MAX: Final = 107  #: sockaddr_un.sun_path without the NUL, unix(7)
 
 
 # --- kinds of values --------------------------------------------------------------------------------------------------
-
-
-def _default(written: str, *, key: str) -> Any:
-    """A default that is written and checked like a value of the file."""
-    return Field(written, alias=key, validate_default=True)
 
 
 def _pattern(written: object) -> object:
@@ -65,31 +60,16 @@ def _socket(path: Path) -> Path:
     return path
 
 
-def parse_witness(written: str) -> tuple[str, int | None]:
-    """Literal IP address and, if one is written, TCP port: "192.0.2.1", "192.0.2.1:22", "[2001:db8::1]:22".
-
-    Raises:
-        ValueError: it is none; a name would need DNS, which may be what is broken.
-    """
-    match = re.fullmatch(r"\[(.+)\]:([0-9]{1,5})|([^:]+):([0-9]{1,5})|(.+)", written)
-    address, port = (match[1] or match[3] or match[5], match[2] or match[4]) if match else ("", None)
+def _literal_address(written: str) -> str:
     try:
-        ipaddress.ip_address(address)
+        return str(ipaddress.ip_address(written))
     except ValueError:
         raise ValueError("not a literal IP address. A name needs DNS, which may be what is broken") from None
-    if port is not None and not 1 <= int(port) <= 65535:
-        raise ValueError("not a port. Ports are 1 to 65535")
-    return address, None if port is None else int(port)
-
-
-def _witness(written: str) -> str:
-    parse_witness(written)
-    return written
 
 
 Pattern = Annotated[str, BeforeValidator(_pattern), Field(min_length=1)]  #: name, id or glob
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-WitnessText = Annotated[str, AfterValidator(_witness)]
+LiteralAddress = Annotated[str, AfterValidator(_literal_address)]
 
 
 def _count(low: int, high: int) -> Any:
@@ -110,9 +90,11 @@ class OpenNebula(Section):
 
     endpoint: str = "http://127.0.0.1:2633/RPC2"
     auth: SecretStr  #: "user:password" or "user:token"
-    timeout_s: Duration = _default("5s", key="timeout")
-    poll_s: Duration = _default("10s", key="poll")
-    ssh_timeout_s: Duration = _default("30s", key="ssh_timeout")  #: oned's own ssh gives up on a dead host after this
+    timeout_s: Duration = duration_field("5s", key="timeout")
+    poll_s: Duration = duration_field("10s", key="poll")
+    ssh_timeout_s: Duration = duration_field(
+        "30s", key="ssh_timeout"
+    )  #: oned's own ssh gives up on a dead host after this
 
     @field_validator("endpoint")
     @classmethod
@@ -144,13 +126,13 @@ class Detect(Section):
     """How a dead host is told from a living one."""
 
     channels: Annotated[tuple[str, ...], Field(min_length=1)] = ("icmp", "ssh", "bmc", "oned")
-    interval_s: Duration = _default("1s", key="interval")
-    confirm_interval_s: Duration = _default("200ms", key="confirm_interval")
+    interval_s: Duration = duration_field("1s", key="interval")
+    confirm_interval_s: Duration = duration_field("200ms", key="confirm_interval")
     misses: Annotated[int, _count(2, 100)] = 3
-    evidence_ttl_s: Duration = _default("5s", key="evidence_ttl")
-    fail_after_s: Duration = _default("10s", key="fail_after")
-    single_domain_after_s: Duration = _default("60s", key="single_domain_after")
-    hung_after_s: Duration = _default("180s", key="hung_after")
+    evidence_ttl_s: Duration = duration_field("5s", key="evidence_ttl")
+    fail_after_s: Duration = duration_field("10s", key="fail_after")
+    single_domain_after_s: Duration = duration_field("60s", key="single_domain_after")
+    hung_after_s: Duration = duration_field("180s", key="hung_after")
 
     # A validator sees the fields above its own, and of these only the good ones.
 
@@ -211,7 +193,7 @@ class MaxFences(Section):
     """A budget of power-offs."""
 
     count: Annotated[int, _count(1, 1000)] = 2
-    per_s: Duration = _default("1h", key="per")
+    per_s: Duration = duration_field("1h", key="per")
 
 
 class Guard(Section):
@@ -219,9 +201,10 @@ class Guard(Section):
 
     max_failed_hosts: Share = Field("25%", validate_default=True)
     max_fences: MaxFences = MaxFences()
-    settle_s: Duration = _default("30s", key="settle")
-    storm_cooldown_s: Duration = _default("5m", key="storm_cooldown")
-    self_check: tuple[WitnessText, ...] = ()  #: see parse_witness
+    settle_s: Duration = duration_field("30s", key="settle")
+    fence_rounds: Annotated[int, _count(1, 10)] = 2  #: how often all levels of a host are tried
+    storm_cooldown_s: Duration = duration_field("5m", key="storm_cooldown")
+    self_check: tuple[LiteralAddress, ...] = ()
     self_check_waived: StrictBool = False  #: the operator accepts to act without knowing who is cut off
     second_master: Literal["look", "none"] = "look"  #: none: the operator states that nobody else acts
 
@@ -236,8 +219,7 @@ class FenceDevice(BaseModel):
     level: Annotated[int, _count(1, 9)] = 1  #: tried in this order
     hosts: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)  #: names, ids, globs
     identity: Literal["unproven", "noted"] = "unproven"  #: noted: a person checked that each address is its host's
-    timeout_s: Duration = _default("20s", key="timeout")
-    attempts: Annotated[int, _count(1, 10)] = 2
+    timeout_s: Duration = duration_field("20s", key="timeout")
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -257,8 +239,7 @@ class Recover(Section):
     """How VMs are brought back."""
 
     parallel: Annotated[int, _count(1, 50)] = 5
-    vm_timeout_s: Duration = _default("120s", key="vm_timeout")  #: one VM's way to RUNNING
-    returned: Literal["quarantine"] = "quarantine"
+    vm_timeout_s: Duration = duration_field("120s", key="vm_timeout")  #: one VM's way to RUNNING
 
 
 class Leader(Section):

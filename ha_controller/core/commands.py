@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import moving, suspicion
+from ha_controller.core import lever, suspicion
 from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import Answer, ReadPower
 from ha_controller.core.events import OperatorCommanded, PowerRead, Verb
@@ -17,6 +17,7 @@ from ha_controller.core.model import AttemptOutcome, HostState, Incident, Lever,
 from ha_controller.core.state import PendingCommand, State
 
 DONE, NO_SUCH, REFUSED = 0, 3, 4
+#: between the deadline of one reading (4 s, three tries at most) and that of the API (40 s)
 DEVICES_ANSWER_MAX_S = 25.0
 
 
@@ -88,7 +89,9 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
         incident = replace(incident, attempts=())
     state.view(incident.host).power.clear()
     state.view(incident.host).told = ""
-    state.save(replace(incident, held_by="", stopped="", rejected_by="", hold="", lever_repeats=0))
+    state.save(
+        replace(incident, held_by="", stopped="", rejected_by="", hold="", hold_needs_person=False, lever_repeats=0)
+    )
     _answer(state, command.request, DONE, f"Released: {incident.host_name} is taken up again.")
 
 
@@ -102,7 +105,7 @@ def _confirm_off(state: State, command: OperatorCommanded, incident: Incident, w
         return
     if _refused_by_life(state, command.request, incident, now):
         return
-    pending = PendingCommand(request=command.request, host=incident.host, who=who, reason=command.reason, asked_at=now)
+    pending = PendingCommand(request=command.request, host=incident.host, who=who, asked_at=now)
     devices = tuple(device.name for level in state.hosts[incident.host].levels for device in level)
     if not devices:
         _accept(state, pending, incident, now)
@@ -148,7 +151,7 @@ def _accept(state: State, pending: PendingCommand, incident: Incident, now: floa
     if incident.state is HostState.FAILED:
         off_is_verified(state, incident, proof, now)
     else:
-        state.save(replace(incident, proof=proof, stopped="", hold=""))
+        state.save(replace(incident, proof=proof, stopped="", hold="", hold_needs_person=False))
     text = f"Recorded: {incident.host_name} is off. Its VMs are started elsewhere now."
     _answer(state, pending.request, DONE, text)
 
@@ -175,8 +178,8 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
         suspicion.close(state, incident, f"dismissed by {command.who}", now)
         _answer(state, command.request, DONE, f"{name} is readmitted.")
     else:
-        incident = state.save(replace(incident, approved_by=command.who, stopped="", hold=""))
-        moving.restore(state, incident, now)
+        incident = state.save(replace(incident, stopped="", hold="", hold_needs_person=False))
+        lever.restore(state, incident, now)
         _answer(state, command.request, DONE, f"{name} is given back to OpenNebula.")
 
 
@@ -189,7 +192,7 @@ def readmit(state: State, incident: Incident, now: float) -> None:
         )
         suspicion.ask_for_vms(state, incident.host, now)
         if view.read_at is None or view.read_at <= incident.lever_since or not restored:
-            moving.restore(state, incident, now)
+            lever.restore(state, incident, now)
             return
         incident = state.save(replace(incident, lever=Lever.RESTORED))
     if incident.lever is Lever.RESTORED:

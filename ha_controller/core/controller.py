@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from ha_controller.core import commands, fencing, moving, suspicion
+from ha_controller.core import commands, fencing, lever, moving, suspicion
 from ha_controller.core.detector import ChannelView
 from ha_controller.core.effects import Effect
 from ha_controller.core.events import (
@@ -24,7 +24,7 @@ from ha_controller.core.events import (
     HostRead,
     InventoryRead,
     LeadChanged,
-    OnedUnreachable,
+    OnedReadFailed,
     OperatorCommanded,
     PowerRead,
     SecondMasterLooked,
@@ -33,7 +33,7 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import CloudRecord, Host, HostState, Incident, PowerState, Settings, Signal
+from ha_controller.core.model import CloudRecord, Host, HostState, Incident, Lever, PowerState, Settings, Signal
 from ha_controller.core.state import DeviceView, HostView, State
 
 TICK_S = 0.1  #: how often the core wants to look while anything is going on
@@ -53,7 +53,7 @@ class Controller:
 
     def __init__(self, settings: Settings, now: float) -> None:
         """Begin with nothing known: every host has its full grace period."""
-        self.state = State(settings=settings, started_at=now, settle_until=now + settings.settle_s)
+        self.state = State(settings=settings, settle_until=now + settings.settle_s)
 
     def restore(self, incidents: Iterable[Incident], cloud: CloudRecord) -> None:
         """Take over what the journal holds, before the first step."""
@@ -108,7 +108,7 @@ class Controller:
                 state.settings = event.settings
             case TimePassed():
                 pass
-            case OnedUnreachable() | LeadChanged() | SelfChecked() | SecondMasterLooked():
+            case OnedReadFailed() | LeadChanged() | SelfChecked() | SecondMasterLooked():
                 self._surroundings(event, now)
             case _:
                 assert_never(event)
@@ -131,7 +131,7 @@ class Controller:
             elif reading.signal is Signal.SILENT:
                 view.answers_since = None
                 self.state.watch(reading.host, True)
-            if view.watched or view.state is not HostState.OK:
+            if reading.host in self.state.watched or view.state is not HostState.OK:
                 touched.add(reading.host)
         return touched
 
@@ -156,7 +156,7 @@ class Controller:
         view = self.state.views.get(event.host)
         if view is None or (view.read_at is not None and event.asked_at < view.read_at):
             return
-        view.read_at, view.one_state = event.asked_at, event.one_state
+        view.read_at, view.one_state, view.read_failed = event.asked_at, event.one_state, ""
         view.vms = {vm.id: vm for vm in event.vms}
 
     def _report(self, event: FenceAccepted | FenceReported | HostOrderReported | VmOrderReported, now: float) -> None:
@@ -170,7 +170,7 @@ class Controller:
             case FenceReported():
                 fencing.reported(self.state, incident, event)
             case HostOrderReported():
-                moving.host_order_reported(self.state, incident, event)
+                lever.host_order_reported(self.state, incident, event)
             case VmOrderReported():
                 moving.vm_order_reported(self.state, incident, event, now)
 
@@ -185,19 +185,17 @@ class Controller:
         if view is None:
             return
         device = view.devices.setdefault(event.device, DeviceView())
-        device.ok, device.summary, device.checked_at, device.power = event.ok, event.summary, now, event.power
+        device.ok, device.summary = event.ok, event.summary
         if event.ok:
             device.passed_at = now
         if event.power is PowerState.ON:
             device.seen_on_at = now
 
-    def _surroundings(
-        self, event: OnedUnreachable | LeadChanged | SelfChecked | SecondMasterLooked, now: float
-    ) -> None:
+    def _surroundings(self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked, now: float) -> None:
         state = self.state
         match event:
-            case OnedUnreachable():
-                state.oned_detail = event.detail
+            case OnedReadFailed():
+                self._read_failed(event)
             case LeadChanged():
                 if event.term != state.term:
                     state.settle_until = now + state.settings.settle_s
@@ -206,6 +204,12 @@ class Controller:
                 state.self_check, state.self_check_detail = event.ok, event.detail
             case SecondMasterLooked():
                 state.second_master, state.second_master_detail = event.present, event.detail
+
+    def _read_failed(self, event: OnedReadFailed) -> None:
+        if event.host is None:
+            self.state.oned_detail = event.detail
+        elif (view := self.state.views.get(event.host)) is not None:
+            view.read_failed = event.detail
 
     # --- deciding ---
 
@@ -219,14 +223,14 @@ class Controller:
         incident = state.incidents.get(host_id)
         if incident is None:
             return
+        if incident.lever in (Lever.RESTORE, Lever.RESTORED) and view.state in (HostState.FAILED, HostState.RECOVERED):
+            commands.readmit(state, incident, now)
+            return
         if view.state is HostState.FAILED:
             fencing.advance(state, host, incident, now)
             incident = state.incidents.get(host_id, incident)
         if view.state is HostState.FENCED:
             moving.advance(state, host, incident, now)
-            incident = state.incidents.get(host_id, incident)
-        if incident.open and view.state in (HostState.FAILED, HostState.RECOVERED):
-            commands.readmit(state, incident, now)
 
     def _decided(self) -> Decision:
         state = self.state

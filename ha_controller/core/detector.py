@@ -1,4 +1,4 @@
-"""From evidence of several channels to a verdict with reasons (design.md section 5).
+"""From evidence of several channels to a verdict with reasons.
 
 Silence of several channels of one failure domain is one proof. ALIVE anywhere vetoes. UNKNOWN counts for nothing.
 Evidence expires: what was not looked at for `evidence_ttl_s` is not known.

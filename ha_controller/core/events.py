@@ -25,10 +25,11 @@ class InventoryRead:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OnedUnreachable:
-    """OpenNebula did not answer a reading."""
+class OnedReadFailed:
+    """A reading of OpenNebula gave nothing: of one host, or (None) of the inventory."""
 
     detail: str
+    host: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,6 @@ class HostRead:
     host: int
     asked_at: float  #: when the reading was begun: it says nothing about later moments
     one_state: int
-    marked: bool
     vms: tuple[Vm, ...]  #: the VMs on the host's list and those that were asked for by id
 
 
@@ -89,7 +89,6 @@ class PowerRead:
     host: int
     asked_at: float
     states: tuple[tuple[str, PowerState], ...]
-    detail: str = ""
 
 
 class OrderResult(StrEnum):
@@ -186,7 +185,7 @@ class OperatorCommanded:
 
 
 Event = (
-    EvidenceTaken | InventoryRead | OnedUnreachable | HostRead | DeviceChecked | FenceAccepted | FenceReported
+    EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
     | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked | SecondMasterLooked
     | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""FAILED: power the host off, level by level, until off is verified (design.md 7.2).
+"""FAILED: power the host off, level by level, until off is verified.
 
 Before every attempt the evidence, the guards and the lead are looked at again. An acknowledgement proves nothing, an
 unknown outcome is never repeated blindly, and life after OFF voids the proof.
@@ -14,7 +14,7 @@ from ha_controller.core.effects import Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Attempt, AttemptOutcome, Device, Host, HostState, Incident, Proof
-from ha_controller.core.state import State
+from ha_controller.core.state import Hold, State, bar
 from ha_controller.core.suspicion import ask_for_vms, close, verdict_of
 
 ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
@@ -38,7 +38,7 @@ def accepted(state: State, incident: Incident, event: FenceAccepted) -> None:
     """Note an acknowledgement, so that after a crash the order is not sent a second time."""
     attempt = _running(incident, event.attempt)
     if attempt is not None and attempt.outcome is AttemptOutcome.ORDERED:
-        state.save(_with(incident, replace(attempt, outcome=AttemptOutcome.ACCEPTED)))
+        state.save(_with_attempt(incident, replace(attempt, outcome=AttemptOutcome.ACCEPTED)))
 
 
 def reported(state: State, incident: Incident, event: FenceReported) -> None:
@@ -52,14 +52,13 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
         FenceResult.REFUSED: AttemptOutcome.REFUSED,
     }[event.result]
     done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
-    state.save(_with(incident, done))
+    state.save(_with_attempt(incident, done))
     if outcome is not AttemptOutcome.OFF_READ:
-        state.tell(
+        state.tell_of(
+            incident,
             Severity.WARNING,
             f"{incident.host_name}: power-off by {', '.join(attempt.devices)} is not verified: {event.detail}",
             "The next device or the next round is tried.",
-            host=incident.host,
-            incident=incident.id,
         )
 
 
@@ -70,7 +69,7 @@ def _running(incident: Incident, number: int) -> Attempt | None:
     return last if last.outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED) else None
 
 
-def _with(incident: Incident, attempt: Attempt) -> Incident:
+def _with_attempt(incident: Incident, attempt: Attempt) -> Incident:
     others = tuple(known for known in incident.attempts if known.number != attempt.number)
     return replace(incident, attempts=(*others, attempt))
 
@@ -78,7 +77,7 @@ def _with(incident: Incident, attempt: Attempt) -> Incident:
 def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
     if now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
         lost = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="no report in time")
-        state.save(_with(incident, lost))
+        state.save(_with_attempt(incident, lost))
 
 
 def _confirm_silence(state: State, incident: Incident, attempt: Attempt, now: float) -> None:
@@ -86,10 +85,9 @@ def _confirm_silence(state: State, incident: Incident, attempt: Attempt, now: fl
     off_read_at = attempt.off_read_at or now
     views = state.view(incident.host).views
     if channel := life_since(views, off_read_at):
-        voided = _with(incident, replace(attempt, outcome=AttemptOutcome.VOIDED))
-        barred = tuple(sorted({*incident.barred, *attempt.devices}))
+        voided = _with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED))
         state.stop(
-            replace(voided, barred=barred),
+            bar(voided, attempt.devices),
             f"{', '.join(attempt.devices)} reads off, but {channel} answers: the device belongs to another machine, "
             "or it lies. It is barred from further power-offs",
             f"Check the wiring, then: ha-controller unfence {incident.host_name} (if it is healthy), "
@@ -99,25 +97,21 @@ def _confirm_silence(state: State, incident: Incident, attempt: Attempt, now: fl
         text = f"{', '.join(attempt.devices)} read off twice, no channel answers since"
         off_is_verified(state, incident, Proof(at=off_read_at, text=text, devices=attempt.devices), now)
     elif now - off_read_at > state.settings.confirm_silence_max_s:
-        state.hold(
-            incident,
-            "off was read, but no probe could confirm the silence since",
-            "Our own probes fail; see: ha-controller doctor",
-        )
+        doctor = "Our own probes fail; see: ha-controller doctor"
+        state.hold(incident, Hold("off was read, but no probe could confirm the silence since", "", doctor))
 
 
 def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) -> None:
     """The host is FENCED: recorded with its proof before anything is moved."""
     incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
     state.view(incident.host).told = ""
-    state.save(replace(incident, proof=proof, fenced_at=now, hold="", stopped=""))
+    state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
     ask_for_vms(state, incident.host, now, tuple(record.id for record in incident.vms))
-    state.tell(
+    state.tell_of(
+        incident,
         Severity.WARNING,
         f"{incident.host_name} is off: {proof.text}. Its VMs are started elsewhere now",
         "Nothing for you to do.",
-        host=incident.host,
-        incident=incident.id,
     )
 
 
@@ -126,28 +120,19 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
     if verdict.kind is VerdictKind.ALIVE:
         _alive_again(state, incident, verdict.reason, now)
         return
-    name = incident.host_name
+    explain = f"See: ha-controller explain {incident.host_name}"
     if not verdict.kind.condemns:
-        state.hold(
-            incident, "the evidence is not clear any more", f"Nothing is sent. See: ha-controller explain {name}"
-        )
+        state.hold(incident, Hold("the evidence is not clear any more", "", f"Nothing is sent. {explain}"))
         return
-    if reason := _operator_says_no(state, incident):
-        state.hold(incident, *reason)
+    if hold := state.operator_hold(incident):
+        state.hold(incident, hold)
         return
     results = guard.check(state, host, incident, now)
     if vetoed := guard.veto(results):
-        state.hold(incident, f"{vetoed.guard}: {vetoed.reason}", f"Nothing is sent. See: ha-controller explain {name}")
+        hold = Hold(vetoed.guard, vetoed.reason, f"Nothing is sent. {explain}", needs_person=vetoed.needs_person)
+        state.hold(incident, hold)
         return
-    _shoot(state, host, replace(incident, guards=tuple(str(result) for result in results)), now)
-
-
-def _operator_says_no(state: State, incident: Incident) -> tuple[str, str] | None:
-    if state.cloud.paused_by:
-        return f"paused: {state.cloud.paused_by}", "Nothing is done until: ha-controller resume"
-    if incident.held_by:
-        return f"held: {incident.held_by}", f"Nothing is done until: ha-controller release {incident.host_name}"
-    return None
+    _order_power_off(state, host, replace(incident, guards=tuple(str(result) for result in results)), now)
 
 
 def _alive_again(state: State, incident: Incident, reason: str, now: float) -> None:
@@ -162,7 +147,7 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
     close(state, stood_down, f"{reason}; no power-off was done", now)
 
 
-def _shoot(state: State, host: Host, incident: Incident, now: float) -> None:
+def _order_power_off(state: State, host: Host, incident: Incident, now: float) -> None:
     """Order the next level, unless every round has been tried."""
     levels = [(index, usable) for index, level in enumerate(host.levels) if (usable := _usable(level, incident))]
     done = len(incident.attempts)
@@ -175,7 +160,7 @@ def _shoot(state: State, host: Host, incident: Incident, now: float) -> None:
     level, devices = levels[done % len(levels)]
     names = tuple(device.name for device in devices)
     attempt = Attempt(number=done + 1, level=level, devices=names, outcome=AttemptOutcome.ORDERED, ordered_at=now)
-    state.save(replace(incident, attempts=(*incident.attempts, attempt), hold=""))
+    state.save(replace(incident, attempts=(*incident.attempts, attempt), hold="", hold_needs_person=False))
     state.save_cloud(replace(state.cloud, fences=_counted(state, host.id, now)))
     state.out.append(
         Fence(
@@ -216,7 +201,7 @@ def resume(state: State, incident: Incident, now: float) -> None:
         return
     last = incident.attempts[-1]
     if last.outcome is AttemptOutcome.ACCEPTED:
-        state.save(_with(incident, replace(last, ordered_at=now)))
+        state.save(_with_attempt(incident, replace(last, ordered_at=now)))
         state.out.append(
             Fence(
                 host=incident.host,
@@ -229,6 +214,6 @@ def resume(state: State, incident: Incident, now: float) -> None:
         )
     elif last.outcome is AttemptOutcome.ORDERED:
         lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
-        state.save(_with(incident, lost))
+        state.save(_with_attempt(incident, lost))
     elif last.outcome is AttemptOutcome.OFF_READ:
-        state.save(_with(incident, replace(last, off_read_at=now)))
+        state.save(_with_attempt(incident, replace(last, off_read_at=now)))

@@ -1,4 +1,4 @@
-"""Cluster-wide vetoes (design.md section 6), looked at before FAILED and before every attempt.
+"""Cluster-wide vetoes, looked at before FAILED and before every attempt.
 
 Each guard answers with its reason, also when it has no objection. One that cannot tell says no.
 """
@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from ha_controller.core.detector import VerdictKind, alive_channels
 from ha_controller.core.model import Host, HostState, Incident, OnedHostState
 from ha_controller.core.state import State
-
-STORM = "more likely the network than the hosts"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -22,6 +21,7 @@ class GuardResult:
     guard: str
     passes: bool
     reason: str
+    needs_person: bool = False  #: it may say no for ever; a person's approval overrules it
 
     def __str__(self) -> str:
         """As it stands in the incident and in `explain`."""
@@ -31,15 +31,15 @@ class GuardResult:
 def check(state: State, host: Host, incident: Incident, now: float) -> tuple[GuardResult, ...]:
     """Ask every guard about powering off `host`, in a fixed order."""
     return tuple(
-        GuardResult(guard=name, passes=passes, reason=reason)
+        GuardResult(guard=name, passes=answer.passes, reason=answer.reason, needs_person=answer.needs_person)
         for name, ask in GUARDS
-        for passes, reason in (ask(state, host, incident, now),)
+        for answer in (ask(state, host, incident, now),)
     )
 
 
 def storms(results: tuple[GuardResult, ...]) -> bool:
     """Whether the storm guard says no because of a storm, and not only because one has just passed."""
-    return any(result.guard == "storm" and not result.passes and STORM in result.reason for result in results)
+    return any(result.guard == "storm" and result.needs_person for result in results)
 
 
 def veto(results: tuple[GuardResult, ...]) -> GuardResult | None:
@@ -47,38 +47,41 @@ def veto(results: tuple[GuardResult, ...]) -> GuardResult | None:
     return next((result for result in results if not result.passes), None)
 
 
-_Answer = tuple[bool, str]
+class _Answer(NamedTuple):
+    passes: bool
+    reason: str
+    needs_person: bool = False
 
 
 def _leader(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del host, incident, now
     if state.term is None:
-        return False, "this controller does not hold the lead"
-    return True, f"we lead, term {state.term}"
+        return _Answer(False, "this controller does not hold the lead")
+    return _Answer(True, f"we lead, term {state.term}")
 
 
 def _second_master(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del host, incident, now
     if state.settings.second_master_waived:
-        return True, "the operator states that nobody else acts"
+        return _Answer(True, "the operator states that nobody else acts")
     if state.second_master is None:
-        return False, f"cannot tell whether somebody else acts: {state.second_master_detail}"
-    return not state.second_master, state.second_master_detail
+        return _Answer(False, f"cannot tell whether somebody else acts: {state.second_master_detail}")
+    return _Answer(not state.second_master, state.second_master_detail)
 
 
 def _self_check(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del host, incident, now
     if not state.settings.self_check_needed:
-        return True, "waived by the operator"
-    return state.self_check is True, state.self_check_detail
+        return _Answer(True, "waived by the operator")
+    return _Answer(state.self_check is True, state.self_check_detail)
 
 
 def _settle(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del host, incident
     left_s = state.settle_until - now
     if left_s > 0:
-        return False, "we have only just begun to look; nothing is powered off this early"
-    return True, "we have been looking for long enough"
+        return _Answer(False, "we have only just begun to look; nothing is powered off this early")
+    return _Answer(True, "we have been looking for long enough")
 
 
 def _storm(state: State, host: Host, incident: Incident, now: float) -> _Answer:
@@ -89,14 +92,16 @@ def _storm(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     limit = state.settings.max_failed_share
     cooling_s = state.cloud.storm_at + state.settings.storm_cooldown_s - now
     if incident.approved_by:
-        return True, f"{counted}, approved by {incident.approved_by}"
+        return _Answer(True, f"{counted}, approved by {incident.approved_by}")
     if len(down) <= limit * len(in_scope):
         if state.cloud.storm_at and cooling_s > 0:
-            return False, "cooling down after a storm"
-        return True, f"{counted} (limit {limit:.0%})"
+            return _Answer(False, "cooling down after a storm")
+        return _Answer(True, f"{counted} (limit {limit:.0%})")
     if down == [host.id] and incident.verdict == VerdictKind.POWERED_OFF:
-        return True, f"{counted}: over {limit:.0%}, but it is the only one and its power device proves it off"
-    return False, f"{counted}, over the limit of {limit:.0%}: {STORM}"
+        return _Answer(True, f"{counted}: over {limit:.0%}, but it is the only one and its power device proves it off")
+    return _Answer(
+        False, f"{counted}, over the limit of {limit:.0%}: more likely the network than the hosts", needs_person=True
+    )
 
 
 def _budget(state: State, host: Host, incident: Incident, now: float) -> _Answer:
@@ -104,37 +109,38 @@ def _budget(state: State, host: Host, incident: Incident, now: float) -> _Answer
     begun = now - state.settings.fences_per_s
     spent = {fenced for at, fenced in state.cloud.fences if at > begun and fenced != host.id}
     counted = f"{len(spent)} other hosts powered off in the last {state.settings.fences_per_s / 60:g} min"
-    return len(spent) < state.settings.fences_max, f"{counted} (limit {state.settings.fences_max})"
+    return _Answer(len(spent) < state.settings.fences_max, f"{counted} (limit {state.settings.fences_max})")
 
 
 def _maintenance(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del state, now
     if host.excluded:
-        return False, host.excluded
+        return _Answer(False, host.excluded)
     disabled = incident.prior_one_state in (OnedHostState.DISABLED, OnedHostState.OFFLINE)
     if disabled and not incident.prior_marked and not incident.approved_by:
-        return False, f"disabled in OpenNebula by somebody else; approve to act: pending approve {incident.id}"
-    return True, "in scope, not in maintenance"
+        text = f"disabled in OpenNebula by somebody else; approve to act: pending approve {incident.id}"
+        return _Answer(False, text, needs_person=True)
+    return _Answer(True, "in scope, not in maintenance")
 
 
 def _readiness(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del incident, now
     names = [device.name for level in host.levels for device in level]
     if not names:
-        return False, "no fence device is configured for it"
+        return _Answer(False, "no fence device is configured for it")
     views = state.view(host.id).devices
     ready = [name for name in names if name in views and views[name].passed_at is not None]
     if not ready:
-        return False, f"no fence device of it ({', '.join(names)}) has passed a check"
-    return True, f"{', '.join(ready)} passed a check"
+        return _Answer(False, f"no fence device of it ({', '.join(names)}) has passed a check")
+    return _Answer(True, f"{', '.join(ready)} passed a check")
 
 
 def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     """The last word before a shot, said once more here so that no path can forget it."""
     alive = alive_channels(state.view(host.id).views, state.settings, now)
     if alive and incident.verdict != VerdictKind.HUNG:
-        return False, f"{', '.join(alive)} answers"
-    return True, "no channel shows life"
+        return _Answer(False, f"{', '.join(alive)} answers")
+    return _Answer(True, "no channel shows life")
 
 
 GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...] = (

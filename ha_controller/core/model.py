@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Self
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
@@ -67,7 +68,7 @@ class Channel:
 
 
 class OnedHostState:
-    """HOST/STATE of OpenNebula (design.md section 7, include/Host.h); other numbers are obsolete."""
+    """HOST/STATE of OpenNebula (include/Host.h); other numbers are obsolete."""
 
     INIT = 0
     MONITORED = 2
@@ -196,7 +197,7 @@ class Proof:
 
 
 class Lever(StrEnum):
-    """How far OpenNebula has been told that the host is gone (design.md 7.4)."""
+    """How far OpenNebula has been told that the host is gone."""
 
     NOT_BEGUN = "not begun"
     OFFLINE = "offline ordered"
@@ -235,6 +236,11 @@ class VmRecord:
     reason: str = ""
     settled_at: float = 0.0
 
+    @classmethod
+    def of(cls, vm: Vm) -> Self:
+        """What a VM is now, as what it was."""
+        return cls(id=vm.id, name=vm.name, was_state=vm.state, was_lcm_state=vm.lcm_state, was_label=vm.label)
+
     @property
     def settled(self) -> bool:
         """Whether the VM has an outcome."""
@@ -263,6 +269,7 @@ class Incident:
     lever_since: float = 0.0
     lever_repeats: int = 0
     hold: str = ""  #: why nothing happens right now; recomputed all the time
+    hold_needs_person: bool = False
     stopped: str = ""  #: why nothing will happen until a person decides
     held_by: str = ""  #: operator's `hold`: who and why
     approved_by: str = ""
@@ -338,10 +345,6 @@ class Settings:
     destination_seen_s: float = 3.0  #: a destination must have shown life this recently
     rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
     reads_every_s: float = 0.5
-
-    def channel(self, name: str) -> Channel | None:
-        """The channel of that name, if it is configured."""
-        return next((channel for channel in self.channels if channel.name == name), None)
 
     deciding_domains: frozenset[Domain] = field(init=False, default=frozenset())
 

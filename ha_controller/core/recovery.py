@@ -1,7 +1,7 @@
 """What becomes of each VM of a fenced host, and where.
 
 Pure rules: what a VM *was* is in its record and was written down when the incident was opened; what it *is* was just
-read from OpenNebula. The facts behind the rules are observed on a running oned 7.4 (docs/opennebula.md).
+read from OpenNebula. The facts behind the rules are observed on a running oned 7.4.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from enum import StrEnum
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Vm, VmRecord, VmStage, VmState
 
 #: LCM states in which oned itself says that a start at the destination went wrong: 36 BOOT_FAILURE,
-#: 49 BOOT_MIGRATE_FAILURE, 61 PROLOG_MIGRATE_UNKNOWN_FAILURE, 44 and 46 the same for POWEROFF and SUSPENDED.
-START_FAILURES = frozenset({36, 44, 46, 49, 61})
+#: 37 BOOT_MIGRATE_FAILURE, 61 PROLOG_MIGRATE_UNKNOWN_FAILURE, 44 and 46 the same for POWEROFF and SUSPENDED.
+START_FAILURES = frozenset({36, 37, 44, 46, 61})
 
 
 class Step(StrEnum):

@@ -85,11 +85,7 @@ def _progress(incident: Incident) -> str:
 
 def needs_person(incident: Incident) -> bool:
     """Whether nothing will happen until somebody decides."""
-    return incident.open and (
-        bool(incident.stopped)
-        or "pending approve" in incident.hold
-        or incident.hold.startswith(("waits for approval", "storm"))
-    )
+    return incident.open and (bool(incident.stopped) or incident.hold_needs_person)
 
 
 def hosts(state: State, now: float) -> list[Json]:

@@ -5,9 +5,10 @@ What must survive a crash is in `incidents` and `cloud`; everything else is lear
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ha_controller.core.detector import ChannelView, Views
+from ha_controller.core.detector import Views
 from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import CloudRecord, Host, HostState, Incident, PowerState, Settings, Vm
@@ -20,8 +21,6 @@ class DeviceView:
     ok: bool = False
     passed_at: float | None = None
     seen_on_at: float | None = None
-    checked_at: float | None = None
-    power: PowerState = PowerState.UNKNOWN
     summary: str = "not checked yet"
 
 
@@ -32,20 +31,16 @@ class HostView:
     state: HostState = HostState.OK
     since: float = 0.0
     views: Views = field(default_factory=dict)
-    watched: bool = False
     devices: dict[str, DeviceView] = field(default_factory=dict)
     read_at: float | None = None  #: when the last complete HostRead was asked for
     read_asked_at: float = -1e9
+    read_failed: str = ""  #: why the last reading gave nothing
     one_state: int | None = None
     vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
     power: dict[str, tuple[float, PowerState]] = field(default_factory=dict)  #: device -> (asked at, state)
     power_asked_at: float = -1e9
     told: str = ""  #: the last hold that people were told about
     answers_since: float | None = None  #: alive without a gap since then
-
-    def channel(self, name: str) -> ChannelView:
-        """The view of one channel, made when it is first heard of."""
-        return self.views.setdefault(name, ChannelView())
 
 
 @dataclass(slots=True)
@@ -55,8 +50,22 @@ class PendingCommand:
     request: int
     host: int
     who: str
-    reason: str
     asked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Why nothing happens with an incident now, and what comes next."""
+
+    kind: str  #: people are told once for each new kind
+    reason: str
+    next_step: str
+    needs_person: bool = False  #: nothing will happen until somebody decides
+
+    @property
+    def text(self) -> str:
+        """As people read it."""
+        return f"{self.kind}: {self.reason}" if self.reason else self.kind
 
 
 @dataclass(slots=True)
@@ -64,7 +73,6 @@ class State:
     """All of it. `out`, `dirty` and `cloud_dirty` collect what the current step has to say."""
 
     settings: Settings
-    started_at: float
     hosts: dict[int, Host] = field(default_factory=dict)
     views: dict[int, HostView] = field(default_factory=dict)
     incidents: dict[int, Incident] = field(default_factory=dict)  #: open incidents by host
@@ -117,27 +125,40 @@ class State:
         """Tell people."""
         self.out.append(Tell(severity=severity, text=text, next_step=next_step, host=host, incident=incident))
 
-    def hold(self, incident: Incident, reason: str, next_step: str, severity: Severity = Severity.WARNING) -> Incident:
+    def tell_of(self, incident: Incident, severity: Severity, text: str, next_step: str) -> None:
+        """Tell people about an incident; `text` names the host."""
+        self.tell(severity, text, next_step, host=incident.host, incident=incident.id)
+
+    def hold(self, incident: Incident, hold: Hold) -> Incident:
         """Say why nothing happens now. People are told once for each new kind of reason."""
         view = self.view(incident.host)
-        kind = reason.split(":")[0]
-        if reason and view.told != kind:
-            self.tell(severity, f"{incident.host_name}: {reason}", next_step, host=incident.host, incident=incident.id)
-        view.told = kind
-        return self.save(replace(incident, hold=reason))
+        if view.told != hold.kind:
+            self.tell_of(incident, Severity.WARNING, f"{incident.host_name}: {hold.text}", hold.next_step)
+        view.told = hold.kind
+        return self.save(replace(incident, hold=hold.text, hold_needs_person=hold.needs_person))
+
+    def operator_hold(self, incident: Incident) -> Hold | None:
+        """The brake that a person has put on, for the cloud or for this incident."""
+        if self.cloud.paused_by:
+            return Hold("paused", self.cloud.paused_by, "Nothing is done until: ha-controller resume")
+        if incident.held_by:
+            release = f"ha-controller release {incident.host_name}"
+            return Hold("held", incident.held_by, f"Nothing is done until: {release}")
+        return None
 
     def stop(self, incident: Incident, reason: str, next_step: str) -> Incident:
         """Stop until a person decides. Durable."""
         self.view(incident.host).told = reason
-        self.tell(
-            Severity.CRITICAL, f"{incident.host_name}: {reason}", next_step, host=incident.host, incident=incident.id
-        )
-        return self.save(replace(incident, stopped=f"{reason}. {next_step}", hold=""))
+        self.tell_of(incident, Severity.CRITICAL, f"{incident.host_name}: {reason}", next_step)
+        return self.save(replace(incident, stopped=f"{reason}. {next_step}", hold="", hold_needs_person=False))
 
     def watch(self, host: int, on: bool) -> None:
         """Start or end the close watch of a host."""
-        view = self.view(host)
-        if view.watched is not on:
-            view.watched = on
+        if (host in self.watched) is not on:
             (self.watched.add if on else self.watched.discard)(host)
             self.out.append(WatchClosely(host=host, on=on))
+
+
+def bar(incident: Incident, devices: Iterable[str]) -> Incident:
+    """Use these devices no more in this incident: what they read turned out to be wrong."""
+    return replace(incident, barred=tuple(sorted({*incident.barred, *devices})))

@@ -12,7 +12,7 @@ from ha_controller.core.detector import Verdict, VerdictKind, judge, suspicious
 from ha_controller.core.effects import ReadHost, Severity
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState, Incident, Mode, VmRecord
-from ha_controller.core.state import State
+from ha_controller.core.state import Hold, State
 
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago
 
@@ -58,7 +58,7 @@ def advance(state: State, host: Host, now: float) -> None:
 
 def _unwatch_if_calm(state: State, host: Host) -> None:
     view = state.view(host.id)
-    if view.watched and all(channel.misses == 0 for channel in view.views.values()):
+    if host.id in state.watched and all(channel.misses == 0 for channel in view.views.values()):
         state.watch(host.id, False)
 
 
@@ -72,12 +72,18 @@ def _answers_again(state: State, host: Host, verdict: Verdict, now: float) -> No
 
 def close(state: State, incident: Incident, why: str, now: float) -> None:
     """End an incident in which nothing is left to do."""
-    ended = replace(incident, closed_at=now, closing=why, hold="", stopped="", state=state.view(incident.host).state)
+    ended = replace(
+        incident,
+        closed_at=now,
+        closing=why,
+        hold="",
+        hold_needs_person=False,
+        stopped="",
+        state=state.view(incident.host).state,
+    )
     state.save(ended)
     state.view(incident.host).told = ""
-    state.tell(
-        Severity.INFO, f"{incident.host_name}: {why}", "Nothing to do.", host=incident.host, incident=incident.id
-    )
+    state.tell_of(incident, Severity.INFO, f"{incident.host_name}: {why}", "Nothing to do.")
 
 
 def ask_for_vms(state: State, host: int, now: float, vms: tuple[int, ...] = ()) -> None:
@@ -106,20 +112,21 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     results = guard.check(state, host, incident, now)
     if guard.storms(results) and now - state.cloud.storm_at > 1.0:
         state.save_cloud(replace(state.cloud, storm_at=now))
-    if reason := _what_holds(state, incident, verdict, results):
-        state.hold(incident, *reason)
+    if hold := _what_holds(state, incident, verdict, results):
+        state.hold(incident, hold)
         return
-    commit(state, incident, results, now)
+    _commit(state, incident, results, now)
 
 
 def _tell_that_oned_is_needed(state: State, host: Host, verdict: Verdict) -> None:
     """Once for each silence, and only if OpenNebula has said that it cannot be read."""
     view = state.view(host.id)
-    if state.oned_detail and view.told != "oned":
-        view.told = "oned"
+    why, kind = view.read_failed or state.oned_detail, "OpenNebula is needed"
+    if why and view.told != kind:
+        view.told = kind
         state.tell(
             Severity.CRITICAL,
-            f"{host.name} is {verdict.kind.value} ({verdict.reason}), but its VMs cannot be read: {state.oned_detail}",
+            f"{host.name} is {verdict.kind.value} ({verdict.reason}), but its VMs cannot be read: {why}",
             "Nothing is done until OpenNebula answers: look at oned.",
             host=host.id,
         )
@@ -127,22 +134,21 @@ def _tell_that_oned_is_needed(state: State, host: Host, verdict: Verdict) -> Non
 
 def _what_holds(
     state: State, incident: Incident, verdict: Verdict, results: tuple[guard.GuardResult, ...]
-) -> tuple[str, str] | None:
-    """Why the host is not powered off now, and what happens next; None when nothing holds."""
+) -> Hold | None:
+    """Why the host is not powered off now; None when nothing holds."""
     name, settings = incident.host_name, state.settings
-    if state.cloud.paused_by:
-        return f"paused: {state.cloud.paused_by}", "Nothing is done until: ha-controller resume"
-    if incident.held_by:
-        return f"held: {incident.held_by}", f"Nothing is done until: ha-controller release {name}"
+    if hold := state.operator_hold(incident):
+        return hold
     if incident.rejected_by:
-        return f"rejected: {incident.rejected_by}", f"To decide anew: ha-controller release {name}"
+        return Hold("rejected", incident.rejected_by, f"To decide anew: ha-controller release {name}")
     if settings.mode is Mode.OBSERVE:
-        return f"observing only: would power it off now ({verdict.reason})", "Nothing is done in mode observe."
+        return Hold("observing only", f"would power it off now ({verdict.reason})", "Nothing is done in mode observe.")
     if vetoed := guard.veto(results):
-        return f"{vetoed.guard}: {vetoed.reason}", f"Nothing is done. More: ha-controller explain {name}"
+        more = f"Nothing is done. More: ha-controller explain {name}"
+        return Hold(vetoed.guard, vetoed.reason, more, needs_person=vetoed.needs_person)
     if not incident.approved_by and (settings.mode is Mode.APPROVE or verdict.kind is VerdictKind.HUNG):
-        approve = f"ha-controller pending approve {incident.id}"
-        return f"waits for approval: {verdict.kind.value}, {verdict.reason}", f"To power it off: {approve}"
+        approve = f"To power it off: ha-controller pending approve {incident.id}"
+        return Hold("waits for approval", f"{verdict.kind.value}, {verdict.reason}", approve, needs_person=True)
     return None
 
 
@@ -160,7 +166,7 @@ def _open(state: State, host: Host, verdict: Verdict, now: float) -> Incident:
         verdict=verdict.kind.value,
         evidence=(verdict.reason, *verdict.evidence),
         vms=tuple(
-            VmRecord(id=vm.id, name=vm.name, was_state=vm.state, was_lcm_state=vm.lcm_state, was_label=vm.label)
+            VmRecord.of(vm)
             for vm in sorted(view.vms.values(), key=lambda vm: vm.id)
             if vm.host == host.id or vm.id in host.vms
         ),
@@ -170,16 +176,19 @@ def _open(state: State, host: Host, verdict: Verdict, now: float) -> Incident:
     return state.save(incident)
 
 
-def commit(state: State, incident: Incident, results: tuple[guard.GuardResult, ...], now: float) -> None:
-    """The point of no return: the host has FAILED and will be powered off. The first order leaves in this very step."""
+def _commit(state: State, incident: Incident, results: tuple[guard.GuardResult, ...], now: float) -> None:
+    """The host has FAILED and will be powered off unless it answers first. The first order leaves in this very step."""
     incident = state.enter(incident, Trigger.CONDEMNED, now)
-    incident = state.save(replace(incident, failed_at=now, guards=tuple(str(result) for result in results), hold=""))
+    incident = state.save(
+        replace(
+            incident, failed_at=now, guards=tuple(str(result) for result in results), hold="", hold_needs_person=False
+        )
+    )
     state.view(incident.host).told = ""
-    state.tell(
+    state.tell_of(
+        incident,
         Severity.CRITICAL,
         f"{incident.host_name} has FAILED ({incident.verdict}: {incident.evidence[0]}) and is being powered off. "
         f"{len(incident.vms)} VMs wait",
         "Nothing for you to do.",
-        host=incident.host,
-        incident=incident.id,
     )

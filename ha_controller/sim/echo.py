@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from ha_controller.plugin import (
     Domain,
+    Duration,
     Probe,
     ProbeConfig,
     ProbeContext,
@@ -21,6 +22,7 @@ from ha_controller.plugin import (
     Reading,
     Signal,
     Target,
+    duration_field,
     hookimpl,
 )
 
@@ -29,10 +31,10 @@ _DRAIN_MAX = 4096  # datagrams read in one go: a flood must not hold up the loop
 
 
 class EchoConfig(ProbeConfig):
-    """Settings of `[channels.echo]`."""
+    """Settings of `[channel.echo]`."""
 
     port: int
-    timeout_s: float = 0.5
+    timeout_s: Duration = duration_field("500ms", key="timeout")
 
 
 class _Question(NamedTuple):

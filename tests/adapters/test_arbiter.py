@@ -49,13 +49,13 @@ class Holder:
             text=True,
             env={**os.environ, "PYTHONPATH": str(PROJECT)},
         )
-        term, child, self.refusal = self._line().split(maxsplit=2)
+        term, child, self.refusal = self._line().split(" ", 2)
         self.term = None if term == "None" else int(term)
         self.child = int(child)
 
     def _line(self) -> str:
         assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
+        return self.process.stdout.readline().rstrip("\n")
 
     def release(self) -> None:
         assert self.process.stdin is not None
@@ -129,7 +129,7 @@ async def test_a_released_lead_goes_to_the_next_with_a_higher_term(
     assert await second.acquire() is None
     holder.release()
     assert await second.acquire() == 2
-    assert second.refusal is None
+    assert second.refusal == ""
     await second.release(2)
 
 

@@ -11,7 +11,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from structlog.testing import capture_logs
 
 from ha_controller.adapters import plugins
 from ha_controller.adapters.plugins import PluginConflict, PluginInfo, Registry, find_plugins
@@ -116,13 +115,6 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     for module in site.modules:
         sys.modules.pop(module, None)
     importlib.invalidate_caches()
-
-
-@pytest.fixture
-def logged() -> Iterator[list[Any]]:
-    """What was logged, one dictionary for each line."""
-    with capture_logs() as lines:
-        yield lines
 
 
 # --- good plugins -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ha_controller.config.durations import format_duration, format_share, parse_duration, parse_share
+from ha_controller.durations import format_duration, format_share, parse_duration, parse_share
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from ha_controller.config import MissingAttribute, describe, parse_witness
+from ha_controller.config import MissingAttribute, describe
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
 
@@ -27,7 +27,7 @@ def test_the_example_loads_and_every_default_that_it_shows_is_the_default(site, 
         assert getattr(shown, section) == getattr(bare, section), section
     [device] = shown.fence
     smallest = site.load(site.good).fence[0]
-    for key in ("level", "hosts", "identity", "timeout_s", "attempts"):
+    for key in ("level", "hosts", "identity", "timeout_s"):
         assert getattr(device, key) == getattr(smallest, key), key
 
 
@@ -104,22 +104,3 @@ def test_a_configuration_does_not_change(site):
         config.mode = "observe"
     with pytest.raises(ValidationError, match="frozen"):
         config.fence[0].level = 2
-
-
-@pytest.mark.parametrize(
-    ("written", "witness"),
-    [
-        ("192.0.2.1", ("192.0.2.1", None)),
-        ("192.0.2.1:22", ("192.0.2.1", 22)),
-        ("2001:db8::1", ("2001:db8::1", None)),
-        ("[2001:db8::1]:22", ("2001:db8::1", 22)),
-    ],
-)
-def test_a_witness_is_an_address_and_perhaps_a_port(written, witness):
-    assert parse_witness(written) == witness
-
-
-@pytest.mark.parametrize("written", ["192.0.2.1:0", "192.0.2.1:65536", "[2001:db8::1]:99999"])
-def test_a_witness_with_a_port_that_is_none_is_refused(written):
-    with pytest.raises(ValueError, match="not a port"):
-        parse_witness(written)

@@ -12,7 +12,7 @@ from ha_controller.core.events import (
     FenceResult,
     InventoryRead,
     LeadChanged,
-    OnedUnreachable,
+    OnedReadFailed,
     SecondMasterLooked,
     SelfChecked,
     Verb,
@@ -440,7 +440,7 @@ def test_a_host_is_not_readmitted_while_a_power_off_is_under_way(cloud):
 
 def test_a_dead_host_whose_vms_cannot_be_read_is_told_and_not_touched(cloud):
     cloud.deaf.add(ReadHost)
-    cloud.feed(OnedUnreachable(detail="no answer within 5 s"))
+    cloud.feed(OnedReadFailed(detail="no answer within 5 s"))
     cloud.kill(3, "off")
     cloud.run(10)
     assert not cloud.ordered(Fence)

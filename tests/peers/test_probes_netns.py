@@ -187,7 +187,7 @@ CONTEXT = ProbeContext(read_power=_no_power, oned_view=_no_view)
 async def icmp(request: pytest.FixtureRequest, cloud: Cloud) -> AsyncIterator[IcmpProbe]:
     """The channel on each of its two kinds of socket."""
     allow_ping("1 0" if request.param == "raw" else "0 0")
-    probe = IcmpProbe(IcmpConfig(timeout_s=0.4), CONTEXT)
+    probe = IcmpProbe(IcmpConfig(timeout="400ms"), CONTEXT)
     in_force = await probe.open()
     assert in_force == f"ICMP: {request.param} socket; ICMPv6: {request.param} socket"
     yield probe
@@ -196,7 +196,7 @@ async def icmp(request: pytest.FixtureRequest, cloud: Cloud) -> AsyncIterator[Ic
 
 @pytest.fixture
 async def ssh(cloud: Cloud) -> AsyncIterator[SshProbe]:
-    probe = SshProbe(SshConfig(timeout_s=0.5), CONTEXT)
+    probe = SshProbe(SshConfig(timeout="500ms"), CONTEXT)
     await probe.open()
     yield probe
     await probe.close()

@@ -11,7 +11,7 @@ from ha_controller.plugin import Domain, PowerState, Reading, Signal, Target
 
 
 class BmcConfig(AsyncProbeConfig):
-    """Settings of `[channels.bmc]`."""
+    """Settings of `[channel.bmc]`."""
 
 
 class BmcProbe(AsyncProbe[BmcConfig]):

@@ -8,17 +8,27 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-import logging
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
 import anyio
+import structlog
 from pydantic import Field
 
-from ha_controller.plugin import FenceError, Probe, ProbeConfig, ProbeContext, Reading, Signal, Target
+from ha_controller.plugin import (
+    Duration,
+    FenceError,
+    Probe,
+    ProbeConfig,
+    ProbeContext,
+    Reading,
+    Signal,
+    Target,
+    duration_field,
+)
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 
 def usable_address(address: str) -> str:
@@ -97,7 +107,7 @@ class Pending(Generic[KeyT, QuestionT]):
 class AsyncProbeConfig(ProbeConfig):
     """Settings of a channel whose questions are coroutines."""
 
-    timeout_s: float = Field(default=5.0, gt=0, le=60)
+    timeout_s: Duration = duration_field("5s", key="timeout", longest="60s")
     at_once: int = Field(default=64, ge=1, le=1024)  #: questions under way at the same time, at most one per host
 
 
@@ -173,6 +183,6 @@ class AsyncProbe(Probe[AsyncConfigT]):
         except FenceError as error:
             detail = str(error)
         except Exception:  # a border: a fault of one channel must not end the others
-            logger.exception("channel %s failed on host %s; its reading counts as unknown", self.kind, target.name)
+            log.exception("a channel failed; its reading counts as unknown", channel=self.kind, host=target.name)
             detail = f"the channel {self.kind} failed, see the log"
         return Reading(host=target.host, signal=Signal.UNKNOWN, sent_at=now, detail=detail)

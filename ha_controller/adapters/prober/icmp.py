@@ -19,10 +19,19 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pydantic import Field
-
 from ha_controller.adapters.prober.channel import Pending
-from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, ProbeUnavailable, Reading, Signal, Target
+from ha_controller.plugin import (
+    Domain,
+    Duration,
+    Probe,
+    ProbeConfig,
+    ProbeContext,
+    ProbeUnavailable,
+    Reading,
+    Signal,
+    Target,
+    duration_field,
+)
 
 # linux/in.h, in6.h, icmp.h, icmpv6.h, asm-generic/socket.h; not in Python's socket module
 _IP_RECVERR, _IPV6_RECVERR = 11, 25
@@ -44,9 +53,9 @@ _REMEDY = (
 
 
 class IcmpConfig(ProbeConfig):
-    """Settings of `[channels.icmp]`."""
+    """Settings of `[channel.icmp]`."""
 
-    timeout_s: float = Field(default=0.5, gt=0, le=10)
+    timeout_s: Duration = duration_field("500ms", key="timeout", longest="10s")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

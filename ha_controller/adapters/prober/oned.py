@@ -9,17 +9,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pydantic import Field
-
-from ha_controller.plugin import Domain, OnedView, Probe, ProbeConfig, ProbeContext, Reading, Signal, Target
+from ha_controller.plugin import (
+    Domain,
+    Duration,
+    OnedView,
+    Probe,
+    ProbeConfig,
+    ProbeContext,
+    Reading,
+    Signal,
+    Target,
+    duration_field,
+)
 
 _ERROR, _OFFLINE = 3, 8  # HOST/STATE, include/Host.h
 
 
 class OnedConfig(ProbeConfig):
-    """Settings of `[channels.oned]`."""
+    """Settings of `[channel.oned]`."""
 
-    silent_after_s: float = Field(default=300.0, gt=0)  #: no new monitoring data for this long is silence
+    silent_after_s: Duration = duration_field(
+        "5m", key="silent_after"
+    )  #: no new monitoring data for this long is silence
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -12,16 +12,16 @@ Targets come from the inventory, close watches from the core; readings go to the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import anyio
+import structlog
 
 from ha_controller.adapters.prober.channel import AsyncProbe, AsyncProbeConfig, usable_address
 from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeUnavailable, Reading, Signal, Target
 
-logger = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 Sink = Callable[[str, Domain, list[Reading]], None]
 
@@ -206,7 +206,7 @@ class _Lag:
         if lag_s <= self.limit_s:
             return False
         if now - self.ended_at > _STALL_SERIES_S:
-            logger.warning("the event loop stood still for %.1f s; probes under way count as unknown", lag_s)
+            log.warning("the event loop stood still; probes under way count as unknown", lag_s=round(lag_s, 1))
         self.ended_at = now
         self.detail = f"controller lag {lag_s:.1f} s"
         return True
@@ -253,7 +253,7 @@ class _Lane:
     def _fail(self, now: float) -> list[Reading]:
         if now - self.fault_logged_at >= _FAULT_LOG_SPACING_S:
             self.fault_logged_at = now
-            logger.exception("channel %s failed; its readings count as unknown, it will be asked again", self.name)
+            log.exception("a channel failed; its readings count as unknown, it will be asked again", channel=self.name)
         detail = f"the channel {self.name} failed, see the log"
         readings = [_unknown(host, sent_at, detail) for host, sent_at in self.asked.items()]
         self.asked.clear()
@@ -267,13 +267,13 @@ def _unknown(host: int, sent_at: float, detail: str) -> Reading:
 async def _open(lane: _Lane) -> None:
     try:
         with anyio.fail_after(_OPEN_TIMEOUT_S):
-            logger.info("channel %s: %s", lane.name, await lane.channel.open())
+            log.info("a channel is open", channel=lane.name, way=await lane.channel.open())
     except ProbeUnavailable as error:
         lane.unavailable = str(error)
-        logger.error("channel %s is out of service, its readings count as unknown: %s", lane.name, error)
+        log.error("a channel is out of service; its readings count as unknown", channel=lane.name, error=str(error))
     except Exception:  # a border: the other channels go on
         lane.unavailable = f"the channel {lane.name} could not be opened, see the log"
-        logger.exception("channel %s is out of service, its readings count as unknown", lane.name)
+        log.exception("a channel is out of service; its readings count as unknown", channel=lane.name)
 
 
 async def _serve(lane: _Lane, channel: AsyncProbe[AsyncProbeConfig]) -> None:
@@ -281,7 +281,7 @@ async def _serve(lane: _Lane, channel: AsyncProbe[AsyncProbeConfig]) -> None:
         await channel.serve()
     except Exception:  # a border: the other channels go on
         lane.unavailable = f"the channel {lane.name} stopped, see the log"
-        logger.exception("channel %s stopped, its readings count as unknown", lane.name)
+        log.exception("a channel stopped; its readings count as unknown", channel=lane.name)
 
 
 async def _close(lane: _Lane) -> None:
@@ -289,4 +289,4 @@ async def _close(lane: _Lane) -> None:
         with anyio.fail_after(_CLOSE_TIMEOUT_S):
             await lane.channel.close()
     except Exception:  # a border: the other channels are closed, too
-        logger.exception("channel %s could not be closed", lane.name)
+        log.exception("a channel could not be closed", channel=lane.name)

@@ -26,7 +26,17 @@ from typing import ClassVar, TypeVar
 from pydantic import Field
 
 from ha_controller.adapters.prober.channel import Pending
-from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading, Signal, Target
+from ha_controller.plugin import (
+    Domain,
+    Duration,
+    Probe,
+    ProbeConfig,
+    ProbeContext,
+    Reading,
+    Signal,
+    Target,
+    duration_field,
+)
 
 _EVENTS_MAX = 512
 _BANNER_SIZE = 256
@@ -38,18 +48,18 @@ class ConnectConfig(ProbeConfig):
     """Settings of both channels."""
 
     port: int = Field(ge=1, le=65535)
-    timeout_s: float = Field(default=1.0, gt=0, le=30)
+    timeout_s: Duration = duration_field("1s", key="timeout", longest="30s")
     in_flight_max: int = Field(default=1024, ge=1, le=16384)  #: connections at once; suspects have as many on top
 
 
 class SshConfig(ConnectConfig):
-    """Settings of `[channels.ssh]`."""
+    """Settings of `[channel.ssh]`."""
 
     port: int = Field(default=22, ge=1, le=65535)
 
 
 class TcpConfig(ConnectConfig):
-    """Settings of `[channels.tcp]`."""
+    """Settings of `[channel.tcp]`."""
 
 
 ConnectConfigT = TypeVar("ConnectConfigT", bound=ConnectConfig)

@@ -25,7 +25,7 @@ def host() -> Iterator[socket.socket]:
 
 @pytest.fixture
 async def echo(make_context: Callable[..., ProbeContext]) -> AsyncIterator[EchoProbe]:
-    probe = EchoProbe(EchoConfig(port=16990, timeout_s=0.2), make_context())
+    probe = EchoProbe(EchoConfig(port=16990, timeout="200ms"), make_context())
     await probe.open()
     yield probe
     await probe.close()

@@ -17,7 +17,7 @@ class Oned:
 
     def __init__(self, make_context: Callable[..., ProbeContext], target: Target) -> None:
         self.view: OnedView | None = None
-        self.probe = OnedProbe(OnedConfig(silent_after_s=30), make_context(oned_view=lambda host: self.view))
+        self.probe = OnedProbe(OnedConfig(silent_after="30s"), make_context(oned_view=lambda host: self.view))
         self.target = target
         self.read_at = 1000.0
 

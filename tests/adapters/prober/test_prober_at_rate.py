@@ -99,7 +99,7 @@ async def test_a_loop_that_stands_still_blames_nobody(
     told: list[Reading] = []
     mute_port = listen("0.0.0.0").getsockname()[1]
     prober = Prober(
-        {"ssh": SshProbe(SshConfig(port=mute_port, timeout_s=0.3), make_context())},
+        {"ssh": SshProbe(SshConfig(port=mute_port, timeout="300ms"), make_context())},
         interval_s=1.0,
         confirm_interval_s=0.2,
         clock=time.monotonic,

@@ -85,7 +85,10 @@ async def test_a_late_banner_within_the_deadline_is_life(
     ssh: Callable[..., SshProbe], listen: Listen, ask: Ask, make_target: MakeTarget
 ) -> None:
     server = listen()
-    async with opened(ssh(port_of(server), timeout_s=2.0)) as probe, answering(server, b"SSH-2.0-x\r\n", pause_s=0.5):
+    async with (
+        opened(ssh(port_of(server), timeout="2000ms")) as probe,
+        answering(server, b"SSH-2.0-x\r\n", pause_s=0.5),
+    ):
         (reading,) = await ask(probe, [make_target(1)])
     assert reading.signal is Signal.ALIVE
 
@@ -94,7 +97,7 @@ async def test_a_banner_after_the_deadline_is_silence_told_once(
     ssh: Callable[..., SshProbe], listen: Listen, ask: Ask, make_target: MakeTarget
 ) -> None:
     server = listen()
-    async with opened(ssh(port_of(server), timeout_s=0.2)) as probe, answering(server, b"SSH-2.0-x\r\n", pause_s=0.4):
+    async with opened(ssh(port_of(server), timeout="200ms")) as probe, answering(server, b"SSH-2.0-x\r\n", pause_s=0.4):
         readings = await ask(probe, [make_target(1)])
         await asyncio.sleep(0.3)  # longer than the banner takes
         readings += probe.collect(time.monotonic())
@@ -105,7 +108,7 @@ async def test_a_mute_server_is_silent_at_the_deadline(
     ssh: Callable[..., SshProbe], listen: Listen, ask: Ask, make_target: MakeTarget
 ) -> None:
     started = time.monotonic()
-    async with opened(ssh(port_of(listen()), timeout_s=0.3)) as probe:
+    async with opened(ssh(port_of(listen()), timeout="300ms")) as probe:
         (reading,) = await ask(probe, [make_target(1)])
     assert (reading.signal, reading.detail) == (Signal.SILENT, "connected, no banner")
     assert 0.3 <= time.monotonic() - started < 1.5
@@ -115,7 +118,7 @@ async def test_a_banner_that_arrived_before_a_late_look_is_life(
     ssh: Callable[..., SshProbe], listen: Listen, make_target: MakeTarget
 ) -> None:
     server = listen()
-    async with opened(ssh(port_of(server), timeout_s=0.2)) as probe:
+    async with opened(ssh(port_of(server), timeout="200ms")) as probe:
         probe.launch([make_target(1)], time.monotonic())
         connection, _ = server.accept()
         with connection:
@@ -173,7 +176,7 @@ async def test_a_host_that_drops_the_handshake_is_silent(
     server = listen(backlog=0)
     with socket.create_connection(server.getsockname()):  # fills the queue: further handshakes are dropped
         for channel in (tcp, ssh):
-            async with opened(channel(port_of(server), timeout_s=0.3)) as probe:
+            async with opened(channel(port_of(server), timeout="300ms")) as probe:
                 (reading,) = await ask(probe, [make_target(1)])
             assert (reading.signal, reading.detail) == (Signal.SILENT, "timeout")
 
@@ -221,7 +224,7 @@ async def test_running_out_of_descriptors_is_unknown(
 async def test_a_host_has_one_connection_at_a_time(
     ssh: Callable[..., SshProbe], listen: Listen, ask: Ask, make_target: MakeTarget, readings_of: Ask
 ) -> None:
-    async with opened(ssh(port_of(listen()), timeout_s=0.2)) as probe:
+    async with opened(ssh(port_of(listen()), timeout="200ms")) as probe:
         for _ in range(3):
             probe.launch([make_target(1)], time.monotonic())
         readings = await readings_of(probe, 1)
@@ -232,7 +235,7 @@ async def test_a_host_has_one_connection_at_a_time(
 async def test_suspects_never_wait_behind_other_silent_hosts(
     ssh: Callable[..., SshProbe], listen: Listen, make_target: MakeTarget, readings_of: Ask
 ) -> None:
-    async with opened(ssh(port_of(listen()), timeout_s=0.3, in_flight_max=2)) as probe:
+    async with opened(ssh(port_of(listen()), timeout="300ms", in_flight_max=2)) as probe:
         started = time.monotonic()
         probe.launch([make_target(host) for host in range(6)], started)
         probe.launch([make_target(5, close_watch=True)], started)

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from types import MappingProxyType
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 _UNITS_S: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
 _DURATION: Final = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
@@ -65,3 +65,11 @@ def format_share(share: float) -> str:
 
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
 Share = Annotated[float, BeforeValidator(parse_share), PlainSerializer(format_share, return_type=str)]
+
+
+def duration_field(default: str, *, key: str, longest: str = "366d") -> Any:
+    """A settings field in seconds, named `..._s` in Python, that is written in the file as a text under `key`.
+
+    The default is written and checked like a value of the file.
+    """
+    return Field(default, alias=key, validate_default=True, le=parse_duration(longest))

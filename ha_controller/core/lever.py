@@ -1,0 +1,190 @@
+"""FENCED: the proof that the host is off, kept fresh, and the lever that makes OpenNebula notice it.
+
+The lever: oned asks a host anew when it is set OFFLINE and then ENABLEd. The question fails, the host becomes ERROR,
+its VMs UNKNOWN, and from UNKNOWN a migrate works at once. Without it that takes oned minutes. If the host becomes
+MONITORED instead, oned has reached it: it is alive, the proof was wrong, and everything stops.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core.detector import life_since
+from ha_controller.core.effects import HostStep, OrderHost, ReadPower
+from ha_controller.core.events import HostOrderReported, OrderResult
+from ha_controller.core.machine import Trigger
+from ha_controller.core.model import AttemptOutcome, Host, Incident, Lever, OnedHostState, PowerState
+from ha_controller.core.recovery import claims_running, was_running
+from ha_controller.core.state import Hold, State, bar
+
+REPEAT_AFTER_S = 5.0  #: an order without effect is looked at again after this long, then repeated
+
+
+# --- the proof --------------------------------------------------------------------------------------------------------
+
+
+def proof_is_fresh(state: State, incident: Incident, now: float) -> bool:
+    """Whether the devices that gave the proof have said OFF within the last seconds; asks them if not."""
+    proof, view = incident.proof, state.view(incident.host)
+    if proof is None:
+        return False
+    if not proof.devices:
+        return True
+    readings = [view.power.get(name) for name in proof.devices]
+    newest = [reading for reading in readings if reading is not None and reading[0] >= proof.at]
+    if any(power is PowerState.ON for _, power in newest):
+        state.stop(
+            incident,
+            f"{', '.join(proof.devices)} reads ON: somebody powered the host on. No further VM is moved",
+            f"Power it off, then: ha-controller release {incident.host_name}",
+        )
+        return False
+    oldest_s = max((now - at for at, _ in newest), default=1e9)
+    off = len(newest) == len(proof.devices) and all(power is PowerState.OFF for _, power in newest)
+    if (not off or oldest_s > state.settings.proof_age_max_s / 2) and now - view.power_asked_at >= 1.0:
+        view.power_asked_at = now
+        state.out.append(ReadPower(host=incident.host, devices=proof.devices))
+    if newest and not off:
+        confirm = f"If you have seen that it is off: ha-controller confirm-off {incident.host_name}"
+        reason = f"{', '.join(proof.devices)} cannot be read, so it is not known whether the host is still off"
+        state.hold(incident, Hold("the proof is not fresh", reason, confirm))
+    return off and oldest_s <= state.settings.proof_age_max_s
+
+
+def life_stops(state: State, incident: Incident, now: float) -> bool:
+    """Any life after the proof voids it; with a person's word as the proof this is the only check there is."""
+    if incident.proof is None:
+        return True
+    channel = life_since(state.view(incident.host).views, incident.proof.at)
+    if not channel:
+        return False
+    devices = incident.proof.devices
+    state.stop(
+        bar(_void(state, incident, now), devices),
+        f"{channel} answers although the host was proven off. No further VM is moved",
+        f"Look at the host and its VMs at once; then: ha-controller unfence {incident.host_name}",
+    )
+    return True
+
+
+def _void(state: State, incident: Incident, now: float) -> Incident:
+    """The proof no longer holds: back to FAILED. The readings that gave it count as lies."""
+    attempts = tuple(
+        replace(attempt, outcome=AttemptOutcome.VOIDED) if attempt.outcome is AttemptOutcome.OFF_READ else attempt
+        for attempt in incident.attempts
+    )
+    return replace(state.enter(incident, Trigger.PROOF_VOIDED, now), proof=None, attempts=attempts)
+
+
+# --- the lever --------------------------------------------------------------------------------------------------------
+
+
+def pull(state: State, host: Host, incident: Incident, now: float) -> Incident:
+    """Have oned notice that the host is gone: OFFLINE, ENABLE, wait for ERROR, then DISABLE with our mark."""
+    view = state.view(host.id)
+    if view.read_at is None or view.one_state is None or view.read_at < incident.lever_since:
+        return incident
+    match incident.lever:
+        case Lever.NOT_BEGUN:
+            if not _false_running(state, host, incident):
+                return _order(state, incident, Lever.DISABLE, HostStep.DISABLE, now)
+            if _levers_under_way(state) >= state.settings.levers_max:
+                return state.hold(incident, Hold("waits for its turn with OpenNebula", "", "Nothing for you to do."))
+            return _order(state, incident, Lever.OFFLINE, HostStep.OFFLINE, now)
+        case Lever.OFFLINE if view.one_state == OnedHostState.OFFLINE:
+            return _order(state, incident, Lever.ENABLE, HostStep.ENABLE, now)
+        case Lever.OFFLINE:
+            return _again(state, incident, HostStep.OFFLINE, now)
+        case Lever.ENABLE if view.one_state == OnedHostState.OFFLINE:
+            return _again(state, incident, HostStep.ENABLE, now)
+        case Lever.ENABLE:
+            return state.save(replace(incident, lever=Lever.WAIT, lever_since=now))
+        case Lever.WAIT:
+            return _wait_for_error(state, host, incident, view.one_state, now)
+        case Lever.DISABLE if view.one_state == OnedHostState.DISABLED:
+            return state.save(replace(incident, lever=Lever.DONE, lever_since=now, hold="", hold_needs_person=False))
+        case Lever.DISABLE:
+            return _again(state, incident, HostStep.DISABLE, now)
+        case _:
+            return incident
+
+
+def _wait_for_error(state: State, host: Host, incident: Incident, one_state: int, now: float) -> Incident:
+    if one_state == OnedHostState.MONITORED:
+        return state.stop(
+            replace(_void(state, incident, now), lever=Lever.NOT_BEGUN),
+            "OpenNebula reached it over SSH although it was proven off: it is alive. No VM is moved",
+            f"Look at the host at once; if it is healthy: ha-controller unfence {incident.host_name}",
+        )
+    if one_state == OnedHostState.ERROR and not _false_running(state, host, incident):
+        return _order(state, incident, Lever.DISABLE, HostStep.DISABLE, now)
+    if now - incident.lever_since <= state.settings.ssh_timeout_s * 1.5 + REPEAT_AFTER_S:
+        return incident
+    if incident.lever_repeats == 0:
+        again = replace(incident, lever_repeats=1)
+        return _order(state, again, Lever.OFFLINE, HostStep.OFFLINE, now)
+    return state.stop(
+        incident,
+        "OpenNebula does not notice that the host is gone: its VMs stay RUNNING there",
+        "Set ConnectTimeout in oneadmin's ssh configuration and opennebula.ssh_timeout to match, then: "
+        f"ha-controller release {incident.host_name}",
+    )
+
+
+def _false_running(state: State, host: Host, incident: Incident) -> bool:
+    """Whether a VM that was running is still shown RUNNING on the dead host."""
+    vms = state.view(host.id).vms
+    return any(
+        (vm := vms.get(record.id)) is not None and vm.host == host.id and claims_running(vm)
+        for record in incident.vms
+        if was_running(record) and not record.settled
+    )
+
+
+def _levers_under_way(state: State) -> int:
+    return sum(incident.lever in (Lever.OFFLINE, Lever.ENABLE, Lever.WAIT) for incident in state.incidents.values())
+
+
+def _order(state: State, incident: Incident, lever: Lever, step: HostStep, now: float) -> Incident:
+    incident = state.save(replace(incident, lever=lever, lever_since=now, hold="", hold_needs_person=False))
+    _send(state, incident, step, now)
+    return incident
+
+
+def _again(state: State, incident: Incident, step: HostStep, now: float) -> Incident:
+    """The order has shown no effect: repeat it, after a look and a pause. All host orders may be repeated."""
+    if now - incident.lever_since < REPEAT_AFTER_S:
+        return incident
+    incident = state.save(replace(incident, lever_since=now))
+    _send(state, incident, step, now)
+    return incident
+
+
+def _send(state: State, incident: Incident, step: HostStep, now: float) -> None:
+    before = (OnedHostState.DISABLED, OnedHostState.OFFLINE)
+    enabled_before = incident.prior_marked or incident.prior_one_state not in before
+    state.out.append(
+        OrderHost(
+            host=incident.host,
+            incident=incident.id,
+            step=step,
+            enabled_before=enabled_before,
+            not_after=now + REPEAT_AFTER_S,
+        )
+    )
+
+
+def host_order_reported(state: State, incident: Incident, event: HostOrderReported) -> None:
+    """A refusal is told; everything else shows in the next reading."""
+    if event.result is OrderResult.REFUSED:
+        refused = Hold(f"OpenNebula refuses {event.step.value}", event.detail, "See: ha-controller doctor")
+        state.hold(incident, refused)
+
+
+def restore(state: State, incident: Incident, now: float) -> None:
+    """Give a readmitted host back to OpenNebula in the state it had before."""
+    if incident.lever in (Lever.NOT_BEGUN, Lever.RESTORED):
+        state.save(replace(incident, lever=Lever.RESTORED))
+        return
+    if incident.lever is not Lever.RESTORE or now - incident.lever_since >= REPEAT_AFTER_S:
+        _order(state, incident, Lever.RESTORE, HostStep.RESTORE, now)
