@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,3 +23,19 @@ def logged() -> Iterator[list[Any]]:
     """What the controller logs, one dictionary a line."""
     with capture_logs() as lines:
         yield lines
+
+
+@pytest.fixture
+def require_peer() -> Callable[[str], str]:
+    """Find a peer's program and return its path; without it, skip the test, or fail it in CI."""
+
+    def find(program: str) -> str:
+        path = shutil.which(program)
+        if path is not None:
+            return path
+        reason = f"{program} is not installed: this test needs the real peer"
+        if os.environ.get("CI"):
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+    return find

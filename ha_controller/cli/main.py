@@ -301,8 +301,8 @@ def plugins_list(output: str) -> None:
 
 
 @commands.command()
-@click.option("--hosts", type=click.IntRange(3, 60), default=6, show_default=True)
-@click.option("--vms-per-host", type=click.IntRange(1, 50), default=5, show_default=True)
+@click.option("--hosts", type=click.IntRange(3, 60), default=6, show_default=True, help="Hosts of the cloud.")
+@click.option("--vms-per-host", type=click.IntRange(1, 50), default=5, show_default=True, help="VMs on each.")
 @click.option(
     "--fault",
     type=click.Choice(["power-loss", "cord-pulled", "hang", "partition", "bmc-dead"]),
@@ -311,11 +311,12 @@ def plugins_list(output: str) -> None:
     help="How the host breaks.",
 )
 @click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the measured phases as JSON.")
-def demo(hosts: int, vms_per_host: int, fault: str, report: Path | None) -> None:
+@click.option("--netns", is_flag=True, help="As root: hosts are network namespaces with real ICMP and sshd.")
+def demo(hosts: int, vms_per_host: int, fault: str, report: Path | None, netns: bool) -> None:
     """Break one host of an embedded cloud and watch its VMs come back. Touches nothing outside this machine."""
     from ha_controller.demo import run
 
-    client.finish(run(hosts=hosts, vms_per_host=vms_per_host, fault=fault, report=report))
+    client.finish(run(hosts=hosts, vms_per_host=vms_per_host, fault=fault, report=report, namespaces=netns))
 
 
 @commands.command()

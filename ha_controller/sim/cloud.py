@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-from ha_controller.sim import checker
+from ha_controller.sim import checker, netns
 from ha_controller.sim.bmc import Bmc
 from ha_controller.sim.hardware import Fault, Hardware, MachineChassis
 from ha_controller.sim.hosts import HostNetwork
+from ha_controller.sim.netns import NetnsNetwork
 from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm, Timings
 from ha_controller.sim.oned_server import OnedServer
 from ha_controller.sim.oned_state import Oned
 
 TICK_S = 0.02
+SSH_PORT = 7022
 CLUSTER, CLUSTER_NAME = 100, "default"
 SHARED_STORE, LOCAL_STORE = 100, 102
 
@@ -45,23 +47,29 @@ class EmbeddedCloud:
         vms_per_host: int = 5,
         timings: Timings | None = None,
         network: int | None = None,
+        namespaces: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`network`: second byte of the 127.x addresses; by default one that no other cloud uses."""
+        """`network`: second byte of the 127.x addresses; by default one that no other cloud uses.
+
+        `namespaces`: the hosts are network namespaces with real kernels and sshd instead, which needs root.
+        """
         self.timings = timings or Timings()
         self.vms_per_host = vms_per_host
+        self.namespaces = namespaces
         self.session, self.bmc_user, self.bmc_password = "oneadmin:embedded-cloud", "admin", "embedded-bmc"
-        self.ssh_port, self.echo_port, self.bmc_port = 7022, 7007, 7623
+        self.echo_port, self.bmc_port = 7007, 7623
         self._claim: socket.socket | None = None
         second = network
         if second is None:
             second, self._claim = _claim_network()
-        self.gateway_address = f"127.{second}.255.1"
+        self.gateway_address = netns.address_of(-1) if namespaces else f"127.{second}.255.1"
+        self.ssh_port = 22 if namespaces else SSH_PORT
         self.hosts = [
             CloudHost(
                 id=number,
                 name=f"kvm-{number + 1:02}",
-                address=f"127.{second}.1.{number + 1}",
+                address=netns.address_of(number) if namespaces else f"127.{second}.1.{number + 1}",
                 bmc_address=f"127.{second}.2.{number + 1}",
                 system_uuid=f"4c4c4544-0000-4000-8000-{number:012x}",
             )
@@ -72,11 +80,11 @@ class EmbeddedCloud:
         self.oned = Oned(self.hardware, self.timings, clock(), datastores=_stores())
         self.server = OnedServer(self.oned, session=self.session, clock=clock)
         self.endpoint = ""
-        self._network = HostNetwork(
-            self.hardware,
-            {host.id: host.address for host in self.hosts},
-            ssh_port=self.ssh_port,
-            echo_port=self.echo_port,
+        addresses = {host.id: host.address for host in self.hosts}
+        self._network: HostNetwork | NetnsNetwork = (
+            NetnsNetwork(self.hardware, addresses)
+            if namespaces
+            else HostNetwork(self.hardware, addresses, ssh_port=self.ssh_port, echo_port=self.echo_port)
         )
         self._bmcs = [self._bmc(host) for host in self.hosts]
         self._ticker: asyncio.TimerHandle | None = None

@@ -53,6 +53,7 @@ class Hardware:
         """`clock` gives seconds; only differences matter."""
         self.log: list[Happening] = []
         self.machines: dict[int, Machine] = {}
+        self.watchers: list[Callable[[int], None]] = []  #: told of every machine whose hardware changed
         self._clock = clock
 
     def add(self, machine: int) -> Machine:
@@ -75,6 +76,7 @@ class Hardware:
         if not on:
             for vm in sorted(known.vms):
                 self.stop_vm(machine, vm)
+        self._changed(machine)
 
     def start_vm(self, machine: int, vm: int) -> bool:
         """Start a VM process; False when the machine cannot."""
@@ -105,12 +107,17 @@ class Hardware:
                 known.mute = True
             case Fault.PARTITION:
                 known.cut_off = True
+        self._changed(machine)
 
     def ordered(self, machine: int, on: bool) -> None:
         """An order reached the machine's BMC."""
         self._note(machine, "ordered on" if on else "ordered off")
         if not self.machines[machine].bmc_stuck:
             self.power(machine, on)
+
+    def _changed(self, machine: int) -> None:
+        for watcher in self.watchers:
+            watcher(machine)
 
     def _note(self, machine: int, what: str, vm: int | None = None) -> None:
         self.log.append(Happening(at=self._clock(), machine=machine, what=what, vm=vm))

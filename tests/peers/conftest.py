@@ -7,8 +7,6 @@ skipped safety test must not look like a passed one.
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,22 +21,6 @@ from tests.peers.ipmi_sim import Fault as FaultFile
 
 KG = "a-key-of-the-bmc"
 WRONG_PASSWORD = "not-the-password"
-
-
-@pytest.fixture
-def require_peer() -> Callable[[str], str]:
-    """Find a peer's program and return its path; without it, skip the test, or fail it in CI."""
-
-    def find(program: str) -> str:
-        path = shutil.which(program)
-        if path is not None:
-            return path
-        reason = f"{program} is not installed: this test needs the real peer"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-
-    return find
 
 
 @pytest.fixture

@@ -26,7 +26,7 @@ from ha_controller.app import Runtime
 from ha_controller.config import Config, load
 from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm, Tell
 from ha_controller.core.model import HostState, Incident, VmStage
-from ha_controller.sim import echo
+from ha_controller.sim import echo, netns
 from ha_controller.sim.cloud import EmbeddedCloud
 
 SCHEMA = "ha-controller/demo/v1"
@@ -48,12 +48,10 @@ poll = "2s"
 ssh_timeout = "10s"
 
 [detect]
-channels = ["echo", "ssh", "bmc", "oned"]
+channels = ["{ping}", "ssh", "bmc", "oned"]
 single_domain_after = "{single_domain_s:g}s"
 
-[channel.echo]
-port = {probe_port}
-
+{ping_settings}
 [channel.ssh]
 port = {ssh_port}
 timeout = "500ms"
@@ -127,12 +125,23 @@ class _ShownRuntime(Runtime):
                 return ""
 
 
-def run(*, hosts: int, vms_per_host: int, fault: str, report: Path | None) -> int:
-    """Run the demo; returns the exit code: 0 all VMs run elsewhere, 5 they wait as they must, 1 it went wrong."""
+def run(*, hosts: int, vms_per_host: int, fault: str, report: Path | None, namespaces: bool = False) -> int:
+    """Run the demo; returns the exit code: 0 all VMs run elsewhere, 5 they wait as they must, 1 it went wrong.
+
+    `namespaces`: the hosts are real kernels with real sshd; needs root.
+    """
+    if namespaces and (reason := netns.why_not()):
+        click.echo(f"--netns cannot be used. {reason[0].upper()}{reason[1:]}.", err=True)
+        return FAILED
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     logging.getLogger().setLevel(logging.CRITICAL)
+    cloud = EmbeddedCloud(hosts=hosts, vms_per_host=vms_per_host, namespaces=namespaces)
     with tempfile.TemporaryDirectory(prefix="ha-controller-demo-") as folder:
-        return anyio.run(_run, Path(folder), hosts, vms_per_host, fault, report)
+        try:
+            return anyio.run(_run, Path(folder), cloud, fault, report)
+        except netns.NetnsUnusable as error:
+            click.echo(f"--netns cannot be used. {error}", err=True)
+            return FAILED
 
 
 def demo_config(folder: Path, cloud: EmbeddedCloud) -> tuple[Config, Registry]:
@@ -145,7 +154,8 @@ def demo_config(folder: Path, cloud: EmbeddedCloud) -> tuple[Config, Registry]:
         endpoint=cloud.endpoint,
         single_domain_s=SINGLE_DOMAIN_S,
         settle_s=SETTLE_S,
-        probe_port=cloud.echo_port,
+        ping="icmp" if cloud.namespaces else "echo",
+        ping_settings="" if cloud.namespaces else f"[channel.echo]\nport = {cloud.echo_port}\n",
         ssh_port=cloud.ssh_port,
         bmc_port=cloud.bmc_port,
         bmc_user=cloud.bmc_user,
@@ -168,8 +178,8 @@ def _write_secret(path: Path, text: str) -> None:
         file.write(text)
 
 
-async def _run(folder: Path, hosts: int, vms_per_host: int, fault: str, report: Path | None) -> int:
-    async with EmbeddedCloud(hosts=hosts, vms_per_host=vms_per_host) as cloud:
+async def _run(folder: Path, embedded: EmbeddedCloud, fault: str, report: Path | None) -> int:
+    async with embedded as cloud:
         config, registry = demo_config(folder, cloud)
         runtime = _ShownRuntime(config, registry)
         _introduce(cloud, config)
@@ -186,9 +196,16 @@ def _introduce(cloud: EmbeddedCloud, config: Config) -> None:
         f"An embedded cloud: {len(cloud.hosts)} hosts with a BMC each, OpenNebula at {cloud.endpoint}.\n"
         f"Its monitoring is OpenNebula's own: a dead host is noticed after {timings.monitoring_interval_s:g} s, "
         f"looked at every {timings.manager_timer_s:g} s; its ssh gives up after {timings.ssh_timeout_s:g} s.\n"
+        f"{_hosts_are(cloud)}\n"
         f"The controller is in mode {config.mode}. For the demo, silence of the only probe domain is enough after "
         f"{SINGLE_DOMAIN_S:g} s (default: 60 s), and it settles for {SETTLE_S:g} s (default: 30 s)."
     )
+
+
+def _hosts_are(cloud: EmbeddedCloud) -> str:
+    if cloud.namespaces:
+        return "The hosts are network namespaces: real kernels that answer pings, and a real sshd in each."
+    return "The hosts answer on 127.x addresses; a UDP echo takes the place of ping, which loopback always answers."
 
 
 async def _break_and_watch(runtime: _ShownRuntime, cloud: EmbeddedCloud, fault: str, report: Path | None) -> int:
@@ -242,14 +259,13 @@ async def _watch(runtime: Runtime, victim: int) -> Incident | None:
 
 @contextmanager
 def _progress(runtime: Runtime, victim: int) -> Iterator[None]:
-    """A line that says what waits for what, on a terminal only."""
+    """A live board on a terminal; elsewhere the lines are enough."""
     if not sys.stdout.isatty():
         yield
         return
-    from rich.console import Console
+    from ha_controller.demo.board import shown  # only here: rich is slow to import
 
-    del runtime, victim
-    with Console().status("watching the controller work"):
+    with shown(runtime.controller.state, victim):
         yield
 
 
