@@ -26,6 +26,7 @@ from ha_controller.core.events import (
     PowerRead,
     SecondMasterLooked,
     SelfChecked,
+    SettingsChanged,
     TimePassed,
     Verb,
     VmOrderReported,
@@ -102,7 +103,16 @@ class Cloud:
         self.feed(SecondMasterLooked(present=False, detail="no failure hook"))
         for host in range(self.hosts):
             for device in (device for level in self.levels for device in level):
-                self.feed(DeviceChecked(host=host, device=device.name, ok=True, power=PowerState.ON, summary="ok"))
+                self.feed(
+                    DeviceChecked(
+                        host=host,
+                        device=device.name,
+                        fingerprint=device.fingerprint,
+                        ok=True,
+                        power=PowerState.ON,
+                        summary="ok",
+                    )
+                )
 
     # --- what happens ---
 
@@ -121,7 +131,9 @@ class Cloud:
             self.effects.append((self.now, effect))
 
     def inventory(self) -> None:
+        done = len(self.effects)
         self.feed(InventoryRead(hosts=tuple(self.host(host) for host in range(self.hosts))))
+        self._carry_out(done)
 
     def host(self, host: int) -> Host:
         taken = sum(vm.memory_mb for vm in self.vms.values() if vm.host == host)
@@ -193,10 +205,18 @@ class Cloud:
                 self._order_host(effect)
             case MoveVm(vm=vm, destination=destination):
                 self.vms[vm] = replace(self.vms[vm], host=destination, state=3, lcm_state=3, label="RUNNING")
-                self.feed(VmOrderReported(vm=vm, incident=effect.incident, result=OrderResult.ACCEPTED, detail=""))
+                self.feed(
+                    VmOrderReported(
+                        vm=vm, incident=effect.incident, attempt=effect.attempt, result=OrderResult.ACCEPTED, detail=""
+                    )
+                )
             case ResumeVm(vm=vm):
                 self.vms[vm] = replace(self.vms[vm], state=3, lcm_state=3, label="RUNNING")
-                self.feed(VmOrderReported(vm=vm, incident=effect.incident, result=OrderResult.ACCEPTED, detail=""))
+                self.feed(
+                    VmOrderReported(
+                        vm=vm, incident=effect.incident, attempt=effect.attempt, result=OrderResult.ACCEPTED, detail=""
+                    )
+                )
             case _:
                 pass
 
@@ -211,7 +231,7 @@ class Cloud:
         self.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=self.now, detail="off, off"))
 
     def _order_host(self, order: OrderHost) -> None:
-        states = {HostStep.OFFLINE: 8, HostStep.ENABLE: 3, HostStep.DISABLE: 4, HostStep.RESTORE: 2}
+        states = {HostStep.OFFLINE: 8, HostStep.ENABLE: 3, HostStep.DISABLE: 4, HostStep.RESTORE: order.state_before}
         self.one_states[order.host] = states[order.step]
         if order.step is HostStep.ENABLE:
             for vm in [vm for vm in self.vms.values() if vm.host == order.host and vm.lcm_state == 3]:
@@ -231,13 +251,20 @@ class Cloud:
         self.feed(OperatorCommanded(request=request, verb=verb, who="ann", reason="", host=host, incident=incident))
         self._carry_out(done)
 
+    def reconfigure(self, settings: Settings) -> None:
+        """The operator changes the configuration."""
+        done = len(self.effects)
+        self.feed(SettingsChanged(settings=settings))
+        self._carry_out(done)
+
     def restart(self) -> None:
         """The controller dies and comes back with what the journal holds."""
         self.controller = Controller(self.settings, self.now)
-        self.controller.restore([incident for incident in self.incidents.values() if incident.open], self.cloud)
-        self._begin()
+        records = [incident for incident in self.incidents.values() if incident.open]
+        self.controller.restore(records, self.cloud, self.now)
         done = len(self.effects)
         self._take_down(self.controller.resume(self.now))
+        self._begin()
         self._carry_out(done)
 
     # --- what is asserted ---

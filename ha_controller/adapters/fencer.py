@@ -7,6 +7,7 @@ one delays nobody else. A device that is used for a fence is never queued behind
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from ha_controller.core.events import DeviceChecked, Event, FenceAccepted, Fence
 from ha_controller.plugin import (
     AccessDenied,
     AgentConfig,
+    Capability,
     CheckReport,
     FenceAgent,
     FenceError,
@@ -47,6 +49,8 @@ class Device:
     name: str
     agent: FenceAgent[AgentConfig]
     timeout_s: float
+    level: int = 1  #: the first level speaks for the host's power in peace time
+    fingerprint: str = ""  #: of its settings
     fencing: int = 0  #: fences under way
     background: set[anyio.CancelScope] = field(default_factory=set)  #: checks and readings that a fence pushes aside
 
@@ -86,10 +90,13 @@ class Fencer:
         self._checks = anyio.CapacityLimiter(CHECKS_AT_ONCE)
 
     def equip(self, host: int, devices: Mapping[str, Device]) -> None:
-        """Set the devices of a host. Devices already in use are replaced for later uses only."""
-        self._devices[host] = dict(devices)
-        for name in devices:
-            self._due.setdefault((host, name), 0.0)
+        """Set the devices of a host, for later uses. New ones are checked at once."""
+        before, self._devices[host] = self._devices.get(host, {}), dict(devices)
+        for name, device in devices.items():
+            if name not in before or before[name].fingerprint != device.fingerprint:
+                self._due[(host, name)] = 0.0
+        for name in before.keys() - devices.keys():
+            self._due.pop((host, name), None)
 
     def device(self, host: int, name: str) -> Device | None:
         """A device, if the host has it."""
@@ -100,12 +107,12 @@ class Fencer:
     async def fence(self, order: Fence) -> None:
         """Carry out one level and report exactly one `FenceReported`."""
         if self._clock() > order.not_after or not self._may_act():
-            self._fence_reported(order, FenceResult.REFUSED, None, "not sent: too late, or we no longer lead")
+            self._not_begun(order, "too late, or we no longer lead")
             return
         devices = [self.device(order.host, name) for name in order.devices]
         known = [device for device in devices if device is not None]
         if len(known) != len(devices):
-            self._fence_reported(order, FenceResult.REFUSED, None, "not sent: the device is no longer configured")
+            self._not_begun(order, "the device is no longer configured")
             return
         for device in known:
             device.fencing += 1
@@ -116,6 +123,13 @@ class Fencer:
         finally:
             for device in known:
                 device.fencing -= 1
+
+    def _not_begun(self, order: Fence, why: str) -> None:
+        """What was not sent did nothing; what was acknowledged before a restart may have done it."""
+        if order.send:
+            self._fence_reported(order, FenceResult.REFUSED, None, f"not sent: {why}")
+        else:
+            self._fence_reported(order, FenceResult.UNVERIFIED, None, f"not read back: {why}")
 
     async def _fence_level(self, order: Fence, devices: list[Device]) -> None:
         outcomes: list[_Outcome] = []
@@ -137,7 +151,7 @@ class Fencer:
         moments = [outcome.off_read_at for outcome in outcomes if outcome.off_read_at is not None]
         if len(moments) == len(devices) and await self._off_together(devices):
             self._fence_reported(order, FenceResult.OFF_READ, max(moments), detail)
-        elif all(outcome.sent is _Sent.REFUSED for outcome in outcomes):
+        elif len(outcomes) == len(devices) and all(outcome.sent is _Sent.REFUSED for outcome in outcomes):
             self._fence_reported(order, FenceResult.REFUSED, None, detail)
         else:
             self._fence_reported(order, FenceResult.UNVERIFIED, None, detail)
@@ -158,11 +172,11 @@ class Fencer:
         """Order one device off and read it back, all within its deadline."""
         sent, detail, off_read_at = _Sent.UNKNOWN, _Sent.UNKNOWN.value, None
         with anyio.move_on_after(device.timeout_s) as deadline:
-            ordered_at = self._clock()
             if send:
                 sent, detail = await self._order_off(device)
             else:
                 sent, detail = _Sent.ACCEPTED, "acknowledged before the restart"
+            ordered_at = self._clock()  # readings count from the end of the order, which may have taken its time
             if sent is _Sent.REFUSED:
                 return _Outcome(device=device.name, sent=sent, off_read_at=None, detail=detail)
             if sent is _Sent.ACCEPTED:
@@ -180,13 +194,23 @@ class Fencer:
         except AccessDenied as error:
             return _Sent.REFUSED, str(error)
         except Rejected as error:
-            # some devices refuse to switch off what is off (HTTP 409): only a reading tells which it is
-            if await self._read(device) is PowerState.OFF:
-                return _Sent.ACCEPTED, f"refused, because it is off already ({error})"
-            return _Sent.REFUSED, str(error)
+            return await self._look_after_refusal(device, str(error))
         except FenceError as error:
             return _Sent.UNKNOWN, str(error)
         return _Sent.ACCEPTED, _Sent.ACCEPTED.value
+
+    async def _look_after_refusal(self, device: Device, refusal: str) -> tuple[_Sent, str]:
+        """Some refuse to switch off what is off (HTTP 409), others what is just going off: only readings tell.
+
+        Refused is what still reads ON a while later; anything else may have worked.
+        """
+        first = await self._read(device)
+        if first is PowerState.OFF:
+            return _Sent.ACCEPTED, f"refused, because it is off already ({refusal})"
+        await anyio.sleep(OFF_SPACING_S)
+        if first is PowerState.ON and await self._read(device) is PowerState.ON:
+            return _Sent.REFUSED, refusal
+        return _Sent.UNKNOWN, f"refused, but it does not read ON ({refusal})"
 
     async def _read_back(self, device: Device, ordered_at: float) -> float:
         """Poll until OFF was read twice as the protocol asks; returns when the second reading was complete."""
@@ -242,15 +266,23 @@ class Fencer:
         self._report(PowerRead(host=order.host, asked_at=asked_at, states=complete))
 
     async def power_of(self, host: int) -> PowerState:
-        """The power of a host by its first device, for the `bmc` channel.
+        """The power of a host by all devices of its first level, for the `bmc` channel: off only if all are off.
 
         Raises:
-            FenceError: it could not be read, or the device is being used for a fence.
+            FenceError: one could not be read, or is being used for a fence.
         """
-        device = next(iter(self._devices.get(host, {}).values()), None)
-        if device is None:
-            raise Unreachable("no fence device")
-        return await self._in_background(device, device.agent.power_state())
+        devices = list(self._devices.get(host, {}).values())
+        first = min((device.level for device in devices), default=0)
+        states = [
+            await self._in_background(device, device.agent.power_state())
+            for device in devices
+            if device.level == first and Capability.READ_POWER in device.agent.capabilities
+        ]
+        if not states:
+            raise Unreachable("no fence device that can be read")
+        if PowerState.ON in states:
+            return PowerState.ON
+        return PowerState.OFF if all(power is PowerState.OFF for power in states) else PowerState.UNKNOWN
 
     async def _in_background(self, device: Device, work: Awaitable[_T]) -> _T:
         """Do something that a fence may push aside."""
@@ -293,7 +325,16 @@ class Fencer:
             result = CheckReport(ok=False, summary=str(error) or f"no answer within {CHECK_TIMEOUT_S:g} s")
         if not result.ok:
             self._due[(host, name)] = self._clock() + min(60.0, self._check_every_s)
-        self._report(DeviceChecked(host=host, device=name, ok=result.ok, power=result.power, summary=result.summary))
+        self._report(
+            DeviceChecked(
+                host=host,
+                device=name,
+                fingerprint=device.fingerprint,
+                ok=result.ok,
+                power=result.power,
+                summary=result.summary,
+            )
+        )
 
 
 async def _contained(work: Awaitable[_T]) -> _T:
@@ -302,6 +343,12 @@ async def _contained(work: Awaitable[_T]) -> _T:
         return await work
     except FenceError:
         raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # ours
+        log.exception("a fence agent waited for something that was cancelled")
+        raise Unreachable("bug in the fence agent: what it waited for was cancelled") from None
     except Exception as error:
         log.exception("a fence agent raised something else than a FenceError", error=type(error).__name__)
         raise Unreachable(f"bug in the fence agent: {type(error).__name__}") from error

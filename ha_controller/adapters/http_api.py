@@ -74,7 +74,7 @@ class CommandBody(BaseModel):
 
     verb: Verb
     host: str | None = None
-    incident: int | None = None
+    incident: int | None = Field(default=None, ge=1, lt=2**63)
     reason: str = Field(default="", max_length=500)
 
 

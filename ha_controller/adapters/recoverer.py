@@ -32,7 +32,7 @@ from ha_controller.core.events import (
     OrderResult,
     VmOrderReported,
 )
-from ha_controller.core.model import Device, Host, LcmState, Vm, VmState
+from ha_controller.core.model import Device, Host, LcmState, OnedHostState, Vm, VmState
 from ha_controller.plugin import OnedView
 
 log = structlog.get_logger(__name__)
@@ -42,6 +42,7 @@ IGNORE = "HA_IGNORE"  #: host attribute: hands off
 POLICY = "HA_POLICY"  #: VM attribute: "leave" = never move it
 LOCAL_DRIVERS = frozenset({"ssh", "local"})
 DATASTORES_EVERY_S = 60.0
+_BACK_TO = {OnedHostState.DISABLED: HostStatus.DISABLE, OnedHostState.OFFLINE: HostStatus.OFFLINE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +95,7 @@ class Recoverer:
         scope: Scope,
         poll_s: float,
         equip: Callable[[Sequence[OnedHost]], Mapping[int, FencePlan]],
+        order_timeout_s: float = 15.0,
     ) -> None:
         """`equip` is called with every new inventory, before it is reported, and tells each host's fence devices."""
         self._client = client
@@ -103,6 +105,7 @@ class Recoverer:
         self.scope = scope  #: may be changed while running
         self._poll_s = poll_s
         self._equip = equip
+        self._order_timeout_s = order_timeout_s
         self._cache = _Cache()
 
     def oned_view(self, host: int) -> OnedView | None:
@@ -247,8 +250,7 @@ class Recoverer:
                     await self._client.update_host(order.host, {MARK: f"FENCED {order.incident}"})
                     await self._client.set_host_status(order.host, HostStatus.DISABLE)
                 case HostStep.RESTORE:
-                    status = HostStatus.ENABLE if order.enabled_before else HostStatus.DISABLE
-                    await self._client.set_host_status(order.host, status)
+                    await self._client.set_host_status(order.host, _BACK_TO.get(order.state_before, HostStatus.ENABLE))
                     await self._client.update_host(order.host, {MARK: ""})
         except OpenNebulaError as error:
             return _result_of(error), str(error)
@@ -256,8 +258,12 @@ class Recoverer:
 
     async def order_vm(self, order: MoveVm | ResumeVm) -> None:
         """Look at the VM, migrate or resume it if it is still what the decision was made for, report one result."""
-        result, detail = await self._order_vm(order)
-        self._report(VmOrderReported(vm=order.vm, incident=order.incident, result=result, detail=detail))
+        result, detail = OrderResult.UNKNOWN, f"no answer within {self._order_timeout_s:g} s"
+        with anyio.move_on_after(self._order_timeout_s):
+            result, detail = await self._order_vm(order)
+        self._report(
+            VmOrderReported(vm=order.vm, incident=order.incident, attempt=order.attempt, result=result, detail=detail)
+        )
 
     async def _order_vm(self, order: MoveVm | ResumeVm) -> tuple[OrderResult, str]:
         try:

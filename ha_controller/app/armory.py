@@ -7,9 +7,10 @@ gets no device: the readiness guard then says so, by name.
 from __future__ import annotations
 
 import fnmatch
+import hashlib
 import socket
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ log = structlog.get_logger(__name__)
 
 ADDRESS = "HA_ADDRESS"  #: host attribute: the literal address to probe; without it the host's name is looked up
 RESOLVE_TIMEOUT_S = 5.0
+RESOLVE_EVERY_S = 60.0  #: a name may come to mean another address
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Armory:
                     identity_noted=fence.identity == "noted",
                     weak_off=Capability.WEAK_OFF in capabilities,
                     proves_off=Capability.READ_POWER in capabilities and Capability.STORAGE not in capabilities,
+                    fingerprint=device.fingerprint,
                 )
             )
         self.fencer.equip(host.id, devices)
@@ -80,17 +83,36 @@ class Armory:
         except MissingAttribute as error:
             self._cannot(key, f"host {host.name} has no attribute {error.name} in OpenNebula")
             return None
+        except KeyError:
+            self._cannot(key, f"agent {fence.agent} was not installed when the controller was started: restart it")
+            return None
         except ValidationError as error:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
             self._cannot(key, f"host {host.name}: {wrong}")
             return None
-        device = Device(name=fence.name, agent=agent, timeout_s=fence.timeout_s)
+        except Exception as error:
+            # the border to a plugin: its bug costs this device and nothing else
+            log.exception("a fence agent could not be made", device=fence.name, host=host.name)
+            self._cannot(key, f"host {host.name}: bug in the agent {fence.agent} ({type(error).__name__})")
+            return None
+        device = Device(
+            name=fence.name,
+            agent=agent,
+            timeout_s=fence.timeout_s,
+            level=fence.level,
+            fingerprint=_fingerprint(fence.agent, settings),
+        )
         self._built[key] = (fence, settings, device)
         return device
 
     def _cannot(self, key: tuple[int, str], problem: str) -> None:
         self.problems[key] = problem
         log.warning("a fence device cannot be used", device=key[1], problem=problem)
+
+
+def _fingerprint(kind: str, settings: Mapping[str, Any]) -> str:
+    """Another one means another device. Secrets are masked in it, so a new password is the same device."""
+    return hashlib.sha256(repr((kind, sorted(settings.items()))).encode()).hexdigest()[:12]
 
 
 def _matches(patterns: Sequence[str], host: OnedHost) -> bool:
@@ -100,34 +122,47 @@ def _matches(patterns: Sequence[str], host: OnedHost) -> bool:
 class Addresses:
     """Literal addresses of hosts. Names are looked up beside the probing, never on its path."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float]) -> None:
         """Nothing is known yet."""
+        self._clock = clock
         self._resolved: dict[str, str] = {}
+        self._asked_at: dict[str, float] = {}
+        self._used: dict[int, str] = {}
 
     def targets(self, hosts: Sequence[OnedHost]) -> list[Target]:
         """Targets with what is known by now; the address is empty while a name has not been resolved."""
-        return [
-            Target(
-                host=host.id,
-                name=host.name,
-                address=host.template.get(ADDRESS) or self._resolved.get(host.name, ""),
-            )
-            for host in hosts
-        ]
+        return [Target(host=host.id, name=host.name, address=self._address(host)) for host in hosts]
+
+    def _address(self, host: OnedHost) -> str:
+        return host.template.get(ADDRESS) or self._resolved.get(host.name, "")
+
+    def moved(self, hosts: Sequence[OnedHost]) -> list[int]:
+        """Hosts whose address is another one than at the last call."""
+        now = {host.id: self._address(host) for host in hosts}
+        moved = [host for host, address in now.items() if self._used.get(host, address) not in ("", address)]
+        self._used = now
+        return moved
 
     async def resolve(self, hosts: Sequence[OnedHost]) -> bool:
-        """Look up names that are not known yet; says whether anything new was learned."""
-        names = [host.name for host in hosts if not host.template.get(ADDRESS) and host.name not in self._resolved]
+        """Look up names that are not known yet, or not lately; says whether anything new was learned."""
+        now, before = self._clock(), dict(self._resolved)
+        names = [host.name for host in hosts if not host.template.get(ADDRESS)]
+        due = [name for name in names if now - self._asked_at.get(name, -RESOLVE_EVERY_S) >= RESOLVE_EVERY_S]
         async with anyio.create_task_group() as group:
-            for name in names:
+            for name in due:
+                self._asked_at[name] = now
                 group.start_soon(self._resolve_one, name)
-        return any(name in self._resolved for name in names)
+        return self._resolved != before
 
     async def _resolve_one(self, name: str) -> None:
+        """What is known stays when a lookup fails: a name server that is down does not move hosts."""
         try:
             with anyio.fail_after(RESOLVE_TIMEOUT_S):
                 found = await anyio.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError) as error:
+        except (OSError, TimeoutError, UnicodeError) as error:
+            self._asked_at[name] = self._clock() - RESOLVE_EVERY_S + RESOLVE_TIMEOUT_S  # again soon
             log.warning("a host's name cannot be resolved; set HA_ADDRESS on it", host=name, error=str(error))
             return
-        self._resolved[name] = str(found[0][4][0])
+        addresses = [str(entry[4][0]) for entry in found]
+        if self._resolved.get(name) not in addresses:
+            self._resolved[name] = addresses[0]

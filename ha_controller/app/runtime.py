@@ -42,7 +42,7 @@ from ha_controller.core.effects import (
     Tell,
     WatchClosely,
 )
-from ha_controller.core.events import Event, EvidenceTaken, LeadChanged, SettingsChanged
+from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, LeadChanged, SettingsChanged
 from ha_controller.engine import Engine, JournalPort
 from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading
 
@@ -82,7 +82,7 @@ class Runtime:
         self.controller = Controller(settings, self.clock())
         self.fencer = Fencer(report=self.post, may_act=self._leads, clock=self.clock)
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
-        self.addresses = Addresses()
+        self.addresses = Addresses(self.clock)
         self.witnesses = Witnesses(addresses=config.guard.self_check, report=self.post, clock=self.clock)
         self.client = Client(config.opennebula.endpoint, config.opennebula.auth, timeout_s=config.opennebula.timeout_s)
         self.recoverer = Recoverer(
@@ -93,6 +93,7 @@ class Runtime:
             scope=scope(config),
             poll_s=config.opennebula.poll_s,
             equip=self._equip,
+            order_timeout_s=3 * config.opennebula.timeout_s,
         )
         self.prober = self._make_prober()
         self.commander = Commander(self.post)
@@ -136,15 +137,21 @@ class Runtime:
         self._hosts = hosts
         self._aim()
         if self._group is not None:
-            self._group.start_soon(self._resolve, hosts)
+            self._group.start_soon(self._resolve_contained, hosts)
         return self.armory.equip(hosts)
 
     def _aim(self) -> None:
+        for host in self.addresses.moved(self._hosts):
+            self.post(HostReaddressed(host=host))
         self.prober.set_targets([*self.addresses.targets(self._hosts), *self.witnesses.targets()])
 
-    async def _resolve(self, hosts: Sequence[OnedHost]) -> None:
-        if await self.addresses.resolve(hosts):
-            self._aim()
+    async def _resolve_contained(self, hosts: Sequence[OnedHost]) -> None:
+        """A border like `_contained`: names come from people."""
+        try:
+            if await self.addresses.resolve(hosts):
+                self._aim()
+        except Exception:
+            log.exception("the names of hosts could not be looked up")
 
     def dispatch(self, effect: Effect) -> None:
         """Start to carry out an effect. Never blocks: each runs in a task of its own and reports by an event."""
@@ -217,7 +224,7 @@ class Runtime:
             stack.push_async_callback(journal.close)
             ledger = Ledger(journal)
             incidents, cloud = await ledger.load()
-            self.controller.restore(incidents, cloud)
+            self.controller.restore(incidents, cloud, self.clock())
             self.engine = Engine(
                 self.controller, journal=self.wrap_journal(ledger), dispatch=self.dispatch, clock=self.clock
             )

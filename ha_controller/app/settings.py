@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from ha_controller.adapters.recoverer import Scope
 from ha_controller.config import Config
-from ha_controller.core.model import Channel, Mode, Settings
+from ha_controller.core.model import Channel, Domain, Mode, Settings
 from ha_controller.plugin import Probe, ProbeConfig
 
 
@@ -16,7 +16,12 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
     return Settings(
         mode=Mode(config.mode),
         channels=tuple(
-            Channel(name=name, domain=probes[name].domain, proves_userland=probes[name].proves_userland)
+            Channel(
+                name=name,
+                domain=probes[name].domain,
+                proves_userland=probes[name].proves_userland,
+                gap_max_s=3 * config.opennebula.poll_s if probes[name].domain is Domain.ONED else 0.0,
+            )
             for name in detect.channels
         ),
         misses=detect.misses,
@@ -32,6 +37,7 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         self_check_needed=bool(guard.self_check),
         second_master_waived=guard.second_master == "none",
         fence_rounds_max=guard.fence_rounds,
+        order_timeout_s=4 * config.opennebula.timeout_s,
         ssh_timeout_s=config.opennebula.ssh_timeout_s,
         moves_parallel=config.recover.parallel,
         vm_timeout_s=config.recover.vm_timeout_s,

@@ -14,6 +14,7 @@ from ha_controller.core.events import OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import AttemptOutcome, HostState, Incident, Lever, OnedHostState, PowerState, Proof
+from ha_controller.core.power import readable
 from ha_controller.core.state import PendingCommand, State
 
 DONE, NO_SUCH, REFUSED = 0, 3, 4
@@ -45,8 +46,7 @@ def _for_incident(state: State, command: OperatorCommanded, incident: Incident, 
         case Verb.APPROVE:
             _approve(state, command, incident, who)
         case Verb.REJECT:
-            state.save(replace(incident, rejected_by=who, approved_by=""))
-            _answer(state, command.request, DONE, f"Rejected: {name} is not powered off.")
+            _reject(state, command, incident, who)
         case Verb.HOLD:
             state.save(replace(incident, held_by=who))
             _answer(state, command.request, DONE, f"Held: nothing more is done with {name}.")
@@ -69,13 +69,24 @@ def _answer(state: State, request: int, code: int, text: str) -> None:
 
 
 def _approve(state: State, command: OperatorCommanded, incident: Incident, who: str) -> None:
-    if incident.state is not HostState.SUSPECT:
-        _answer(
-            state, command.request, REFUSED, f"{incident.host_name} is {incident.state.upper()}: nothing to approve."
-        )
+    name = incident.host_name
+    if incident.state not in (HostState.SUSPECT, HostState.FAILED) or incident.stopped:
+        _answer(state, command.request, REFUSED, f"{name} is {incident.state.upper()}: nothing to approve.")
         return
     state.save(replace(incident, approved_by=who, rejected_by=""))
-    _answer(state, command.request, DONE, f"Approved: {incident.host_name} is powered off if it is still silent.")
+    _answer(state, command.request, DONE, f"Approved: {name} is powered off if it is still silent.")
+
+
+def _reject(state: State, command: OperatorCommanded, incident: Incident, who: str) -> None:
+    name = incident.host_name
+    if incident.state not in (HostState.SUSPECT, HostState.FAILED):
+        hold = f"To stop its moves: ha-controller hold {name}"
+        _answer(state, command.request, REFUSED, f"{name} is {incident.state.upper()}: too late to reject. {hold}")
+        return
+    state.save(replace(incident, rejected_by=who, approved_by=""))
+    sent = [attempt for attempt in incident.attempts if attempt.outcome is not AttemptOutcome.REFUSED]
+    done = "no further power-off is sent; one was sent already" if sent else "it is not powered off"
+    _answer(state, command.request, DONE, f"Rejected: {name}: {done}.")
 
 
 def _release(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
@@ -86,7 +97,7 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
             text = f"{incident.host_name} answers ({', '.join(alive)}). If it is healthy: ha-controller unfence"
             _answer(state, command.request, REFUSED, text)
             return
-        incident = replace(incident, attempts=())
+        incident = replace(incident, attempts_forgiven=len(incident.attempts))
     state.view(incident.host).power.clear()
     state.view(incident.host).told = ""
     state.save(
@@ -105,13 +116,18 @@ def _confirm_off(state: State, command: OperatorCommanded, incident: Incident, w
         return
     if _refused_by_life(state, command.request, incident, now):
         return
-    pending = PendingCommand(request=command.request, host=incident.host, who=who, asked_at=now)
-    devices = tuple(device.name for level in state.hosts[incident.host].levels for device in level)
-    if not devices:
+    host = state.hosts.get(incident.host)
+    if host is None:
+        text = "OpenNebula has not been read since the start, so its devices are not known yet. Try again."
+        _answer(state, command.request, REFUSED, text)
+        return
+    names = readable(host)
+    pending = PendingCommand(request=command.request, host=incident.host, devices=names, who=who, asked_at=now)
+    if not names:
         _accept(state, pending, incident, now)
         return
     state.confirming.append(pending)
-    state.out.append(ReadPower(host=incident.host, devices=devices))
+    state.out.append(ReadPower(host=incident.host, devices=names))
 
 
 def _refused_by_life(state: State, request: int, incident: Incident, now: float) -> bool:
@@ -123,9 +139,18 @@ def _refused_by_life(state: State, request: int, incident: Incident, now: float)
 
 
 def power_read(state: State, event: PowerRead, now: float) -> None:
-    """A `confirm-off` waits for this: any device that reads ON refuses it."""
-    waiting = [pending for pending in state.confirming if pending.host == event.host]
-    state.confirming = [pending for pending in state.confirming if pending.host != event.host]
+    """A `confirm-off` waits for a reading of all devices that was asked for after it; any ON refuses it."""
+    answered = {name for name, _ in event.states}
+    waiting = [
+        pending
+        for pending in state.confirming
+        if pending.host == event.host and event.asked_at >= pending.asked_at and answered >= set(pending.devices)
+    ]
+    _confirmed(state, waiting, event, now)
+
+
+def _confirmed(state: State, waiting: list[PendingCommand], event: PowerRead, now: float) -> None:
+    state.confirming = [pending for pending in state.confirming if pending not in waiting]
     for pending in waiting:
         incident = state.incidents.get(pending.host)
         on = [name for name, power in event.states if power is PowerState.ON]
@@ -141,7 +166,7 @@ def power_read(state: State, event: PowerRead, now: float) -> None:
 def expire(state: State, now: float) -> None:
     """Devices that never answered do not keep a person waiting: nothing contradicts their word."""
     for pending in [pending for pending in state.confirming if now - pending.asked_at > DEVICES_ANSWER_MAX_S]:
-        power_read(state, PowerRead(host=pending.host, asked_at=pending.asked_at, states=()), now)
+        _confirmed(state, [pending], PowerRead(host=pending.host, asked_at=pending.asked_at, states=()), now)
 
 
 def _accept(state: State, pending: PendingCommand, incident: Incident, now: float) -> None:
@@ -169,7 +194,7 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
         )
     elif incident.attempts and incident.attempts[-1].outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED):
         _answer(state, command.request, REFUSED, f"A power-off of {name} is still under way. Try again.")
-    elif view.answers_since is None:
+    elif view.answers_since is None or not alive_channels(view.views, state.settings, now):
         _answer(state, command.request, REFUSED, f"{name} does not answer. Power it on first.")
     elif now - view.answers_since < needed_s:
         text = f"{name} answers for {now - view.answers_since:.0f} s only; {needed_s:g} s are needed. Try again."
@@ -187,9 +212,9 @@ def readmit(state: State, incident: Incident, now: float) -> None:
     """Finish `unfence`: close the incident once OpenNebula shows the host's former state."""
     view = state.view(incident.host)
     if incident.lever is Lever.RESTORE:
-        restored = view.one_state in (OnedHostState.INIT, OnedHostState.MONITORED) or (
-            view.one_state == OnedHostState.DISABLED and incident.prior_one_state == OnedHostState.DISABLED
-        )
+        wanted = lever.state_before(incident)
+        enabled = (OnedHostState.INIT, OnedHostState.MONITORED)
+        restored = view.one_state == wanted or (wanted in enabled and view.one_state in enabled)
         suspicion.ask_for_vms(state, incident.host, now)
         if view.read_at is None or view.read_at <= incident.lever_since or not restored:
             lever.restore(state, incident, now)

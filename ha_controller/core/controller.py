@@ -8,10 +8,10 @@ disk before it carries out any effect of the same decision.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ha_controller.core import commands, fencing, lever, moving, suspicion
+from ha_controller.core import commands, fencing, lever, moving, power, suspicion
 from ha_controller.core.detector import ChannelView
 from ha_controller.core.effects import Effect
 from ha_controller.core.events import (
@@ -22,6 +22,7 @@ from ha_controller.core.events import (
     FenceReported,
     HostOrderReported,
     HostRead,
+    HostReaddressed,
     InventoryRead,
     LeadChanged,
     OnedReadFailed,
@@ -33,7 +34,7 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import CloudRecord, Host, HostState, Incident, Lever, PowerState, Settings, Signal
+from ha_controller.core.model import CloudRecord, Domain, Host, HostState, Incident, Lever, PowerState, Settings, Signal
 from ha_controller.core.state import DeviceView, HostView, State
 
 TICK_S = 0.1  #: how often the core wants to look while anything is going on
@@ -55,10 +56,14 @@ class Controller:
         """Begin with nothing known: every host has its full grace period."""
         self.state = State(settings=settings, settle_until=now + settings.settle_s)
 
-    def restore(self, incidents: Iterable[Incident], cloud: CloudRecord) -> None:
-        """Take over what the journal holds, before the first step."""
-        self.state.cloud = cloud
-        for incident in sorted(incidents, key=lambda incident: incident.id):
+    def restore(self, incidents: Iterable[Incident], cloud: CloudRecord, now: float) -> None:
+        """Take over what the journal holds, before the first step.
+
+        The clock may have been set back since: no moment on record may lie in the future, or all would wait for it.
+        """
+        fences = tuple((min(at, now), host) for at, host in cloud.fences)
+        self.state.cloud = replace(cloud, fences=fences, storm_at=min(cloud.storm_at, now))
+        for incident in sorted((incident.not_after(now) for incident in incidents), key=lambda incident: incident.id):
             if incident.open:
                 self.state.incidents[incident.host] = incident
                 self.state.views[incident.host] = HostView(state=incident.state, since=incident.opened_at)
@@ -100,6 +105,8 @@ class Controller:
                 self._report(event, now)
             case PowerRead():
                 self._power_read(event, now)
+            case HostReaddressed():
+                self._readdressed(event, now)
             case DeviceChecked():
                 self._device(event, now)
             case OperatorCommanded():
@@ -117,6 +124,7 @@ class Controller:
     def _evidence(self, event: EvidenceTaken, now: float) -> set[int]:
         """The hot path: one reading a second for every host and channel, nearly all of them ALIVE."""
         touched = set()
+        gaps = {channel.name: self.state.settings.gap_max_s(channel) for channel in self.state.settings.channels}
         for reading in event.readings:
             view = self.state.views.get(reading.host)
             if view is None or reading.host not in self.state.hosts:
@@ -124,7 +132,7 @@ class Controller:
             channel = view.views.get(event.channel)
             if channel is None:
                 channel = view.views[event.channel] = ChannelView()
-            channel.note(reading)
+            channel.note(reading, gaps.get(event.channel, self.state.settings.evidence_ttl_s))
             if reading.signal is Signal.ALIVE:
                 if view.answers_since is None:
                     view.answers_since = now
@@ -139,8 +147,9 @@ class Controller:
         state = self.state
         state.oned_at, state.oned_detail = now, ""
         known = {host.id: host for host in event.hosts}
-        for host_id in known:
-            state.views.setdefault(host_id, HostView(since=now))
+        for host_id, host in known.items():
+            view = state.views.setdefault(host_id, HostView(since=now))
+            self._forget_changed_devices(view, state.hosts.get(host_id), host)
         # a host that vanished from OpenNebula with an open incident stays until the incident ends
         gone = {
             incident.host: state.hosts.get(incident.host)
@@ -151,6 +160,18 @@ class Controller:
         for host_id in [host_id for host_id in state.views if host_id not in state.hosts | state.incidents]:
             del state.views[host_id]
             state.watched.discard(host_id)
+
+    def _forget_changed_devices(self, view: HostView, before: Host | None, after: Host) -> None:
+        """A device with other settings is another device: that one passed no check, and its readings say nothing."""
+        known = {device.name: device.fingerprint for device in power.devices(before)} if before else {}
+        now = {device.name: device.fingerprint for device in power.devices(after)}
+        changed = [name for name, fingerprint in known.items() if now.get(name) != fingerprint]
+        for name in changed:
+            view.devices.pop(name, None)
+            view.power.pop(name, None)
+        for channel in self.state.settings.channels:
+            if changed and channel.domain is Domain.POWER:
+                view.views.pop(channel.name, None)
 
     def _host_read(self, event: HostRead) -> None:
         view = self.state.views.get(event.host)
@@ -177,12 +198,17 @@ class Controller:
     def _power_read(self, event: PowerRead, now: float) -> None:
         view = self.state.views.get(event.host)
         if view is not None:
-            view.power.update({name: (event.asked_at, power) for name, power in event.states})
+            view.power.update(
+                (name, (event.asked_at, read))
+                for name, read in event.states
+                if name not in view.power or event.asked_at >= view.power[name][0]
+            )
         commands.power_read(self.state, event, now)
 
     def _device(self, event: DeviceChecked, now: float) -> None:
         view = self.state.views.get(event.host)
-        if view is None:
+        host = self.state.hosts.get(event.host)
+        if view is None or host is None or power.fingerprints(host, [event.device]) != (event.fingerprint,):
             return
         device = view.devices.setdefault(event.device, DeviceView())
         device.ok, device.summary = event.ok, event.summary
@@ -204,6 +230,15 @@ class Controller:
                 state.self_check, state.self_check_detail = event.ok, event.detail
             case SecondMasterLooked():
                 state.second_master, state.second_master_detail = event.present, event.detail
+
+    def _readdressed(self, event: HostReaddressed, now: float) -> None:
+        """Its full grace period begins anew, unless an incident is open: that goes by what is on record."""
+        view = self.state.views.get(event.host)
+        if view is not None:
+            view.views.clear()
+            view.answers_since = None
+            if view.state is HostState.SUSPECT:
+                view.since = now
 
     def _read_failed(self, event: OnedReadFailed) -> None:
         if event.host is None:

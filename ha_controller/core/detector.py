@@ -23,16 +23,22 @@ class ChannelView:
     silent_since: float | None = None  #: when the first unanswered question of this silence left
     misses: int = 0
     alive_at: float | None = None
-    unknown_detail: str = ""  #: of the last reading, if that was UNKNOWN
+    unknown: bool = False  #: the last reading was UNKNOWN
+    unknown_detail: str = ""
 
-    def note(self, reading: Reading) -> None:
-        """Take in a reading. One that was sent before the newest known is late and says nothing new."""
+    def note(self, reading: Reading, gap_max_s: float) -> None:
+        """Take in a reading. One that was sent before the newest known is late and says nothing new.
+
+        Silence is what was looked at: after more than `gap_max_s` in which nothing was known it begins anew.
+        """
         if reading.sent_at < self.sent_at:
             return
-        if reading.signal is Signal.UNKNOWN:
-            self.unknown_detail = reading.detail
+        self.unknown = reading.signal is Signal.UNKNOWN
+        self.unknown_detail = reading.detail if self.unknown else ""
+        if self.unknown:
             return
-        self.unknown_detail = ""
+        if reading.sent_at - self.sent_at > gap_max_s:
+            self.silent_since, self.misses = None, 0
         self.signal, self.sent_at, self.detail = reading.signal, reading.sent_at, reading.detail
         if reading.signal is Signal.ALIVE:
             self.alive_at, self.silent_since, self.misses = reading.sent_at, None, 0
@@ -80,6 +86,11 @@ def alive_channels(views: Mapping[str, ChannelView], settings: Settings, now: fl
         for name, view in sorted(views.items())
         if view.signal is Signal.ALIVE and view.fresh(now, settings.evidence_ttl_s)
     ]
+
+
+def last_life(views: Mapping[str, ChannelView]) -> float:
+    """When the newest sign of life was asked for, in any channel; 0 if there never was one."""
+    return max((view.alive_at or 0.0 for view in views.values()), default=0.0)
 
 
 def life_since(views: Mapping[str, ChannelView], moment: float) -> str:
@@ -147,7 +158,7 @@ def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -
     lines = []
     for channel in settings.channels:
         view = views.get(channel.name)
-        if view is None or (view.sent_at == 0.0 and not view.unknown_detail):
+        if view is None or (view.sent_at == 0.0 and not view.unknown):
             lines.append(f"{channel.name}: nothing yet")
             continue
         word = view.signal.value if view.fresh(now, settings.evidence_ttl_s) else "unknown"
@@ -169,29 +180,32 @@ def _of_domain(
 
 
 def _silent_since(views: Mapping[str, ChannelView], settings: Settings, domain: Domain, now: float) -> float | None:
-    """Since when a whole domain is silent: the latest of its channels' silences; None when one is not silent."""
+    """Since when a whole domain is silent: the latest of its channels' silences; None when one is not silent.
+
+    Life in any other channel begins the count anew, also when it is too old to veto by itself.
+    """
     since = None
-    for _, view in _of_domain(views, settings, domain):
-        # oned's view is read every few seconds only; it stays what it is until oned says something else
-        if domain is not Domain.ONED and not view.fresh(now, settings.evidence_ttl_s):
+    for channel, view in _of_domain(views, settings, domain):
+        if not view.fresh(now, settings.gap_max_s(channel)):
             continue
         if view.signal is Signal.ALIVE:
             return None
         if view.silent_since is not None:
             since = max(since or 0.0, view.silent_since)
-    return since
+    return None if since is None else max(since, last_life(views))
 
 
 def _all_life_is_older(views: Mapping[str, ChannelView], settings: Settings) -> bool:
-    """Whether some management channel missed often enough, and none of them saw life since that silence began."""
+    """Whether some management channel missed often enough, and no channel at all saw life since that silence began."""
     asked = [view for _, view in _of_domain(views, settings, Domain.MANAGEMENT)]
     silences = [view.silent_since for view in asked if view.misses >= settings.misses and view.silent_since]
-    return bool(silences) and max(silences) >= max(view.alive_at or 0.0 for view in asked)
+    return bool(silences) and max(silences) >= last_life(views)
 
 
 def _reads_off(views: Mapping[str, ChannelView], settings: Settings, now: float) -> bool:
+    """Only the newest reading decides: ON and "cannot tell" end an OFF."""
     return any(
-        view.signal is Signal.OFF and view.fresh(now, settings.evidence_ttl_s)
+        view.signal is Signal.OFF and not view.unknown and view.fresh(now, settings.evidence_ttl_s)
         for _, view in _of_domain(views, settings, Domain.POWER)
     )
 

@@ -65,7 +65,7 @@ class OrderHost:
     host: int
     incident: int
     step: HostStep
-    enabled_before: bool  #: for RESTORE: whether the host was enabled before the incident
+    state_before: int  #: for RESTORE: HOST/STATE before the incident
     not_after: float
 
 
@@ -75,6 +75,7 @@ class MoveVm:
 
     vm: int
     incident: int
+    attempt: int  #: counts the orders for this VM
     source: int
     destination: int
     not_after: float
@@ -86,6 +87,7 @@ class ResumeVm:
 
     vm: int
     incident: int
+    attempt: int
     host: int
     not_after: float
 
@@ -118,5 +120,4 @@ class Answer:
     text: str
 
 
-Irreversible = Fence | OrderHost | MoveVm | ResumeVm
 Effect = WatchClosely | ReadHost | ReadPower | Fence | OrderHost | MoveVm | ResumeVm | Tell | Answer

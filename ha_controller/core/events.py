@@ -48,6 +48,7 @@ class DeviceChecked:
 
     host: int
     device: str
+    fingerprint: str
     ok: bool
     power: PowerState
     summary: str
@@ -117,8 +118,16 @@ class VmOrderReported:
 
     vm: int
     incident: int
+    attempt: int
     result: OrderResult
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostReaddressed:
+    """A host is probed at another address from now on: what the old one showed says nothing about it."""
+
+    host: int
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -186,6 +195,6 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked | SecondMasterLooked
+    | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked | SecondMasterLooked
     | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

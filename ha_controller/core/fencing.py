@@ -13,14 +13,13 @@ from ha_controller.core.detector import VerdictKind, life_since, silence_confirm
 from ha_controller.core.effects import Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Attempt, AttemptOutcome, Device, Host, HostState, Incident, Proof
+from ha_controller.core.model import Attempt, AttemptOutcome, Device, Host, HostState, Incident, PowerState, Proof
+from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.state import Hold, State, bar
-from ha_controller.core.suspicion import ask_for_vms, close, verdict_of
+from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
 
 ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
 REPORT_GRACE_S = 15.0  #: beyond the device's own deadline: the executor reports earlier, or something is wrong
-
-_MAYBE_DONE = (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED, AttemptOutcome.UNVERIFIED, AttemptOutcome.VOIDED)
 
 
 def advance(state: State, host: Host, incident: Incident, now: float) -> None:
@@ -29,7 +28,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
     if last is not None and last.outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED):
         _wait_for_report(state, host, incident, last, now)
     elif last is not None and last.outcome is AttemptOutcome.OFF_READ:
-        _confirm_silence(state, incident, last, now)
+        _confirm_off(state, host, incident, last, now)
     elif not incident.stopped:
         _next_attempt(state, host, incident, now)
 
@@ -75,30 +74,65 @@ def _with_attempt(incident: Incident, attempt: Attempt) -> Incident:
 
 
 def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
-    if now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
+    view = state.view(host.id)
+    if view.read_back_due:
+        _read_back(state, host, incident, attempt, now)
+    elif now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
         lost = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="no report in time")
         state.save(_with_attempt(incident, lost))
 
 
-def _confirm_silence(state: State, incident: Incident, attempt: Attempt, now: float) -> None:
-    """Off was read: only probes sent after that count now, and any life voids it."""
-    off_read_at = attempt.off_read_at or now
-    views = state.view(incident.host).views
-    if channel := life_since(views, off_read_at):
-        voided = _with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED))
-        state.stop(
-            bar(voided, attempt.devices),
-            f"{', '.join(attempt.devices)} reads off, but {channel} answers: the device belongs to another machine, "
-            "or it lies. It is barred from further power-offs",
-            f"Check the wiring, then: ha-controller unfence {incident.host_name} (if it is healthy), "
-            f"or ha-controller confirm-off {incident.host_name}",
+def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
+    """After a restart, once the host's devices are known: an acknowledged order is not sent again, only read back."""
+    state.view(host.id).read_back_due = False
+    if fingerprints(host, attempt.devices) != attempt.fingerprints:
+        changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
+        state.save(_with_attempt(incident, changed))
+        return
+    state.save(_with_attempt(incident, replace(attempt, ordered_at=now)))
+    state.out.append(
+        Fence(
+            host=host.id,
+            incident=incident.id,
+            attempt=attempt.number,
+            devices=attempt.devices,
+            send=False,
+            not_after=now + REPORT_GRACE_S,
         )
+    )
+
+
+def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
+    """Off was read: now the other devices must not read ON, and only probes sent after that count. Life voids it."""
+    off_read_at = attempt.off_read_at or now
+    views, names = state.view(host.id).views, ", ".join(attempt.devices)
+    powers = power_since(state, host, off_read_at)
+    if channel := life_since(views, off_read_at):
+        _void(state, incident, attempt, f"{names} reads off, but {channel} answers")
+    elif on := sorted(name for name, power in powers.items() if power is PowerState.ON):
+        _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON")
+    elif fingerprints(host, attempt.devices) != attempt.fingerprints:
+        changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
+        state.save(_with_attempt(incident, changed))
+    elif others := [device for device in readable(host) if device not in (*attempt.devices, *powers)]:
+        ask_for_power(state, host.id, tuple(others), now)
     elif silence_confirmed(views, state.settings, off_read_at):
-        text = f"{', '.join(attempt.devices)} read off twice, no channel answers since"
-        off_is_verified(state, incident, Proof(at=off_read_at, text=text, devices=attempt.devices), now)
+        text = f"{names} read off twice, no channel answers since"
+        proof = Proof(at=off_read_at, text=text, devices=attempt.devices, fingerprints=attempt.fingerprints)
+        off_is_verified(state, incident, proof, now)
     elif now - off_read_at > state.settings.confirm_silence_max_s:
         doctor = "Our own probes fail; see: ha-controller doctor"
         state.hold(incident, Hold("off was read, but no probe could confirm the silence since", "", doctor))
+
+
+def _void(state: State, incident: Incident, attempt: Attempt, why: str) -> None:
+    voided = _with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED))
+    state.stop(
+        bar(voided, attempt.devices),
+        f"{why}: the device belongs to another machine, or one of them lies. It is barred from further power-offs",
+        f"Check the wiring, then: ha-controller unfence {incident.host_name} (if it is healthy), "
+        f"or ha-controller confirm-off {incident.host_name}",
+    )
 
 
 def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) -> None:
@@ -124,7 +158,7 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
     if not verdict.kind.condemns:
         state.hold(incident, Hold("the evidence is not clear any more", "", f"Nothing is sent. {explain}"))
         return
-    if hold := state.operator_hold(incident):
+    if hold := state.brake(incident) or approval_needed(state, incident, verdict):
         state.hold(incident, hold)
         return
     results = guard.check(state, host, incident, now)
@@ -136,7 +170,7 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
 
 
 def _alive_again(state: State, incident: Incident, reason: str, now: float) -> None:
-    if any(attempt.outcome in _MAYBE_DONE for attempt in incident.attempts):
+    if not incident.untouched:
         state.stop(
             incident,
             f"alive after an unverified power-off ({reason})",
@@ -150,7 +184,7 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
 def _order_power_off(state: State, host: Host, incident: Incident, now: float) -> None:
     """Order the next level, unless every round has been tried."""
     levels = [(index, usable) for index, level in enumerate(host.levels) if (usable := _usable(level, incident))]
-    done = len(incident.attempts)
+    done = len(incident.attempts) - incident.attempts_forgiven
     if not levels or done >= len(levels) * state.settings.fence_rounds_max:
         _exhausted(state, host, incident)
         return
@@ -159,7 +193,14 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
         return
     level, devices = levels[done % len(levels)]
     names = tuple(device.name for device in devices)
-    attempt = Attempt(number=done + 1, level=level, devices=names, outcome=AttemptOutcome.ORDERED, ordered_at=now)
+    attempt = Attempt(
+        number=len(incident.attempts) + 1,
+        level=level,
+        devices=names,
+        fingerprints=fingerprints(host, names),
+        outcome=AttemptOutcome.ORDERED,
+        ordered_at=now,
+    )
     state.save(replace(incident, attempts=(*incident.attempts, attempt), hold="", hold_needs_person=False))
     state.save_cloud(replace(state.cloud, fences=_counted(state, host.id, now)))
     state.out.append(
@@ -201,17 +242,8 @@ def resume(state: State, incident: Incident, now: float) -> None:
         return
     last = incident.attempts[-1]
     if last.outcome is AttemptOutcome.ACCEPTED:
+        state.view(incident.host).read_back_due = True
         state.save(_with_attempt(incident, replace(last, ordered_at=now)))
-        state.out.append(
-            Fence(
-                host=incident.host,
-                incident=incident.id,
-                attempt=last.number,
-                devices=last.devices,
-                send=False,
-                not_after=now + REPORT_GRACE_S,
-            )
-        )
     elif last.outcome is AttemptOutcome.ORDERED:
         lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
         state.save(_with_attempt(incident, lost))

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.detector import life_since
-from ha_controller.core.effects import HostStep, OrderHost, ReadPower
+from ha_controller.core.detector import life_since, silence_confirmed
+from ha_controller.core.effects import HostStep, OrderHost
 from ha_controller.core.events import HostOrderReported, OrderResult
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import AttemptOutcome, Host, Incident, Lever, OnedHostState, PowerState
+from ha_controller.core.model import AttemptOutcome, Host, Incident, Lever, OnedHostState, PowerState, Proof
+from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.recovery import claims_running, was_running
 from ha_controller.core.state import Hold, State, bar
 
@@ -23,32 +24,54 @@ REPEAT_AFTER_S = 5.0  #: an order without effect is looked at again after this l
 # --- the proof --------------------------------------------------------------------------------------------------------
 
 
-def proof_is_fresh(state: State, incident: Incident, now: float) -> bool:
-    """Whether the devices that gave the proof have said OFF within the last seconds; asks them if not."""
-    proof, view = incident.proof, state.view(incident.host)
+def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> bool:
+    """Whether it was just read that the host is still off; asks all its devices if not.
+
+    The devices that gave the proof must say OFF. None of the others may say ON, and a person's word needs only that.
+    """
+    proof, settings = incident.proof, state.settings
     if proof is None:
         return False
-    if not proof.devices:
-        return True
-    readings = [view.power.get(name) for name in proof.devices]
-    newest = [reading for reading in readings if reading is not None and reading[0] >= proof.at]
-    if any(power is PowerState.ON for _, power in newest):
+    powers = power_since(state, host, max(proof.at, now - settings.proof_age_max_s))
+    if on := sorted(name for name, power in powers.items() if power is PowerState.ON):
         state.stop(
             incident,
-            f"{', '.join(proof.devices)} reads ON: somebody powered the host on. No further VM is moved",
+            f"{', '.join(on)} reads ON: somebody powered the host on, or the proof was wrong. No further VM is moved",
             f"Power it off, then: ha-controller release {incident.host_name}",
         )
         return False
-    oldest_s = max((now - at for at, _ in newest), default=1e9)
-    off = len(newest) == len(proof.devices) and all(power is PowerState.OFF for _, power in newest)
-    if (not off or oldest_s > state.settings.proof_age_max_s / 2) and now - view.power_asked_at >= 1.0:
-        view.power_asked_at = now
-        state.out.append(ReadPower(host=incident.host, devices=proof.devices))
-    if newest and not off:
-        confirm = f"If you have seen that it is off: ha-controller confirm-off {incident.host_name}"
-        reason = f"{', '.join(proof.devices)} cannot be read, so it is not known whether the host is still off"
-        state.hold(incident, Hold("the proof is not fresh", reason, confirm))
-    return off and oldest_s <= state.settings.proof_age_max_s
+    names = readable(host)
+    soon_old = power_since(state, host, max(proof.at, now - settings.proof_age_max_s / 2))
+    if any(name not in soon_old or soon_old[name] is PowerState.UNKNOWN for name in names):
+        ask_for_power(state, host.id, names, now)
+    if any(name not in powers for name in names):
+        return False
+    if fingerprints(host, proof.devices) != proof.fingerprints:
+        unread = f"the settings of {', '.join(proof.devices)} were changed"
+    elif unknown := [name for name in proof.devices if powers.get(name) is not PowerState.OFF]:
+        unread = f"{', '.join(unknown)} cannot be read"
+    else:
+        return _is_silent(state, incident, proof, now)
+    confirm = f"If you have seen that it is off: ha-controller confirm-off {incident.host_name}"
+    hold = Hold("the proof is not fresh", f"{unread}, so it is not known whether it is still off", confirm, True)
+    state.hold(incident, hold)
+    return False
+
+
+def _is_silent(state: State, incident: Incident, proof: Proof, now: float) -> bool:
+    """After a restart and after a person's word, the probes have to look first."""
+    if silence_confirmed(state.view(incident.host).views, state.settings, proof.at):
+        return True
+    if now - proof.at > state.settings.confirm_silence_max_s:
+        doctor = "Our own probes fail; see: ha-controller doctor"
+        state.hold(incident, Hold("no probe could confirm that it is silent", "", doctor))
+    return False
+
+
+def proven_until(state: State, host: Host, incident: Incident, now: float) -> float:
+    """When the oldest reading that the proof stands on will be too old to start a VM on."""
+    asked = [state.view(host.id).power[name][0] for name in incident.proof.devices] if incident.proof else []
+    return min(asked, default=now) + state.settings.proof_age_max_s
 
 
 def life_stops(state: State, incident: Incident, now: float) -> bool:
@@ -160,15 +183,19 @@ def _again(state: State, incident: Incident, step: HostStep, now: float) -> Inci
     return incident
 
 
+def state_before(incident: Incident) -> int:
+    """The host's state in OpenNebula that is given back: what a person had set, else enabled."""
+    by_a_person = incident.prior_one_state in (OnedHostState.DISABLED, OnedHostState.OFFLINE)
+    return incident.prior_one_state if by_a_person and not incident.prior_marked else OnedHostState.MONITORED
+
+
 def _send(state: State, incident: Incident, step: HostStep, now: float) -> None:
-    before = (OnedHostState.DISABLED, OnedHostState.OFFLINE)
-    enabled_before = incident.prior_marked or incident.prior_one_state not in before
     state.out.append(
         OrderHost(
             host=incident.host,
             incident=incident.id,
             step=step,
-            enabled_before=enabled_before,
+            state_before=state_before(incident),
             not_after=now + REPEAT_AFTER_S,
         )
     )
@@ -185,6 +212,14 @@ def restore(state: State, incident: Incident, now: float) -> None:
     """Give a readmitted host back to OpenNebula in the state it had before."""
     if incident.lever in (Lever.NOT_BEGUN, Lever.RESTORED):
         state.save(replace(incident, lever=Lever.RESTORED))
-        return
-    if incident.lever is not Lever.RESTORE or now - incident.lever_since >= REPEAT_AFTER_S:
-        _order(state, incident, Lever.RESTORE, HostStep.RESTORE, now)
+    elif incident.lever is not Lever.RESTORE:
+        _order(state, replace(incident, lever_repeats=0), Lever.RESTORE, HostStep.RESTORE, now)
+    elif now - incident.lever_since >= REPEAT_AFTER_S and incident.lever_repeats < state.settings.restores_max:
+        again = replace(incident, lever_repeats=incident.lever_repeats + 1)
+        _order(state, again, Lever.RESTORE, HostStep.RESTORE, now)
+    elif now - incident.lever_since >= REPEAT_AFTER_S:
+        state.stop(
+            replace(incident, lever=Lever.DONE, lever_repeats=0),
+            "OpenNebula does not take the host back into the state it had before",
+            f"Look at it in OpenNebula, then: ha-controller unfence {incident.host_name}",
+        )

@@ -7,7 +7,7 @@ still be read by a person.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
@@ -62,6 +62,7 @@ class Channel:
     name: str
     domain: Domain
     proves_userland: bool = True  #: False: its ALIVE says only that the kernel answers
+    gap_max_s: float = 0.0  #: for a channel that is asked rarely; 0: `Settings.evidence_ttl_s`
 
 
 # --- hosts and VMs as OpenNebula shows them ---------------------------------------------------------------------------
@@ -102,6 +103,7 @@ class Device:
     identity_noted: bool = False  #: the operator has checked that it belongs to this host
     weak_off: bool = False  #: its OFF may also mean "not there"
     proves_off: bool = True  #: False for agents that cannot read power or act on storage only
+    fingerprint: str = ""  #: of its settings without secrets: another one is another device, whatever its name
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -182,6 +184,7 @@ class Attempt:
     level: int  #: index into Host.levels
     devices: tuple[str, ...]
     outcome: AttemptOutcome
+    fingerprints: tuple[str, ...] = ()  #: of the devices, in their order
     ordered_at: float
     off_read_at: float | None = None
     detail: str = ""
@@ -194,6 +197,7 @@ class Proof:
     at: float
     text: str
     devices: tuple[str, ...] = ()  #: empty: a person confirmed it
+    fingerprints: tuple[str, ...] = ()  #: of the devices, in their order
 
 
 class Lever(StrEnum):
@@ -231,8 +235,11 @@ class VmRecord:
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
     ordered_at: float = 0.0
-    answered: bool = True  #: False while an order has no report: its outcome is unknown
-    tries: int = 0
+    first_ordered_at: float = 0.0  #: its way to an outcome is timed from here
+    answered: bool = True  #: False while an order has no report
+    maybe_done: bool = False  #: an order was lost: it may still arrive, so its destination stays
+    tries: int = 0  #: orders of this stage
+    order: int = 0  #: all orders so far: the number of the last one
     reason: str = ""
     settled_at: float = 0.0
 
@@ -261,6 +268,7 @@ class Incident:
     guards: tuple[str, ...] = ()
     vms: tuple[VmRecord, ...] = ()
     attempts: tuple[Attempt, ...] = ()
+    attempts_forgiven: int = 0  #: so many of them do not count as tried, since a person said `release`
     barred: tuple[str, ...] = ()  #: devices that lied: no further shots with them
     proof: Proof | None = None
     prior_one_state: int = OnedHostState.MONITORED
@@ -284,6 +292,42 @@ class Incident:
     def open(self) -> bool:
         """Whether the incident still counts."""
         return self.closed_at is None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing that was ordered may have had an effect on the host, its VMs or OpenNebula."""
+        return (
+            all(attempt.outcome is AttemptOutcome.REFUSED for attempt in self.attempts)
+            and self.lever is Lever.NOT_BEGUN
+            and all(record.order == 0 for record in self.vms)
+        )
+
+    def not_after(self, now: float) -> Incident:
+        """The same, with no moment in the future: for a clock that was set back while nobody ran."""
+        return replace(
+            self,
+            opened_at=min(self.opened_at, now),
+            lever_since=min(self.lever_since, now),
+            fenced_at=None if self.fenced_at is None else min(self.fenced_at, now),
+            failed_at=None if self.failed_at is None else min(self.failed_at, now),
+            proof=None if self.proof is None else replace(self.proof, at=min(self.proof.at, now)),
+            attempts=tuple(
+                replace(
+                    attempt,
+                    ordered_at=min(attempt.ordered_at, now),
+                    off_read_at=None if attempt.off_read_at is None else min(attempt.off_read_at, now),
+                )
+                for attempt in self.attempts
+            ),
+            vms=tuple(
+                replace(
+                    record,
+                    ordered_at=min(record.ordered_at, now),
+                    first_ordered_at=min(record.first_ordered_at, now),
+                )
+                for record in self.vms
+            ),
+        )
 
     def vm(self, vm_id: int) -> VmRecord | None:
         """The record of one VM, if it belongs to this incident."""
@@ -340,11 +384,18 @@ class Settings:
     ssh_timeout_s: float = 30.0  #: how long oned's ssh takes to give up on a dead host
     moves_parallel: int = 5
     move_tries_max: int = 3
-    vm_timeout_s: float = 120.0
+    vm_timeout_s: float = 120.0  #: from the first order to RUNNING
+    vm_wait_max_s: float = 300.0  #: how long a VM may stay in a state from which it cannot be moved
+    order_timeout_s: float = 20.0  #: the executor of an order to OpenNebula has reported or given up by then
+    restores_max: int = 5  #: tries to give a readmitted host back to OpenNebula
     canary_above: int = 8  #: with more VMs than this, the first one must be RUNNING before the rest is moved
     destination_seen_s: float = 3.0  #: a destination must have shown life this recently
     rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
     reads_every_s: float = 0.5
+
+    def gap_max_s(self, channel: Channel) -> float:
+        """How old the last word of a channel may be before nothing is known through it."""
+        return channel.gap_max_s or self.evidence_ttl_s
 
     deciding_domains: frozenset[Domain] = field(init=False, default=frozenset())
 

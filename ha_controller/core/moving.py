@@ -27,6 +27,7 @@ from ha_controller.core.recovery import (
     Candidate,
     Room,
     Step,
+    may_take,
     next_step,
     on_its_way,
     place,
@@ -34,8 +35,6 @@ from ha_controller.core.recovery import (
 )
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
-
-SETTLE_S = 2.0  #: after an order with an unknown outcome: it may still arrive
 
 
 def advance(state: State, host: Host, incident: Incident, now: float) -> None:
@@ -45,6 +44,8 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         return
     if incident.stopped:
         return
+    if state.second_master is None and now < state.settle_until:
+        return  # just started: the first look is on its way
     if hold := _what_holds(state, incident):
         state.hold(incident, hold)
         return
@@ -52,7 +53,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
     if all(record.settled for record in incident.vms) and incident.lever is Lever.DONE:
         _recovered(state, incident, now)
         return
-    if not lever.proof_is_fresh(state, incident, now):
+    if not lever.proof_is_fresh(state, host, incident, now):
         return
     incident = lever.pull(state, host, incident, now)
     if incident.lever is Lever.DONE and not incident.stopped:
@@ -60,9 +61,16 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
 
 
 def _what_holds(state: State, incident: Incident) -> Hold | None:
+    """What stops the lever and the moves of a host that is off: people, and what makes us doubt ourselves."""
     if state.term is None:
         return Hold("leader", "this controller does not hold the lead", "The leader goes on with it.")
-    return state.operator_hold(incident)
+    if hold := state.brake(incident):
+        return hold
+    if state.second_master is not False and not state.settings.second_master_waived:
+        return Hold(
+            "second master", state.second_master_detail, "Nothing is moved until we know that nobody else acts."
+        )
+    return None
 
 
 # --- the VMs ----------------------------------------------------------------------------------------------------------
@@ -97,10 +105,17 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
             return replace(record, stage=VmStage.RUNNING, reason=f"runs on {place_name}", settled_at=now)
         case Step.LEAVE:
             return _leave(state, incident, record, step.reason, now)
-        case _ if record.ordered_at and now - record.ordered_at > state.settings.vm_timeout_s:
-            return _leave(state, incident, record, f"not RUNNING in time. {step.reason}", now)
+        case _ if record.tries and now - record.first_ordered_at > state.settings.vm_timeout_s:
+            last = step.reason or record.reason or "OpenNebula accepts the order and does nothing"
+            return _leave(state, incident, record, f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}", now)
+        case Step.WAIT if not record.tries and _waited_too_long(state, incident, now):
+            return _leave(state, incident, record, f"it cannot be moved from here: {step.reason}", now)
         case _:
-            return replace(record, reason=step.reason)
+            return replace(record, reason=step.reason or record.reason)
+
+
+def _waited_too_long(state: State, incident: Incident, now: float) -> bool:
+    return incident.lever is Lever.DONE and now - incident.lever_since > state.settings.vm_wait_max_s
 
 
 def _leave(state: State, incident: Incident, record: VmRecord, reason: str, now: float) -> VmRecord:
@@ -124,10 +139,10 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
             continue
         step = next_step(record, vm, host.id).step
-        if step is Step.RESUME:
-            incident = _resume(state, incident, record, now)
-        elif step is Step.MOVE and _may_order(record, free, now):
-            incident, ordered = _migrate(state, incident, record, vm, now)
+        if step is Step.RESUME and (record.stage is not VmStage.RESUMING or _may_order(state, record, free, now)):
+            incident = _resume(state, host, incident, record, now)
+        elif step is Step.MOVE and _may_order(state, record, free, now):
+            incident, ordered = _migrate(state, host, incident, record, vm, now)
             if not ordered:
                 nowhere.append(record.name)
             elif record.stage is VmStage.WAITING:
@@ -139,72 +154,90 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         state.save(replace(incident, hold="", hold_needs_person=False))
 
 
-def _may_order(record: VmRecord, free: int, now: float) -> bool:
+def _may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
+    """The first order when there is a place; a repetition only after the last one has surely ended without effect."""
     if record.stage is VmStage.WAITING:
         return free > 0
-    pause_s = REPEAT_AFTER_S if record.answered else SETTLE_S
-    return now - record.ordered_at >= pause_s
+    if record.tries >= state.settings.move_tries_max:
+        return False  # the time runs out, and then it is left with the last reason
+    lost = not record.answered or record.maybe_done
+    return now - record.ordered_at >= (state.settings.order_timeout_s if lost else REPEAT_AFTER_S)
 
 
-def _migrate(state: State, incident: Incident, record: VmRecord, vm: Vm, now: float) -> tuple[Incident, bool]:
-    """Order one migrate. The destination is written down first and stays, as long as the order may have arrived."""
+def _migrate(
+    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, now: float
+) -> tuple[Incident, bool]:
+    """Order one migrate. The destination is written down first and stays, as long as an earlier order may arrive."""
+    candidates = _candidates(state, now)
+    seen_max_s = state.settings.destination_seen_s
     destination = record.destination if record.stage is VmStage.MOVING else None
+    if destination is not None and not may_take(vm, destination, candidates, seen_max_s=seen_max_s):
+        destination = None  # the earlier order had its time and did nothing: the VM was just read where it was
     if destination is None:
-        destination = place(vm, _candidates(state, now), _taken(state), seen_max_s=state.settings.destination_seen_s)
+        destination = place(vm, candidates, _taken(state), seen_max_s=seen_max_s)
     if destination is None:
         return incident, False
-    ordered = replace(
-        record,
-        stage=VmStage.MOVING,
-        destination=destination,
-        ordered_at=now,
-        answered=False,
-        tries=record.tries + 1,
-    )
+    ordered = _ordered(record, VmStage.MOVING, now, destination)
     incident = state.save(_with_record(incident, ordered))
     state.out.append(
         MoveVm(
             vm=record.id,
             incident=incident.id,
+            attempt=ordered.order,
             source=incident.host,
             destination=destination,
-            not_after=now + state.settings.proof_age_max_s,
+            not_after=lever.proven_until(state, host, incident, now),
         )
     )
     return incident, True
 
 
-def _resume(state: State, incident: Incident, record: VmRecord, now: float) -> Incident:
+def _ordered(record: VmRecord, stage: VmStage, now: float, destination: int) -> VmRecord:
+    return replace(
+        record,
+        stage=stage,
+        destination=destination,
+        ordered_at=now,
+        first_ordered_at=record.first_ordered_at or now,
+        answered=False,
+        tries=record.tries + 1 if record.stage in (stage, VmStage.WAITING) else 1,
+        order=record.order + 1,
+    )
+
+
+def _resume(state: State, host: Host, incident: Incident, record: VmRecord, now: float) -> Incident:
     """Start a VM that was running, became POWEROFF by itself, and has arrived at its destination."""
-    if record.destination is None or (record.stage is VmStage.RESUMING and now - record.ordered_at < REPEAT_AFTER_S):
+    if record.destination is None:
         return incident
-    ordered = replace(record, stage=VmStage.RESUMING, ordered_at=now, answered=False)
+    ordered = _ordered(record, VmStage.RESUMING, now, record.destination)
+    incident = state.save(_with_record(incident, ordered))
     state.out.append(
         ResumeVm(
             vm=record.id,
             incident=incident.id,
+            attempt=ordered.order,
             host=record.destination,
-            not_after=now + state.settings.proof_age_max_s,
+            not_after=lever.proven_until(state, host, incident, now),
         )
     )
-    return state.save(_with_record(incident, ordered))
+    return incident
 
 
 def vm_order_reported(state: State, incident: Incident, event: VmOrderReported, now: float) -> None:
-    """Take in what oned said; whether it did it shows in the next readings."""
+    """Take in what became of an order; whether the VM moved shows in the next readings. Late reports are dropped."""
     record = incident.vm(event.vm)
-    if record is None or record.settled or record.answered:
+    if record is None or record.settled or record.answered or event.attempt != record.order:
         return
+    after = replace(record, answered=True, reason=event.detail)
     if event.result is OrderResult.UNKNOWN:
-        return  # stays unanswered: looked at, and repeated to the same destination only
-    after = replace(record, answered=True)
-    if event.result is OrderResult.REFUSED and record.stage is VmStage.MOVING:
+        after = replace(after, maybe_done=True)
+    elif event.result is OrderResult.REFUSED and record.stage is VmStage.MOVING and not record.maybe_done:
         if record.tries >= state.settings.move_tries_max:
             after = _leave(state, incident, after, f"OpenNebula refuses to move it: {event.detail}", now)
         else:
-            after = replace(after, stage=VmStage.WAITING, reason=event.detail)
+            after = replace(after, stage=VmStage.WAITING, destination=None)
     elif event.result is OrderResult.SKIPPED and record.stage is VmStage.MOVING and record.tries == 1:
-        after = replace(after, stage=VmStage.WAITING, tries=0, reason=event.detail)
+        after = replace(after, stage=VmStage.WAITING, destination=None, tries=0, first_ordered_at=0.0)
     state.save(_with_record(incident, after))
 
 
@@ -256,11 +289,13 @@ def _recovered(state: State, incident: Incident, now: float) -> None:
 
 
 def resume(state: State, incident: Incident, now: float) -> None:
-    """After a restart: every order that had no report has an unknown outcome; it is looked at before anything else."""
+    """After a restart every order that had no report may have been carried out, and all evidence is taken anew."""
     if incident.state is not HostState.FENCED:
         return
     records = tuple(
-        replace(record, ordered_at=now) if record.stage in (VmStage.MOVING, VmStage.RESUMING) else record
+        replace(record, ordered_at=now, answered=True, maybe_done=True)
+        if record.stage in (VmStage.MOVING, VmStage.RESUMING)
+        else record
         for record in incident.vms
     )
     since = now if incident.lever in (Lever.OFFLINE, Lever.ENABLE, Lever.WAIT, Lever.DISABLE) else incident.lever_since

@@ -127,6 +127,11 @@ def place(vm: Vm, candidates: Iterable[Candidate], taken: Mapping[int, Room], *,
     return -max(fitting)[1] if fitting else None
 
 
+def may_take(vm: Vm, destination: int, candidates: Iterable[Candidate], *, seen_max_s: float) -> bool:
+    """Whether a host that was chosen earlier may still take the VM."""
+    return any(known.host.id == destination and _may_take(vm, known, seen_max_s) for known in candidates)
+
+
 def _may_take(vm: Vm, candidate: Candidate, seen_max_s: float) -> bool:
     host = candidate.host
     return (

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from ha_controller.core.detector import Views
 from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import CloudRecord, Host, HostState, Incident, PowerState, Settings, Vm
+from ha_controller.core.model import CloudRecord, Host, HostState, Incident, Mode, PowerState, Settings, Vm
 
 
 @dataclass(slots=True)
@@ -39,6 +39,7 @@ class HostView:
     vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
     power: dict[str, tuple[float, PowerState]] = field(default_factory=dict)  #: device -> (asked at, state)
     power_asked_at: float = -1e9
+    read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     told: str = ""  #: the last hold that people were told about
     answers_since: float | None = None  #: alive without a gap since then
 
@@ -49,6 +50,7 @@ class PendingCommand:
 
     request: int
     host: int
+    devices: tuple[str, ...]
     who: str
     asked_at: float
 
@@ -137,13 +139,21 @@ class State:
         view.told = hold.kind
         return self.save(replace(incident, hold=hold.text, hold_needs_person=hold.needs_person))
 
-    def operator_hold(self, incident: Incident) -> Hold | None:
-        """The brake that a person has put on, for the cloud or for this incident."""
+    def brake(self, incident: Incident) -> Hold | None:
+        """What stops every order of an incident, however far it is: a person, the mode, the scope."""
         if self.cloud.paused_by:
             return Hold("paused", self.cloud.paused_by, "Nothing is done until: ha-controller resume")
         if incident.held_by:
             release = f"ha-controller release {incident.host_name}"
             return Hold("held", incident.held_by, f"Nothing is done until: {release}")
+        if incident.rejected_by:
+            return Hold("rejected", incident.rejected_by, f"To decide anew: ha-controller release {incident.host_name}")
+        if (host := self.hosts.get(incident.host)) is not None and host.excluded:
+            return Hold("out of scope", host.excluded, "Nothing is done with it.")
+        if self.settings.mode is Mode.OBSERVE:
+            act = "move its VMs" if incident.state is HostState.FENCED else "power it off"
+            because = f" ({incident.evidence[0]})" if incident.evidence else ""
+            return Hold("observing only", f"would {act} now{because}", "Nothing is done in mode observe.")
         return None
 
     def stop(self, incident: Incident, reason: str, next_step: str) -> Incident:

@@ -12,7 +12,7 @@ from ha_controller.core.detector import Verdict, VerdictKind, judge, suspicious
 from ha_controller.core.effects import ReadHost, Severity
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState, Incident, Mode, VmRecord
-from ha_controller.core.state import Hold, State
+from ha_controller.core.state import Hold, HostView, State
 
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago
 
@@ -99,12 +99,12 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
         return  # somebody else's business, and nobody is called because of it
     view = state.view(host.id)
     incident = state.incidents.get(host.id)
-    if view.read_at is None or now - view.read_at > READ_AGE_MAX_S:
+    if incident is None and not _vms_are_known(view, now):
         ask_for_vms(state, host.id, now)
-        if incident is None and (view.read_at is None or now - view.read_at > READ_AGE_MAX_S):
+        if not _vms_are_known(view, now):
             _tell_that_oned_is_needed(state, host, verdict)
             return  # an incident without its VMs would forget them; the reading is on its way
-    elif now - view.read_at > READ_AGE_MAX_S / 2:
+    elif view.read_at is None or now - view.read_at > READ_AGE_MAX_S / 2:
         ask_for_vms(state, host.id, now)
     if incident is None:
         incident = _open(state, host, verdict, now)
@@ -116,6 +116,11 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
         state.hold(incident, hold)
         return
     _commit(state, incident, results, now)
+
+
+def _vms_are_known(view: HostView, now: float) -> bool:
+    """Read since the host fell silent: what was read earlier may have changed while it still lived."""
+    return view.read_at is not None and view.read_at >= view.since and now - view.read_at <= READ_AGE_MAX_S
 
 
 def _tell_that_oned_is_needed(state: State, host: Host, verdict: Verdict) -> None:
@@ -136,20 +141,21 @@ def _what_holds(
     state: State, incident: Incident, verdict: Verdict, results: tuple[guard.GuardResult, ...]
 ) -> Hold | None:
     """Why the host is not powered off now; None when nothing holds."""
-    name, settings = incident.host_name, state.settings
-    if hold := state.operator_hold(incident):
+    name = incident.host_name
+    if hold := state.brake(incident):
         return hold
-    if incident.rejected_by:
-        return Hold("rejected", incident.rejected_by, f"To decide anew: ha-controller release {name}")
-    if settings.mode is Mode.OBSERVE:
-        return Hold("observing only", f"would power it off now ({verdict.reason})", "Nothing is done in mode observe.")
     if vetoed := guard.veto(results):
         more = f"Nothing is done. More: ha-controller explain {name}"
         return Hold(vetoed.guard, vetoed.reason, more, needs_person=vetoed.needs_person)
-    if not incident.approved_by and (settings.mode is Mode.APPROVE or verdict.kind is VerdictKind.HUNG):
-        approve = f"To power it off: ha-controller pending approve {incident.id}"
-        return Hold("waits for approval", f"{verdict.kind.value}, {verdict.reason}", approve, needs_person=True)
-    return None
+    return approval_needed(state, incident, verdict)
+
+
+def approval_needed(state: State, incident: Incident, verdict: Verdict) -> Hold | None:
+    """Whether a person has to say yes before a power-off: in mode approve, and for a host whose kernel lives."""
+    if incident.approved_by or not (state.settings.mode is Mode.APPROVE or verdict.kind is VerdictKind.HUNG):
+        return None
+    approve = f"To power it off: ha-controller pending approve {incident.id}"
+    return Hold("waits for approval", f"{verdict.kind.value}, {verdict.reason}", approve, needs_person=True)
 
 
 def _open(state: State, host: Host, verdict: Verdict, now: float) -> Incident:

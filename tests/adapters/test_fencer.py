@@ -172,3 +172,92 @@ async def test_a_dead_device_is_read_as_unknown_and_a_check_reports(events):
     await fencer.check(3, "bmc")
     assert isinstance(events[-1], DeviceChecked)
     assert events[-1].ok
+
+
+async def test_an_acknowledged_order_that_cannot_be_read_back_is_never_called_refused(events):
+    """After a restart, before the first inventory, nobody knows the devices; refused would mean: did nothing."""
+    fencer = Fencer(report=events.append, may_act=lambda: True, clock=lambda: 0.0)
+    await fencer.fence(Fence(host=3, incident=1, attempt=1, devices=("bmc",), send=False, not_after=5.0))
+    assert events[-1].result is FenceResult.UNVERIFIED
+
+
+class CancelledInside(Bmc):
+    """Its library's connection was lost, and what it waited for is cancelled."""
+
+    async def power_off(self) -> None:
+        self.offs += 1
+        future = asyncio.get_running_loop().create_future()
+        future.cancel()
+        await future
+
+
+async def test_a_wait_that_was_cancelled_inside_an_agent_is_no_refusal(fence, logged):
+    agent = CancelledInside()
+    report = await fence(agent, timeout_s=1.0)
+    assert agent.offs == 1
+    assert report.result is FenceResult.UNVERIFIED
+    assert any("cancelled" in str(line["event"]) for line in logged)
+
+
+class SlowToAcknowledge(Bmc):
+    """The order takes a second; the reading was OFF before it was carried out."""
+
+    sample_period_s = 3.0
+
+    async def power_off(self) -> None:
+        self.power = PowerState.OFF
+        await anyio.sleep(1.0)
+        self.acknowledged_at = asyncio.get_running_loop().time()
+
+
+async def test_readings_count_from_the_end_of_the_order(fence):
+    agent = SlowToAcknowledge()
+    report = await fence(agent, timeout_s=10.0)
+    assert report.off_read_at >= agent.acknowledged_at + agent.sample_period_s
+
+
+async def test_a_refusal_counts_only_if_the_device_goes_on_to_read_on(fence):
+    agent = Bmc()
+    agent.refuses = Rejected("not possible in the present state")
+    assert (await fence(agent)).result is FenceResult.REFUSED
+
+
+async def test_a_refusal_after_which_nothing_can_be_read_has_an_unknown_outcome(fence):
+    agent = Bmc()
+    agent.refuses, agent.power = Rejected("no"), PowerState.UNKNOWN
+    assert (await fence(agent)).result is FenceResult.UNVERIFIED
+
+
+async def test_the_power_of_a_host_is_off_only_if_every_device_of_its_first_level_is(events):
+    fencer = Fencer(report=events.append, may_act=lambda: True, clock=lambda: 0.0)
+    first, second, other = Bmc(), Bmc(), Bmc()
+    devices = {
+        name: Device(name=name, agent=agent, timeout_s=4.0, level=level)
+        for name, agent, level in (("feed a", first, 1), ("feed b", second, 1), ("pdu", other, 2))
+    }
+    fencer.equip(3, devices)
+    first.power, other.power = PowerState.OFF, PowerState.OFF
+    assert await fencer.power_of(3) is PowerState.ON
+    second.power = PowerState.UNKNOWN
+    assert await fencer.power_of(3) is PowerState.UNKNOWN
+    second.power = PowerState.OFF
+    assert await fencer.power_of(3) is PowerState.OFF
+
+
+async def test_a_device_with_other_settings_is_checked_at_once(events):
+    clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()  # noqa: E731
+    fencer = Fencer(report=events.append, may_act=lambda: True, clock=clock)
+
+    def equip(fingerprint: str) -> None:
+        fencer.equip(3, {"bmc": Device(name="bmc", agent=Bmc(), timeout_s=4.0, fingerprint=fingerprint)})
+
+    equip("one")
+    async with anyio.create_task_group() as group:
+        group.start_soon(fencer.run_checks)
+        await anyio.sleep(0.7)
+        equip("one")
+        await anyio.sleep(0.7)
+        equip("two")
+        await anyio.sleep(0.7)
+        group.cancel_scope.cancel()
+    assert [event.fingerprint for event in events if isinstance(event, DeviceChecked)] == ["one", "two"]

@@ -343,7 +343,7 @@ def test_what_was_running_and_is_powered_off_now_is_moved_and_resumed(cloud):
 def test_a_migrate_without_an_answer_is_repeated_to_the_same_destination_only(cloud):
     cloud.kill(3, "off")
     cloud.deaf.add(MoveVm)
-    cloud.run(20)
+    cloud.run(60)
     moves = [order for order in cloud.ordered(MoveVm) if order.vm == 30]
     assert len(moves) > 1
     assert len({order.destination for order in moves}) == 1

@@ -18,7 +18,7 @@ import pytest
 from ha_controller.app import Runtime
 from ha_controller.app.ledger import Ledger
 from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm
-from ha_controller.core.model import CloudRecord, HostState, Incident, TrailEntry
+from ha_controller.core.model import AttemptOutcome, CloudRecord, HostState, Incident, TrailEntry
 from ha_controller.demo import demo_config
 from ha_controller.sim.cloud import EmbeddedCloud
 from ha_controller.sim.oned_model import Timings
@@ -39,6 +39,7 @@ class FailPoints:
     die_at: str = ""
     passed: list[str] = field(default_factory=list)
     armed: bool = True
+    acknowledged: bool = False  #: before the death it was on disk that the power-off had been acknowledged
 
     def at(self, moment: str) -> None:
         number = sum(each.startswith(moment) for each in self.passed)
@@ -59,6 +60,9 @@ class _DyingLedger:
         if incidents:
             self._points.at("before commit")
         await self._ledger.commit(incidents, cloud, entries)
+        if self._points.armed:
+            outcomes = {attempt.outcome for incident in incidents for attempt in incident.attempts}
+            self._points.acknowledged |= AttemptOutcome.ACCEPTED in outcomes
         if incidents:
             self._points.at("after commit")
 
@@ -139,8 +143,8 @@ async def _story(folder: Path, die_at: str) -> tuple[FailPoints, list[str]]:
             problems.append(f"migrates: {moves}")
         orders = sum(line.what == "ordered off" for line in cloud.hardware.log)
         # an order whose outcome the dead controller took with it may be sent once more, after a look
-        if orders > 2:
-            problems.append(f"ordered off {orders} times")
+        if orders > (1 if points.acknowledged else 2):
+            problems.append(f"ordered off {orders} times, acknowledged on disk: {points.acknowledged}")
         return points, [f"{die_at}: {problem}" for problem in problems]
 
 

@@ -23,8 +23,8 @@ _PRIVILEGE_REFUSALS: Final = frozenset({0x80, 0x81, 0x82})  #: only as answers t
 _INSUFFICIENT_PRIVILEGE: Final = 0xD4
 #: Node busy, and the three kinds of "the firmware is not up".
 _BUSY_COMPLETIONS: Final = frozenset({0xC0, 0xD0, 0xD1, 0xD2})
-#: Time-out inside the BMC, "response could not be provided", "duplicated request" (the first one may have acted).
-_OPEN_OUTCOMES: Final = frozenset({0xC3, 0xCE, 0xCF})
+#: Invalid or unsupported command or LUN, wrong lengths and fields, no such sensor or record, illegal, still updating.
+_NOTHING_DONE: Final = frozenset({0xC1, 0xC2, *range(0xC4, 0xCE)})
 
 #: Insufficient resources: in general, and at the wanted role. BMCs allow only a handful of sessions.
 _BUSY_STATUSES: Final = frozenset({0x01, 0x0B})
@@ -40,9 +40,11 @@ def completion_error(netfn: int, command: int, code: int, message: str) -> Fence
         return AccessDenied(message)
     if code in _BUSY_COMPLETIONS:
         return Busy(message)
-    if code in _OPEN_OUTCOMES:
-        return FenceError(message)
-    return Rejected(message)
+    if code in _NOTHING_DONE:
+        return Rejected(message)
+    # what is not known to be harmless may have acted: a time-out inside the BMC (C3), a second request that it calls
+    # doubled (CF) or not possible in its present state (D5) while the first one takes effect, and all OEM codes
+    return FenceError(message)
 
 
 def login_error(status: int, message: str) -> FenceError:

@@ -88,9 +88,9 @@ def test_a_guid_of_another_length_is_an_error(length: int) -> None:
     ("request_code", "code", "kind", "retryable"),
     [
         (CHASSIS_CONTROL, 0xD4, AccessDenied, False),
-        (CHASSIS_CONTROL, 0xD5, Rejected, False),
-        (CHASSIS_CONTROL, 0xFF, Rejected, False),
-        (CHASSIS_CONTROL, 0x80, Rejected, False),
+        (CHASSIS_CONTROL, 0xC1, Rejected, False),
+        (CHASSIS_CONTROL, 0xC9, Rejected, False),
+        (CHASSIS_CONTROL, 0xCD, Rejected, False),
         (CHASSIS_CONTROL, 0xC0, Rejected, True),
         (SET_SESSION_PRIVILEGE, 0x81, AccessDenied, False),
     ],
@@ -103,7 +103,7 @@ def test_a_completion_code_says_that_nothing_was_done(
     assert error.retryable is retryable
 
 
-@pytest.mark.parametrize("code", [0xC3, 0xCE, 0xCF])
+@pytest.mark.parametrize("code", [0xC3, 0xCE, 0xCF, 0xD5, 0xFF, 0x80, 0x42])
 def test_a_completion_code_that_leaves_the_outcome_open_claims_nothing(code: int) -> None:
     assert type(completion_error(*CHASSIS_CONTROL, code, "words")) is FenceError
 

@@ -1,0 +1,41 @@
+"""What a host's fence devices read when they are asked: kept for every device, so that any ON is seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ha_controller.core.effects import ReadPower
+from ha_controller.core.model import Device, Host, PowerState
+from ha_controller.core.state import State
+
+ASK_EVERY_S = 1.0
+
+
+def devices(host: Host) -> list[Device]:
+    """All devices of a host, level by level."""
+    return [device for level in host.levels for device in level]
+
+
+def readable(host: Host) -> tuple[str, ...]:
+    """The devices that can say whether the host has power."""
+    return tuple(device.name for device in devices(host) if device.proves_off)
+
+
+def fingerprints(host: Host, names: Sequence[str]) -> tuple[str, ...]:
+    """Of these devices, in their order; empty for one that the host has no longer."""
+    known = {device.name: device.fingerprint for device in devices(host)}
+    return tuple(known.get(name, "?") for name in names)
+
+
+def power_since(state: State, host: Host, moment: float) -> dict[str, PowerState]:
+    """What each device read when it was last asked, if it was asked at `moment` or later."""
+    readings = state.view(host.id).power
+    return {name: power for name, (asked_at, power) in sorted(readings.items()) if asked_at >= moment}
+
+
+def ask_for_power(state: State, host: int, names: tuple[str, ...], now: float) -> None:
+    """Have devices read, not more often than once a second."""
+    view = state.view(host)
+    if names and now - view.power_asked_at >= ASK_EVERY_S:
+        view.power_asked_at = now
+        state.out.append(ReadPower(host=host, devices=names))
