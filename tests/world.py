@@ -32,20 +32,18 @@ from ha_controller.core.events import (
     VmOrderReported,
 )
 from ha_controller.core.model import (
-    Channel,
     CloudRecord,
     Device,
     Domain,
     Host,
     HostState,
     Incident,
-    Mode,
     PowerState,
     Reading,
-    Settings,
     Signal,
     Vm,
 )
+from ha_controller.core.settings import Channel, Mode, Settings
 
 SETTINGS = Settings(
     mode=Mode.AUTO,

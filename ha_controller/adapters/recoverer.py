@@ -96,8 +96,12 @@ class Recoverer:
         poll_s: float,
         equip: Callable[[Sequence[OnedHost]], Mapping[int, FencePlan]],
         order_timeout_s: float = 15.0,
+        told: Callable[[OpenNebulaError], str] = str,
     ) -> None:
-        """`equip` is called with every new inventory, before it is reported, and tells each host's fence devices."""
+        """`equip` is called with every new inventory, before it is reported, and tells each host's fence devices.
+
+        `told`: an error of OpenNebula in words, with its remedy.
+        """
         self._client = client
         self._report = report
         self._may_act = may_act
@@ -106,6 +110,7 @@ class Recoverer:
         self._poll_s = poll_s
         self._equip = equip
         self._order_timeout_s = order_timeout_s
+        self._told = told
         self._cache = _Cache()
 
     def oned_view(self, host: int) -> OnedView | None:
@@ -128,7 +133,7 @@ class Recoverer:
             hosts = await self._client.hosts()
         except OpenNebulaError as error:
             log.warning("the inventory could not be read", error=str(error))
-            self._report(OnedReadFailed(detail=str(error)))
+            self._report(OnedReadFailed(detail=self._told(error)))
             return
         self._note_views(hosts, asked_at)
         plans = self._equip(hosts)
@@ -176,7 +181,7 @@ class Recoverer:
             wanted = sorted({*host.vm_ids, *order.vms})
             vms = await self._client.vms(wanted) if wanted else []
         except OpenNebulaError as error:
-            self._report(OnedReadFailed(host=order.host, detail=str(error)))
+            self._report(OnedReadFailed(host=order.host, detail=self._told(error)))
             return
         self._report(
             HostRead(

@@ -19,7 +19,7 @@ from ha_controller.adapters.fencer import Fencer
 from ha_controller.adapters.http_api import Commander, HttpApi
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
-from ha_controller.adapters.opennebula import Client, OnedHost
+from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNebulaError, Unauthenticated
 from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.prober import Prober
 from ha_controller.adapters.recoverer import FencePlan, Recoverer
@@ -94,6 +94,7 @@ class Runtime:
             poll_s=config.opennebula.poll_s,
             equip=self._equip,
             order_timeout_s=3 * config.opennebula.timeout_s,
+            told=self._told,
         )
         self.prober = self._make_prober()
         self.commander = Commander(self.post)
@@ -121,6 +122,18 @@ class Runtime:
         """Hand an event to the engine; before it exists there is nobody to decide."""
         if self.engine is not None:
             self.engine.post(event)
+
+    def _told(self, error: OpenNebulaError) -> str:
+        """An error of OpenNebula, with what to look at."""
+        one, where = self.config.opennebula, lambda key: self.config.origin("opennebula", key)
+        match error:
+            case Unauthenticated():
+                return f"OpenNebula refuses our login ({error}). Check opennebula.auth ({where('auth')})"
+            case NoAnswer():
+                check = f"Check that oned runs, and opennebula.endpoint {one.endpoint} ({where('endpoint')})"
+                return f"{error}. {check}"
+            case _:
+                return str(error)
 
     def _leads(self) -> bool:
         return self._term is not None and self._arbiter.holds(self._term)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from ha_controller.adapters.recoverer import Scope
 from ha_controller.config import Config
-from ha_controller.core.model import Channel, Domain, Mode, Settings
+from ha_controller.core.model import Domain
+from ha_controller.core.settings import Channel, Mode, Settings
 from ha_controller.plugin import Probe, ProbeConfig
 
 

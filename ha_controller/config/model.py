@@ -279,6 +279,11 @@ class Config(Section):
 
     _origins: Origins = PrivateAttr(default_factory=Origins)
 
+    def origin(self, *location: str) -> str:
+        """Where a value was written, as "FILE:LINE", or "default"."""
+        found = [origin for place, origin in self._origins.written.items() if place[: len(location)] == location]
+        return str(found[0]) if found else "default"
+
     def model_post_init(self, context: Any) -> None:
         """Keep where the values come from, when the loader says so."""
         if isinstance(context, Origins):

@@ -34,7 +34,8 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import CloudRecord, Domain, Host, HostState, Incident, Lever, PowerState, Settings, Signal
+from ha_controller.core.model import CloudRecord, Domain, Host, HostState, Incident, Lever, PowerState, Signal
+from ha_controller.core.settings import Settings
 from ha_controller.core.state import DeviceView, HostView, State
 
 TICK_S = 0.1  #: how often the core wants to look while anything is going on

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ha_controller.core.model import Channel, Domain, Reading, Settings, Signal
+from ha_controller.core.model import Domain, Reading, Signal
+from ha_controller.core.settings import Channel, Settings
 
 
 @dataclass(slots=True)

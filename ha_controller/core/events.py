@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ha_controller.core.effects import HostStep
-from ha_controller.core.model import Host, PowerState, Reading, Settings, Vm
+from ha_controller.core.model import Host, PowerState, Reading, Vm
+from ha_controller.core.settings import Settings
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

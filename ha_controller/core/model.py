@@ -7,7 +7,7 @@ still be read by a person.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
@@ -53,16 +53,6 @@ class Reading:
     signal: Signal
     sent_at: float  #: when the question left: an answer says nothing about later moments
     detail: str = ""  #: short, for the operator: "timeout", "connection refused"
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Channel:
-    """A probe channel as the core knows it."""
-
-    name: str
-    domain: Domain
-    proves_userland: bool = True  #: False: its ALIVE says only that the kernel answers
-    gap_max_s: float = 0.0  #: for a channel that is asked rarely; 0: `Settings.evidence_ttl_s`
 
 
 # --- hosts and VMs as OpenNebula shows them ---------------------------------------------------------------------------
@@ -152,14 +142,6 @@ class HostState(StrEnum):
     FAILED = "failed"
     FENCED = "fenced"
     RECOVERED = "recovered"
-
-
-class Mode(StrEnum):
-    """How much the controller may do without asking."""
-
-    OBSERVE = "observe"
-    APPROVE = "approve"
-    AUTO = "auto"
 
 
 # --- incidents --------------------------------------------------------------------------------------------------------
@@ -353,53 +335,3 @@ class TrailEntry:
     text: str
     host: int | None = None
     incident: int | None = None
-
-
-# --- settings ---------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    """What the core needs of the configuration."""
-
-    mode: Mode = Mode.OBSERVE
-    channels: tuple[Channel, ...] = ()
-    misses: int = 3  #: silent readings in a row before a host is suspect
-    evidence_ttl_s: float = 5.0  #: older evidence is unknown
-    fail_after_s: float = 10.0  #: silence of two domains
-    single_domain_after_s: float = 60.0  #: silence of the only deciding domain
-    hung_after_s: float = 180.0
-    settle_s: float = 30.0  #: no power-off this soon after start or change of leader
-    max_failed_share: float = 0.25
-    fences_max: int = 2
-    fences_per_s: float = 3600.0
-    storm_cooldown_s: float = 300.0
-    self_check_needed: bool = True
-    second_master_waived: bool = False
-    fence_rounds_max: int = 2  #: how often all levels are tried
-    fence_retry_s: float = 2.0  #: pause between two rounds
-    proof_age_max_s: float = 5.0
-    confirm_silence_max_s: float = 15.0
-    levers_max: int = 10  #: hosts whose lever is under way at once
-    ssh_timeout_s: float = 30.0  #: how long oned's ssh takes to give up on a dead host
-    moves_parallel: int = 5
-    move_tries_max: int = 3
-    vm_timeout_s: float = 120.0  #: from the first order to RUNNING
-    vm_wait_max_s: float = 300.0  #: how long a VM may stay in a state from which it cannot be moved
-    order_timeout_s: float = 20.0  #: the executor of an order to OpenNebula has reported or given up by then
-    restores_max: int = 5  #: tries to give a readmitted host back to OpenNebula
-    canary_above: int = 8  #: with more VMs than this, the first one must be RUNNING before the rest is moved
-    destination_seen_s: float = 3.0  #: a destination must have shown life this recently
-    rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
-    reads_every_s: float = 0.5
-
-    def gap_max_s(self, channel: Channel) -> float:
-        """How old the last word of a channel may be before nothing is known through it."""
-        return channel.gap_max_s or self.evidence_ttl_s
-
-    deciding_domains: frozenset[Domain] = field(init=False, default=frozenset())
-
-    def __post_init__(self) -> None:
-        """Derive which domains may decide."""
-        domains = frozenset(channel.domain for channel in self.channels) & DECIDING_DOMAINS
-        object.__setattr__(self, "deciding_domains", domains)

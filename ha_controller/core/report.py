@@ -10,7 +10,8 @@ from typing import Any
 
 from ha_controller.core import guard
 from ha_controller.core.detector import describe
-from ha_controller.core.model import Host, HostState, Incident, Mode, VmStage
+from ha_controller.core.model import Host, HostState, Incident, VmStage
+from ha_controller.core.settings import Mode
 from ha_controller.core.state import HostView, State
 from ha_controller.core.suspicion import verdict_of
 
@@ -59,7 +60,7 @@ def _verdict(state: State) -> tuple[int, str]:
     if not state.hosts:
         return DEGRADED, f"OpenNebula has not been read yet: {state.oned_detail}"
     if state.oned_detail:
-        return DEGRADED, f"OpenNebula does not answer: {state.oned_detail}"
+        return DEGRADED, f"OpenNebula cannot be read: {state.oned_detail}"
     suspects = [host.name for host in state.hosts.values() if state.view(host.id).state is HostState.SUSPECT]
     if suspects:
         return DEGRADED, f"{', '.join(sorted(suspects)[:3])} does not answer; looking closely. Nothing for you to do."

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 from ha_controller.core.detector import Views
 from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import CloudRecord, Host, HostState, Incident, Mode, PowerState, Settings, Vm
+from ha_controller.core.model import CloudRecord, Host, HostState, Incident, PowerState, Vm
+from ha_controller.core.settings import Mode, Settings
 
 
 @dataclass(slots=True)

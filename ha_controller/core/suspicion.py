@@ -11,7 +11,8 @@ from ha_controller.core import guard
 from ha_controller.core.detector import Verdict, VerdictKind, judge, suspicious
 from ha_controller.core.effects import ReadHost, Severity
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import Host, HostState, Incident, Mode, VmRecord
+from ha_controller.core.model import Host, HostState, Incident, VmRecord
+from ha_controller.core.settings import Mode
 from ha_controller.core.state import Hold, HostView, State
 
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from world import SETTINGS, Cloud
 
-from ha_controller.core.model import Settings
+from ha_controller.core.settings import Settings
 
 
 @pytest.fixture

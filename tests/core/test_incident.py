@@ -18,7 +18,8 @@ from ha_controller.core.events import (
     Verb,
 )
 from ha_controller.core.machine import TABLE, Trigger
-from ha_controller.core.model import Device, Domain, HostState, Lever, Mode, Reading, Signal, VmStage
+from ha_controller.core.model import Device, Domain, HostState, Lever, Reading, Signal, VmStage
+from ha_controller.core.settings import Mode
 
 
 def test_the_transition_table_is_total():

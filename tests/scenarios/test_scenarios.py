@@ -15,7 +15,8 @@ from world import SETTINGS, Cloud
 
 from ha_controller.core import effects as fx
 from ha_controller.core.events import LeadChanged, SecondMasterLooked, SelfChecked, Verb
-from ha_controller.core.model import Device, Mode, Settings
+from ha_controller.core.model import Device
+from ha_controller.core.settings import Mode, Settings
 
 FOLDER = Path(__file__).parent
 STORIES = sorted(path.parent for path in FOLDER.glob("*/scenario.toml"))

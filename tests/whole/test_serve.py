@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -165,8 +166,21 @@ async def test_an_opennebula_that_is_not_there_is_told_and_nothing_is_done(tmp_p
         await controller.ready()
         code, text = await controller.cli("status")
         assert code in (1, 4)
-        assert "OpenNebula" in text
+        assert re.search(r"Check that oned runs, and opennebula.endpoint \S+ \(\S*config.toml:\d+\)", text)
         assert "Traceback" not in controller.log
+
+
+async def test_a_refused_login_is_told_with_its_remedy_and_no_secret(tmp_path: Path):
+    async with served(tmp_path) as (controller, cloud):
+        cloud.server.users.all[0].password = "changed-meanwhile"
+        await controller.ready()
+        with anyio.fail_after(20):
+            while "refuses our login" not in (found := await controller.cli("status"))[1]:
+                await anyio.sleep(0.3)
+        assert found[0] in (1, 4)
+        assert re.search(r"Check opennebula.auth \(\S*config.toml:\d+\)", found[1])
+        assert "Traceback" not in controller.log
+        assert cloud.session.split(":")[1] not in controller.log + found[1]
 
 
 async def test_auto_does_nothing_beside_an_active_failure_hook(tmp_path: Path):
