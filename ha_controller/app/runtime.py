@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import assert_never
 
@@ -125,7 +126,7 @@ class Runtime:
 
     def _told(self, error: OpenNebulaError) -> str:
         """An error of OpenNebula, with what to look at."""
-        one, where = self.config.opennebula, lambda key: self.config.origin("opennebula", key)
+        one, where = self.config.opennebula, partial(self.config.origin, "opennebula")
         match error:
             case Unauthenticated():
                 return f"OpenNebula refuses our login ({error}). Check opennebula.auth ({where('auth')})"
