@@ -26,7 +26,7 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import CloudRecord, Incident, TrailEntry
+from ha_controller.core.model import CloudRecord, HostTrust, Incident, TrailEntry
 
 EVIDENCE_QUEUE_MAX = 1000
 
@@ -35,7 +35,11 @@ class JournalPort(Protocol):
     """What the engine needs of a journal."""
 
     async def commit(
-        self, incidents: Sequence[Incident], cloud: CloudRecord | None, entries: Sequence[TrailEntry]
+        self,
+        incidents: Sequence[Incident],
+        cloud: CloudRecord | None,
+        trusts: Sequence[HostTrust],
+        entries: Sequence[TrailEntry],
     ) -> None:
         """Make all of it durable, or raise."""
 
@@ -100,15 +104,18 @@ class Engine:
     async def _carry_out(self, decisions: Iterable[Decision], events: Sequence[Event]) -> None:
         """First on disk, then out: one commit for all that this round decided."""
         incidents: dict[int, Incident] = {}
+        trusts: dict[int, HostTrust] = {}
         cloud: CloudRecord | None = None
         effects: list[Effect] = []
         for decision in decisions:
             incidents.update((incident.id, incident) for incident in decision.incidents)
+            trusts.update((trust.host, trust) for trust in decision.trusts)
             cloud = decision.cloud or cloud
             effects.extend(decision.effects)
         entries = self._entries(events, effects)
-        if incidents or cloud or entries:
-            await self._journal.commit([incidents[number] for number in sorted(incidents)], cloud, entries)
+        if incidents or cloud or trusts or entries:
+            changed = [incidents[number] for number in sorted(incidents)]
+            await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries)
         for effect in effects:
             self._dispatch(effect)
 

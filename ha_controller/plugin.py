@@ -18,7 +18,7 @@ from typing import ClassVar, Generic, TypeVar
 import pluggy
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from ha_controller.core.model import Domain, PowerState, Reading, Signal
+from ha_controller.core.model import Domain, Identity, PowerState, Reading, Signal
 from ha_controller.durations import Duration, duration_field
 
 ENTRY_POINT_GROUP = "ha_controller"
@@ -77,14 +77,6 @@ class CheckReport:
     ok: bool
     summary: str  #: one line for the operator: what was checked, or what is wrong and what helps
     power: PowerState = PowerState.UNKNOWN
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Identity:
-    """Which machine a device controls; compared with what the host says of itself."""
-
-    system_uuid: str | None = None  #: lower case, with dashes, in the byte order of /sys/class/dmi/id/product_uuid
-    serial: str | None = None
 
 
 class AgentConfig(BaseModel):

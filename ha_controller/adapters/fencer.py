@@ -26,6 +26,7 @@ from ha_controller.plugin import (
     CheckReport,
     FenceAgent,
     FenceError,
+    Identity,
     PowerState,
     Rejected,
     Unreachable,
@@ -38,6 +39,7 @@ _T = TypeVar("_T")
 OFF_SPACING_S = 2.0
 POLL_S = 0.5
 READ_TIMEOUT_S = 4.0
+IDENTITY_TIMEOUT_S = 2.0  #: right before a shot: a device that is slow to tell is used on what is on record
 CHECK_TIMEOUT_S = 15.0
 CHECKS_AT_ONCE = 8
 
@@ -67,6 +69,7 @@ class _Outcome:
     sent: _Sent
     off_read_at: float | None
     detail: str
+    mismatched: bool = False  #: it named another machine and was not used
 
 
 class Fencer:
@@ -141,22 +144,49 @@ class Fencer:
                 self._report(FenceAccepted(host=order.host, incident=order.incident, attempt=order.attempt))
 
         async def one(device: Device) -> None:
-            outcomes.append(await self._off(device, send=order.send, acknowledge=acknowledge))
+            outcomes.append(await self._identified_off(device, order, acknowledge))
 
         async with anyio.create_task_group() as group:
             for device in devices:
                 group.start_soon(one, device)
         outcomes.sort(key=lambda outcome: outcome.device)
         detail = "; ".join(f"{outcome.device}: {outcome.detail}" for outcome in outcomes)
+        mismatched = tuple(outcome.device for outcome in outcomes if outcome.mismatched)
         moments = [outcome.off_read_at for outcome in outcomes if outcome.off_read_at is not None]
         if len(moments) == len(devices) and await self._off_together(devices):
             self._fence_reported(order, FenceResult.OFF_READ, max(moments), detail)
         elif len(outcomes) == len(devices) and all(outcome.sent is _Sent.REFUSED for outcome in outcomes):
-            self._fence_reported(order, FenceResult.REFUSED, None, detail)
+            self._fence_reported(order, FenceResult.REFUSED, None, detail, mismatched)
         else:
-            self._fence_reported(order, FenceResult.UNVERIFIED, None, detail)
+            self._fence_reported(order, FenceResult.UNVERIFIED, None, detail, mismatched)
 
-    def _fence_reported(self, order: Fence, result: FenceResult, off_read_at: float | None, detail: str) -> None:
+    async def _identified_off(self, device: Device, order: Fence, acknowledge: Callable[[str], None]) -> _Outcome:
+        """Ask the device once more whose it is, then use it. One that cannot tell now is used on what is on record."""
+        if order.identity is not None and Capability.IDENTITY in device.agent.capabilities:
+            named = await self._identity(device)
+            if named is not None and order.identity.same_machine(named) is False:
+                detail = f"it belongs to {named}, the host is {order.identity}; not used"
+                return _Outcome(
+                    device=device.name, sent=_Sent.REFUSED, off_read_at=None, detail=detail, mismatched=True
+                )
+        return await self._off(device, send=order.send, acknowledge=acknowledge)
+
+    async def _identity(self, device: Device) -> Identity | None:
+        try:
+            with anyio.fail_after(IDENTITY_TIMEOUT_S):
+                named = await _contained(device.agent.identity())
+        except (FenceError, TimeoutError):
+            return None
+        return named if isinstance(named, Identity) else None
+
+    def _fence_reported(
+        self,
+        order: Fence,
+        result: FenceResult,
+        off_read_at: float | None,
+        detail: str,
+        mismatched: tuple[str, ...] = (),
+    ) -> None:
         self._report(
             FenceReported(
                 host=order.host,
@@ -165,6 +195,7 @@ class Fencer:
                 result=result,
                 off_read_at=off_read_at,
                 detail=detail,
+                mismatched=mismatched,
             )
         )
 
@@ -323,6 +354,9 @@ class Fencer:
                 result = await self._in_background(device, device.agent.check())
         except (FenceError, TimeoutError) as error:
             result = CheckReport(ok=False, summary=str(error) or f"no answer within {CHECK_TIMEOUT_S:g} s")
+        identity = None
+        if result.ok and Capability.IDENTITY in device.agent.capabilities:
+            identity = await self._identity(device)
         if not result.ok:
             self._due[(host, name)] = self._clock() + min(60.0, self._check_every_s)
         self._report(
@@ -333,6 +367,7 @@ class Fencer:
                 ok=result.ok,
                 power=result.power,
                 summary=result.summary,
+                identity=identity,
             )
         )
 

@@ -32,7 +32,7 @@ from ha_controller.core.events import (
     OrderResult,
     VmOrderReported,
 )
-from ha_controller.core.model import Device, Host, LcmState, OnedHostState, Vm, VmState
+from ha_controller.core.model import Device, Host, Identity, LcmState, OnedHostState, Vm, VmState
 from ha_controller.plugin import OnedView
 
 log = structlog.get_logger(__name__)
@@ -40,6 +40,7 @@ log = structlog.get_logger(__name__)
 MARK = "HA_STATE"  #: host attribute: DISABLED by us
 IGNORE = "HA_IGNORE"  #: host attribute: hands off
 POLICY = "HA_POLICY"  #: VM attribute: "leave" = never move it
+UUID, SERIAL = "HA_UUID", "HA_SERIAL"  #: host attributes: which machine it is, as the operator noted it
 LOCAL_DRIVERS = frozenset({"ssh", "local"})
 DATASTORES_EVERY_S = 60.0
 _BACK_TO = {OnedHostState.DISABLED: HostStatus.DISABLE, OnedHostState.OFFLINE: HostStatus.OFFLINE}
@@ -170,6 +171,7 @@ class Recoverer:
             excluded=self.scope.why_excluded(host),
             marked=bool(host.template.get(MARK)),
             levels=plan.levels,
+            identity=_noted_identity(host),
             fence_timeout_s=plan.timeout_s,
         )
 
@@ -285,6 +287,12 @@ class Recoverer:
         except OpenNebulaError as error:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
+
+
+def _noted_identity(host: OnedHost) -> Identity | None:
+    """What the operator wrote on the host."""
+    noted = Identity(system_uuid=host.template.get(UUID) or None, serial=host.template.get(SERIAL) or None)
+    return noted if noted.system_uuid or noted.serial else None
 
 
 def _not_as_decided(vm: OnedVm, order: MoveVm | ResumeVm) -> str:

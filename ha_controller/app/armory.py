@@ -65,6 +65,7 @@ class Armory:
                     weak_off=Capability.WEAK_OFF in capabilities,
                     proves_off=Capability.READ_POWER in capabilities and Capability.STORAGE not in capabilities,
                     fingerprint=device.fingerprint,
+                    tells_identity=Capability.IDENTITY in capabilities,
                 )
             )
         self.fencer.equip(host.id, devices)

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from ha_controller.adapters.journal import Entry, Journal
-from ha_controller.core.model import CloudRecord, Incident, TrailEntry
+from ha_controller.core.model import CloudRecord, HostTrust, Incident, TrailEntry
 
 _INCIDENT = TypeAdapter(Incident)
 _CLOUD = TypeAdapter(CloudRecord)
+_TRUST = TypeAdapter(HostTrust)
 
 
 class Ledger:
@@ -21,7 +22,11 @@ class Ledger:
         self._journal = journal
 
     async def commit(
-        self, incidents: Sequence[Incident], cloud: CloudRecord | None, entries: Sequence[TrailEntry]
+        self,
+        incidents: Sequence[Incident],
+        cloud: CloudRecord | None,
+        trusts: Sequence[HostTrust],
+        entries: Sequence[TrailEntry],
     ) -> None:
         """Make all of it durable.
 
@@ -31,6 +36,7 @@ class Ledger:
         records: dict[str, str | None] = {
             f"incident/{incident.id}": _INCIDENT.dump_json(incident).decode() for incident in incidents
         }
+        records |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in trusts}
         if cloud is not None:
             records["cloud"] = _CLOUD.dump_json(cloud).decode()
         lines = [
@@ -39,8 +45,8 @@ class Ledger:
         ]
         await self._journal.commit(records, lines)
 
-    async def load(self) -> tuple[list[Incident], CloudRecord]:
-        """All incidents on record, and the cloud record.
+    async def load(self) -> tuple[list[Incident], CloudRecord, list[HostTrust]]:
+        """All incidents on record, the cloud record, and what is known of the hosts' identities.
 
         Raises:
             JournalError: it cannot be read.
@@ -49,4 +55,5 @@ class Ledger:
         records = await self._journal.records()
         incidents = [_INCIDENT.validate_json(text) for key, text in records.items() if key.startswith("incident/")]
         cloud = _CLOUD.validate_json(records["cloud"]) if "cloud" in records else CloudRecord()
-        return sorted(incidents, key=lambda incident: incident.id), cloud
+        trusts = [_TRUST.validate_json(text) for key, text in records.items() if key.startswith("trust/")]
+        return sorted(incidents, key=lambda incident: incident.id), cloud, trusts

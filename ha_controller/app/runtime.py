@@ -237,8 +237,8 @@ class Runtime:
             journal = await anyio.to_thread.run_sync(Journal.open, state_dir / "journal.db")
             stack.push_async_callback(journal.close)
             ledger = Ledger(journal)
-            incidents, cloud = await ledger.load()
-            self.controller.restore(incidents, cloud, self.clock())
+            incidents, cloud, trusts = await ledger.load()
+            self.controller.restore(incidents, cloud, self.clock(), trusts)
             self.engine = Engine(
                 self.controller, journal=self.wrap_journal(ledger), dispatch=self.dispatch, clock=self.clock
             )

@@ -69,7 +69,7 @@ class ControllerSources:
 
     async def incidents(self) -> Json:
         """All incidents on record, newest first."""
-        incidents, _ = await self._ledger.load()
+        incidents, _, _ = await self._ledger.load()
         return [report.incident(incident) for incident in reversed(incidents)]
 
     async def events(self, query: Mapping[str, str]) -> Json:

@@ -11,15 +11,16 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ha_controller.core import commands, fencing, lever, moving, power, suspicion
+from ha_controller.core import commands, fencing, lever, moving, power, suspicion, trust
 from ha_controller.core.detector import ChannelView
-from ha_controller.core.effects import Effect
+from ha_controller.core.effects import Effect, Severity
 from ha_controller.core.events import (
     DeviceChecked,
     Event,
     EvidenceTaken,
     FenceAccepted,
     FenceReported,
+    HostIdentified,
     HostOrderReported,
     HostRead,
     HostReaddressed,
@@ -34,7 +35,17 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import CloudRecord, Domain, Host, HostState, Incident, Lever, PowerState, Signal
+from ha_controller.core.model import (
+    CloudRecord,
+    Domain,
+    Host,
+    HostState,
+    HostTrust,
+    Incident,
+    Lever,
+    PowerState,
+    Signal,
+)
 from ha_controller.core.settings import Settings
 from ha_controller.core.state import DeviceView, HostView, State
 
@@ -48,6 +59,7 @@ class Decision:
     effects: tuple[Effect, ...] = ()
     incidents: tuple[Incident, ...] = ()
     cloud: CloudRecord | None = None
+    trusts: tuple[HostTrust, ...] = ()
 
 
 class Controller:
@@ -57,11 +69,14 @@ class Controller:
         """Begin with nothing known: every host has its full grace period."""
         self.state = State(settings=settings, settle_until=now + settings.settle_s)
 
-    def restore(self, incidents: Iterable[Incident], cloud: CloudRecord, now: float) -> None:
+    def restore(
+        self, incidents: Iterable[Incident], cloud: CloudRecord, now: float, trusts: Iterable[HostTrust] = ()
+    ) -> None:
         """Take over what the journal holds, before the first step.
 
         The clock may have been set back since: no moment on record may lie in the future, or all would wait for it.
         """
+        self.state.trusts = {known.host: known for known in trusts}
         fences = tuple((min(at, now), host) for at, host in cloud.fences)
         self.state.cloud = replace(cloud, fences=fences, storm_at=min(cloud.storm_at, now))
         for incident in sorted((incident.not_after(now) for incident in incidents), key=lambda incident: incident.id):
@@ -106,6 +121,9 @@ class Controller:
                 self._report(event, now)
             case PowerRead():
                 self._power_read(event, now)
+            case HostIdentified():
+                if (host := state.hosts.get(event.host)) is not None and host.identity is None:
+                    trust.note_host(state, host, event.identity, event.source)
             case HostReaddressed():
                 self._readdressed(event, now)
             case DeviceChecked():
@@ -151,6 +169,8 @@ class Controller:
         for host_id, host in known.items():
             view = state.views.setdefault(host_id, HostView(since=now))
             self._forget_changed_devices(view, state.hosts.get(host_id), host)
+            if host.identity is not None:
+                trust.note_host(state, host, host.identity, "noted in OpenNebula")
         # a host that vanished from OpenNebula with an open incident stays until the incident ends
         gone = {
             incident.host: state.hosts.get(incident.host)
@@ -212,11 +232,24 @@ class Controller:
         if view is None or host is None or power.fingerprints(host, [event.device]) != (event.fingerprint,):
             return
         device = view.devices.setdefault(event.device, DeviceView())
-        device.ok, device.summary = event.ok, event.summary
+        if event.ok is not device.ok and (device.checked_at is not None or not event.ok):
+            self._tell_of_check(host, event)
+        device.ok, device.summary, device.checked_at = event.ok, event.summary, now
         if event.ok:
             device.passed_at = now
+        trust.note_device(self.state, host, event, now)
         if event.power is PowerState.ON:
             device.seen_on_at = now
+
+    def _tell_of_check(self, host: Host, event: DeviceChecked) -> None:
+        """Told at every change: a broken fence is found in peace time."""
+        if event.ok:
+            text, next_step = f"passes its check again: {event.summary}", "Nothing to do."
+            severity = Severity.INFO
+        else:
+            text, next_step = f"does not pass its check: {event.summary}", "Repair it before the host fails."
+            severity = Severity.WARNING
+        self.state.tell(severity, f"{host.name}: fence device {event.device} {text}", next_step, host=host.id)
 
     def _surroundings(self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked, now: float) -> None:
         state = self.state
@@ -274,6 +307,7 @@ class Controller:
             effects=tuple(state.out),
             incidents=tuple(state.dirty[number] for number in sorted(state.dirty)),
             cloud=state.cloud if state.cloud_dirty else None,
+            trusts=tuple(state.dirty_trusts[host] for host in sorted(state.dirty_trusts)),
         )
-        state.out, state.dirty, state.cloud_dirty = [], {}, False
+        state.out, state.dirty, state.dirty_trusts, state.cloud_dirty = [], {}, {}, False
         return decision

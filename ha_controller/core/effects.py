@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from ha_controller.core.model import Identity
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WatchClosely:
@@ -47,6 +49,7 @@ class Fence:
     devices: tuple[str, ...]
     send: bool
     not_after: float
+    identity: Identity | None = None  #: the host's own: a device that names another one right before is not used
 
 
 class HostStep(StrEnum):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ha_controller.core.effects import HostStep
-from ha_controller.core.model import Host, PowerState, Reading, Vm
+from ha_controller.core.model import Host, Identity, PowerState, Reading, Vm
 from ha_controller.core.settings import Settings
 
 
@@ -53,6 +53,7 @@ class DeviceChecked:
     ok: bool
     power: PowerState
     summary: str
+    identity: Identity | None = None  #: what the device says of its machine
 
 
 class FenceResult(StrEnum):
@@ -82,6 +83,7 @@ class FenceReported:
     result: FenceResult
     off_read_at: float | None
     detail: str
+    mismatched: tuple[str, ...] = ()  #: devices that named another machine: they were not used
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +124,15 @@ class VmOrderReported:
     attempt: int
     result: OrderResult
     detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostIdentified:
+    """A host said which machine it is."""
+
+    host: int
+    identity: Identity
+    source: str
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +207,6 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked | SecondMasterLooked
-    | SettingsChanged | TimePassed | OperatorCommanded
+    | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
+    | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard
+from ha_controller.core import guard, trust
 from ha_controller.core.detector import VerdictKind, life_since, silence_confirmed
 from ha_controller.core.effects import Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
@@ -51,7 +51,12 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
         FenceResult.REFUSED: AttemptOutcome.REFUSED,
     }[event.result]
     done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
-    state.save(_with_attempt(incident, done))
+    incident = state.save(_with_attempt(incident, done))
+    host = state.hosts.get(incident.host)
+    for name in event.mismatched:
+        incident = state.save(bar(incident, [name]))
+        if host is not None:
+            trust.mismatch(state, host, name, event.detail)
     if outcome is not AttemptOutcome.OFF_READ:
         state.tell_of(
             incident,
@@ -96,6 +101,7 @@ def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, n
             incident=incident.id,
             attempt=attempt.number,
             devices=attempt.devices,
+            identity=None,
             send=False,
             not_after=now + REPORT_GRACE_S,
         )
@@ -183,7 +189,13 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
 
 def _order_power_off(state: State, host: Host, incident: Incident, now: float) -> None:
     """Order the next level, unless every round has been tried."""
-    levels = [(index, usable) for index, level in enumerate(host.levels) if (usable := _usable(level, incident))]
+    levels = [
+        (index, usable)
+        for index, level in enumerate(host.levels)
+        if (usable := _usable(level, incident))
+        and (incident.approved_by or trust.level_is_trusted(state, host, level))
+        and not any(trust.is_mismatched(state, host.id, device) for device in level)
+    ]
     done = len(incident.attempts) - incident.attempts_forgiven
     if not levels or done >= len(levels) * state.settings.fence_rounds_max:
         _exhausted(state, host, incident)
@@ -209,6 +221,7 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
             incident=incident.id,
             attempt=attempt.number,
             devices=names,
+            identity=state.trust(host.id).identity,
             send=True,
             not_after=now + ORDER_VALID_S,
         )

@@ -129,7 +129,7 @@ def _readiness(state: State, host: Host, incident: Incident, now: float) -> _Ans
     if not names:
         return _Answer(False, "no fence device is configured for it")
     views = state.view(host.id).devices
-    ready = [name for name in names if name in views and views[name].passed_at is not None]
+    ready = [name for name in names if name in views and views[name].passed_at is not None and not views[name].mismatch]
     if not ready:
         return _Answer(False, f"no fence device of it ({', '.join(names)}) has passed a check")
     return _Answer(True, f"{', '.join(ready)} passed a check")

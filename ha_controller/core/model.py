@@ -94,6 +94,7 @@ class Device:
     weak_off: bool = False  #: its OFF may also mean "not there"
     proves_off: bool = True  #: False for agents that cannot read power or act on storage only
     fingerprint: str = ""  #: of its settings without secrets: another one is another device, whatever its name
+    tells_identity: bool = False  #: it can say which machine it belongs to
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,6 +112,7 @@ class Host:
     excluded: str = ""  #: why the controller must not act on it; empty = in scope
     marked: bool = False  #: carries our HA_STATE: DISABLED by us, not by the operator
     levels: tuple[tuple[Device, ...], ...] = ()
+    identity: Identity | None = None  #: as the operator noted it in OpenNebula
     fence_timeout_s: float = 20.0
 
 
@@ -129,6 +131,51 @@ class Vm:
     memory_mb: int = 0
     obstacle: str = ""  #: why it must not be moved at all (local disks, locked, policy); empty = may be moved
     label: str = ""  #: state in OpenNebula's words
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Identity:
+    """Which machine something belongs to: what the host says of itself, or what a device says of its machine."""
+
+    system_uuid: str | None = None  #: lower case, with dashes, in the byte order of /sys/class/dmi/id/product_uuid
+    serial: str | None = None
+
+    def same_machine(self, other: Identity) -> bool | None:
+        """Whether both name the same machine; None when they have nothing in common that could tell.
+
+        The same serial under another UUID tells nothing: some BMCs hand out their UUID in another byte order.
+        """
+        serials = self.serial == other.serial if self.serial and other.serial else None
+        if self.system_uuid and other.system_uuid:
+            if self.system_uuid.lower() == other.system_uuid.lower():
+                return True
+            return None if serials else False
+        return serials
+
+    def __str__(self) -> str:
+        """For people."""
+        named = (("UUID", self.system_uuid), ("serial", self.serial))
+        return ", ".join(f"{word} {value}" for word, value in named if value) or "nothing"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DeviceTrust:
+    """Why a device is believed to switch this very host."""
+
+    name: str
+    fingerprint: str
+    how: str  #: "proven": it named the host's own identity; "drilled": it switched the host, and that was seen
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostTrust:
+    """What is on record about a host's identity and its devices. Durable: a dead host cannot be asked."""
+
+    host: int
+    identity: Identity | None = None  #: what the host says of itself
+    source: str = ""  #: where that comes from
+    devices: tuple[DeviceTrust, ...] = ()
 
 
 # --- states -----------------------------------------------------------------------------------------------------------

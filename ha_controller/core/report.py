@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ha_controller.core import guard
+from ha_controller.core import guard, trust
 from ha_controller.core.detector import describe
 from ha_controller.core.model import Host, HostState, Incident, VmStage
 from ha_controller.core.settings import Mode
@@ -106,7 +106,7 @@ def _host_row(state: State, host: Host, now: float) -> Json:
         "state": view.state.value,
         "for_s": round(now - view.since, 1),
         "vms": len(host.vms),
-        "fencing": _fencing(host, view),
+        "fencing": _fencing(state, host, now),
         "incident": None if incident is None else incident.id,
         "note": _note(host, incident),
     }
@@ -118,13 +118,22 @@ def _note(host: Host, incident: Incident | None) -> str:
     return incident.stopped or incident.hold or _progress(incident)
 
 
-def _fencing(host: Host, view: HostView) -> list[Json]:
+def _age(view: HostView, device: str, now: float) -> float | None:
+    checked_at = view.devices[device].checked_at if device in view.devices else None
+    return None if checked_at is None else round(now - checked_at, 1)
+
+
+def _fencing(state: State, host: Host, now: float) -> list[Json]:
+    view = state.view(host.id)
     return [
         {
             "device": device.name,
             "level": level,
             "ready": device.name in view.devices and view.devices[device.name].ok,
             "summary": view.devices[device.name].summary if device.name in view.devices else "not checked yet",
+            "checked_s_ago": _age(view, device.name, now),
+            "identity": trust.how_trusted(state, host, device),
+            "mismatch": view.devices[device.name].mismatch if device.name in view.devices else "",
         }
         for level, devices in enumerate(host.levels, start=1)
         for device in devices

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from ha_controller.core.detector import Views
 from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import CloudRecord, Host, HostState, Incident, PowerState, Vm
+from ha_controller.core.model import CloudRecord, Host, HostState, HostTrust, Incident, PowerState, Vm
 from ha_controller.core.settings import Mode, Settings
 
 
@@ -22,7 +22,9 @@ class DeviceView:
     ok: bool = False
     passed_at: float | None = None
     seen_on_at: float | None = None
+    checked_at: float | None = None
     summary: str = "not checked yet"
+    mismatch: str = ""  #: it belongs to another machine: in words
 
 
 @dataclass(slots=True)
@@ -73,12 +75,13 @@ class Hold:
 
 @dataclass(slots=True)
 class State:
-    """All of it. `out`, `dirty` and `cloud_dirty` collect what the current step has to say."""
+    """All of it. `out` and the dirty ones collect what the current step has to say."""
 
     settings: Settings
     hosts: dict[int, Host] = field(default_factory=dict)
     views: dict[int, HostView] = field(default_factory=dict)
     incidents: dict[int, Incident] = field(default_factory=dict)  #: open incidents by host
+    trusts: dict[int, HostTrust] = field(default_factory=dict)
     cloud: CloudRecord = field(default_factory=CloudRecord)
     settle_until: float = 0.0
     term: int | None = None
@@ -92,6 +95,7 @@ class State:
     confirming: list[PendingCommand] = field(default_factory=list)
     out: list[Effect] = field(default_factory=list)
     dirty: dict[int, Incident] = field(default_factory=dict)
+    dirty_trusts: dict[int, HostTrust] = field(default_factory=dict)
     cloud_dirty: bool = False
 
     def view(self, host: int) -> HostView:
@@ -108,6 +112,15 @@ class State:
             self.incidents.pop(incident.host, None)
         self.dirty[incident.id] = incident
         return incident
+
+    def trust(self, host: int) -> HostTrust:
+        """What is on record about a host's identity."""
+        return self.trusts.get(host, HostTrust(host=host))
+
+    def save_trust(self, trust: HostTrust) -> None:
+        """Take over changed trust; durable like an incident."""
+        if trust != self.trust(trust.host):
+            self.trusts[trust.host] = self.dirty_trusts[trust.host] = trust
 
     def save_cloud(self, cloud: CloudRecord) -> None:
         """Take over a changed cloud record."""

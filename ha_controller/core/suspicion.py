@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard
+from ha_controller.core import guard, trust
 from ha_controller.core.detector import Verdict, VerdictKind, judge, suspicious
 from ha_controller.core.effects import ReadHost, Severity
 from ha_controller.core.machine import Trigger, following
@@ -24,14 +24,14 @@ def verdict_of(state: State, host: Host, now: float) -> Verdict:
 
 
 def _off_counts(state: State, host: Host) -> bool:
-    """Whether the first fence device's OFF may condemn: noted by the operator, seen ON before, not weak."""
+    """Whether the first level's OFF may condemn: known to be this host's, seen ON before, not weak."""
     if not host.levels or not host.levels[0]:
         return False
     if state.settings.self_check_needed and state.self_check is not True:
         return False
     seen = state.view(host.id).devices
     return all(
-        device.identity_noted
+        trust.is_trusted(state, host, device)
         and device.proves_off
         and not device.weak_off
         and device.name in seen
@@ -152,11 +152,20 @@ def _what_holds(
 
 
 def approval_needed(state: State, incident: Incident, verdict: Verdict) -> Hold | None:
-    """Whether a person has to say yes before a power-off: in mode approve, and for a host whose kernel lives."""
-    if incident.approved_by or not (state.settings.mode is Mode.APPROVE or verdict.kind is VerdictKind.HUNG):
+    """Whether a person has to say yes before a power-off.
+
+    In mode approve, for a host whose kernel lives, and where no level of devices is known to be this host's.
+    """
+    if incident.approved_by:
+        return None
+    reason, host = f"{verdict.kind.value}, {verdict.reason}", state.hosts.get(incident.host)
+    unproven = host is not None and not any(trust.level_is_trusted(state, host, level) for level in host.levels)
+    if unproven:
+        reason += "; it was never proven, drilled or noted that its fence devices are its own"
+    elif state.settings.mode is not Mode.APPROVE and verdict.kind is not VerdictKind.HUNG:
         return None
     approve = f"To power it off: ha-controller pending approve {incident.id}"
-    return Hold("waits for approval", f"{verdict.kind.value}, {verdict.reason}", approve, needs_person=True)
+    return Hold("waits for approval", reason, approve, needs_person=True)
 
 
 def _open(state: State, host: Host, verdict: Verdict, now: float) -> Incident:

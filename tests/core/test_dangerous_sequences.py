@@ -26,7 +26,7 @@ from ha_controller.core.events import (
 from ha_controller.core.model import AttemptOutcome, Device, HostState, Lever, PowerState, Reading, Signal, VmStage
 from ha_controller.core.settings import Mode
 
-BMC, PDU = Device(name="bmc", identity_noted=True), Device(name="pdu")
+BMC, PDU = Device(name="bmc", identity_noted=True), Device(name="pdu", identity_noted=True)
 
 
 def run_until(cloud: Cloud, kind: type) -> None:

@@ -169,7 +169,7 @@ def test_a_late_report_of_an_old_attempt_changes_nothing(cloud):
 
 
 def test_a_second_level_is_tried_when_the_first_does_not_verify(make_cloud):
-    cloud = make_cloud(levels=((Device(name="bmc", identity_noted=True),), (Device(name="pdu"),)))
+    cloud = make_cloud(levels=((Device(name="bmc", identity_noted=True),), (Device(name="pdu", identity_noted=True),)))
     cloud.run(6)
     cloud.kill(3, "mute")
     cloud.run(90)
@@ -177,7 +177,7 @@ def test_a_second_level_is_tried_when_the_first_does_not_verify(make_cloud):
 
 
 def test_a_level_of_weak_devices_is_never_used_as_a_proof(make_cloud):
-    cloud = make_cloud(levels=((Device(name="dummy", weak_off=True),),))
+    cloud = make_cloud(levels=((Device(name="dummy", weak_off=True, identity_noted=True),),))
     cloud.run(6)
     cloud.kill(3, "off")
     cloud.run(90)

@@ -18,7 +18,7 @@ import pytest
 from ha_controller.app import Runtime
 from ha_controller.app.ledger import Ledger
 from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm
-from ha_controller.core.model import AttemptOutcome, CloudRecord, HostState, Incident, TrailEntry
+from ha_controller.core.model import AttemptOutcome, CloudRecord, HostState, HostTrust, Incident, TrailEntry
 from ha_controller.demo import demo_config
 from ha_controller.sim.cloud import EmbeddedCloud
 from ha_controller.sim.oned_model import Timings
@@ -55,11 +55,15 @@ class _DyingLedger:
         self._ledger, self._points = ledger, points
 
     async def commit(
-        self, incidents: Sequence[Incident], cloud: CloudRecord | None, entries: Sequence[TrailEntry]
+        self,
+        incidents: Sequence[Incident],
+        cloud: CloudRecord | None,
+        trusts: Sequence[HostTrust],
+        entries: Sequence[TrailEntry],
     ) -> None:
         if incidents:
             self._points.at("before commit")
-        await self._ledger.commit(incidents, cloud, entries)
+        await self._ledger.commit(incidents, cloud, trusts, entries)
         if self._points.armed:
             outcomes = {attempt.outcome for incident in incidents for attempt in incident.attempts}
             self._points.acknowledged |= AttemptOutcome.ACCEPTED in outcomes

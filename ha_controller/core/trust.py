@@ -1,0 +1,105 @@
+"""Whether a fence device is known to belong to its host: noted by the operator, proven by identity, or seen in a drill.
+
+A device that names another machine is never used, and people are told at once. What is proven is durable and bound to
+the device's settings: with another address it has to be proven anew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core.effects import Severity
+from ha_controller.core.events import DeviceChecked
+from ha_controller.core.model import Device, DeviceTrust, Host, HostTrust, Identity
+from ha_controller.core.state import State
+
+PROVEN, DRILLED = "proven", "drilled"
+
+
+def is_mismatched(state: State, host: int, device: Device) -> bool:
+    """Whether the device has named another machine."""
+    views = state.view(host).devices
+    return device.name in views and bool(views[device.name].mismatch)
+
+
+def is_trusted(state: State, host: Host, device: Device) -> bool:
+    """Whether the device may be used without asking a person."""
+    if is_mismatched(state, host.id, device):
+        return False
+    return device.identity_noted or _record(state.trust(host.id), device.name, device.fingerprint) is not None
+
+
+def how_trusted(state: State, host: Host, device: Device) -> str:
+    """In one word, for people: noted, proven, drilled, unproven or MISMATCH."""
+    if is_mismatched(state, host.id, device):
+        return "MISMATCH"
+    record = _record(state.trust(host.id), device.name, device.fingerprint)
+    if record is not None:
+        return record.how
+    return "noted" if device.identity_noted else "unproven"
+
+
+def level_is_trusted(state: State, host: Host, level: tuple[Device, ...]) -> bool:
+    """Whether all devices of a level may be used without asking a person."""
+    return bool(level) and all(is_trusted(state, host, device) for device in level)
+
+
+def _record(trust: HostTrust, name: str, fingerprint: str) -> DeviceTrust | None:
+    return next((known for known in trust.devices if (known.name, known.fingerprint) == (name, fingerprint)), None)
+
+
+def note_host(state: State, host: Host, identity: Identity, source: str) -> None:
+    """The host said which machine it is, or the operator did. What was proven against another identity falls."""
+    known = state.trust(host.id)
+    if known.identity == identity:
+        return
+    if known.identity is not None:
+        state.tell(
+            Severity.WARNING,
+            f"{host.name} is another machine than before: {identity} ({source}), was {known.identity}",
+            "If it was exchanged, nothing to do: its fence devices are proven anew at their next check.",
+            host=host.id,
+        )
+        for view in state.view(host.id).devices.values():
+            view.mismatch = ""
+    state.save_trust(HostTrust(host=host.id, identity=identity, source=source))
+
+
+def note_device(state: State, host: Host, event: DeviceChecked, now: float) -> None:
+    """Compare what a device says of its machine with what the host says of itself."""
+    own = state.trust(host.id).identity
+    if own is None or event.identity is None:
+        return
+    same = own.same_machine(event.identity)
+    if same is False:
+        mismatch(state, host, event.device, f"it belongs to {event.identity}, the host is {own}")
+    elif same:
+        state.view(host.id).devices[event.device].mismatch = ""
+        note_trust(state, host.id, event.device, event.fingerprint, PROVEN, now)
+
+
+def note_trust(state: State, host: int, device: str, fingerprint: str, how: str, now: float) -> None:
+    """Put on record that a device belongs to the host."""
+    trust = state.trust(host)
+    known = _record(trust, device, fingerprint)
+    if known is not None and (known.how == how or how == PROVEN):
+        return  # not written again at every check
+    others = tuple(record for record in trust.devices if record.name != device)
+    record = DeviceTrust(name=device, fingerprint=fingerprint, how=how, at=now)
+    state.save_trust(replace(trust, devices=(*others, record)))
+
+
+def mismatch(state: State, host: Host, device: str, why: str) -> None:
+    """A device belongs to another machine: it is out of use, and people are told once."""
+    view = state.view(host.id).devices.get(device)
+    if view is None or view.mismatch == why:
+        return
+    view.mismatch = why
+    trust = state.trust(host.id)
+    state.save_trust(replace(trust, devices=tuple(known for known in trust.devices if known.name != device)))
+    state.tell(
+        Severity.CRITICAL,
+        f"{host.name}: fence device {device} is another machine's: {why}. It is not used",
+        "Correct its address (FENCE_IP in OpenNebula, or [[fence]]), then: ha-controller fencing check",
+        host=host.id,
+    )

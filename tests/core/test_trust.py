@@ -1,0 +1,188 @@
+"""Whose device it is: noted, proven by identity, drilled; a device of another machine is never used."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from world import Cloud
+
+from ha_controller.core.controller import Controller
+from ha_controller.core.effects import Fence
+from ha_controller.core.events import DeviceChecked, FenceReported, FenceResult, HostIdentified, Verb
+from ha_controller.core.model import Device, HostState, Identity, PowerState
+from ha_controller.core.report import hosts
+from ha_controller.core.trust import is_trusted
+
+OURS, OTHERS = Identity(system_uuid="4c4c4544-0003"), Identity(system_uuid="4c4c4544-0099")
+BMC = Device(name="bmc", tells_identity=True)
+
+
+@pytest.fixture
+def cloud() -> Cloud:
+    """Nobody has noted anything about the devices."""
+    made = Cloud(levels=((BMC,),))
+    made.run(6)
+    return made
+
+
+def check(cloud: Cloud, identity: Identity | None, fingerprint: str = "", ok: bool = True) -> None:
+    cloud.feed(
+        DeviceChecked(
+            host=3, device="bmc", fingerprint=fingerprint, ok=ok, power=PowerState.ON, summary="s", identity=identity
+        )
+    )
+
+
+def host_says(cloud: Cloud, identity: Identity) -> None:
+    cloud.feed(HostIdentified(host=3, identity=identity, source="ssh"))
+
+
+def trusted(cloud: Cloud) -> bool:
+    return is_trusted(cloud.controller.state, cloud.controller.state.hosts[3], cloud.levels[0][0])
+
+
+def test_a_device_that_names_the_hosts_own_identity_is_proven_and_used(cloud):
+    host_says(cloud, OURS)
+    check(cloud, Identity(system_uuid=OURS.system_uuid.upper()))
+    assert trusted(cloud)
+    cloud.kill(3, "off")
+    cloud.run(15)
+    assert cloud.state(3) is HostState.RECOVERED
+    assert cloud.ordered(Fence)[0].identity == OURS
+
+
+def test_a_device_that_nobody_vouches_for_waits_for_a_person(cloud):
+    cloud.kill(3, "off")
+    cloud.run(70)
+    assert not cloud.ordered(Fence)
+    assert "never proven, drilled or noted" in cloud.incident(3).hold
+    assert cloud.incident(3).hold_needs_person
+    cloud.operator(Verb.APPROVE, 3)
+    cloud.run(15)
+    assert cloud.state(3) is HostState.RECOVERED
+
+
+def test_a_device_of_another_machine_is_told_and_never_used_not_even_when_approved(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OTHERS)
+    assert "fence device bmc is another machine's" in cloud.told()
+    told = cloud.told().count("another machine's")
+    check(cloud, OTHERS)
+    assert cloud.told().count("another machine's") == told
+    cloud.kill(3, "off")
+    cloud.run(70)
+    cloud.operator(Verb.APPROVE, 3)
+    cloud.run(10)
+    assert not cloud.ordered(Fence)
+
+
+def test_a_noted_device_that_names_another_machine_is_not_used(cloud):
+    cloud.levels = ((replace(BMC, identity_noted=True),),)
+    cloud.inventory()
+    host_says(cloud, OURS)
+    check(cloud, OTHERS)
+    assert not trusted(cloud)
+
+
+def test_the_mismatch_ends_when_the_address_is_corrected(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OTHERS)
+    cloud.levels = ((replace(BMC, fingerprint="corrected"),),)
+    cloud.inventory()
+    check(cloud, OURS, fingerprint="corrected")
+    assert trusted(cloud)
+
+
+def test_what_was_proven_is_bound_to_the_settings_of_the_device(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OURS)
+    cloud.levels = ((replace(BMC, fingerprint="other"),),)
+    cloud.inventory()
+    assert not trusted(cloud)
+
+
+def test_what_was_proven_survives_a_restart(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OURS)
+    record = cloud.controller.state.trusts[3]
+    restarted = Controller(cloud.settings, cloud.now)
+    restarted.restore([], cloud.cloud, cloud.now, [record])
+    cloud.controller = restarted
+    cloud.inventory()
+    assert trusted(cloud)
+
+
+def test_a_host_that_was_exchanged_has_its_devices_proven_anew(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OURS)
+    host_says(cloud, OTHERS)
+    assert not trusted(cloud)
+    assert "another machine than before" in cloud.told()
+    check(cloud, OTHERS)
+    assert trusted(cloud)
+
+
+def test_what_the_operator_noted_goes_over_what_the_host_says(cloud):
+    known = cloud.controller.state.hosts[3]
+    cloud.controller.state.hosts[3] = replace(known, identity=OURS)
+    host_says(cloud, OTHERS)
+    assert cloud.controller.state.trust(3).identity is None
+
+
+def test_a_device_that_names_another_machine_right_before_the_shot_is_barred(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OURS)
+    cloud.deaf.add(Fence)
+    cloud.kill(3, "off")
+    cloud.run(3)
+    order = cloud.ordered(Fence)[0]
+    cloud.feed(
+        FenceReported(
+            host=3,
+            incident=order.incident,
+            attempt=order.attempt,
+            result=FenceResult.REFUSED,
+            off_read_at=None,
+            detail="it belongs to UUID 4c4c4544-0099",
+            mismatched=("bmc",),
+        )
+    )
+    cloud.run(5)
+    assert cloud.incident(3).barred == ("bmc",)
+    assert len(cloud.ordered(Fence)) == 1
+    assert "no usable fence device" in cloud.incident(3).stopped or cloud.incident(3).hold
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (Identity(system_uuid="a"), Identity(system_uuid="A"), True),
+        (Identity(system_uuid="a"), Identity(system_uuid="b"), False),
+        (Identity(system_uuid="a", serial="1"), Identity(system_uuid="b", serial="1"), None),
+        (Identity(system_uuid="a", serial="1"), Identity(system_uuid="b", serial="2"), False),
+        (Identity(serial="1"), Identity(serial="1"), True),
+        (Identity(serial="1"), Identity(serial="2"), False),
+        (Identity(system_uuid="a"), Identity(serial="1"), None),
+        (Identity(), Identity(), None),
+    ],
+)
+def test_two_identities_are_compared_by_what_they_have_in_common(one, other, same):
+    assert one.same_machine(other) is same
+
+
+def test_a_check_that_goes_bad_is_told_once_and_so_is_its_repair(cloud):
+    check(cloud, None, ok=False)
+    check(cloud, None, ok=False)
+    assert cloud.told().count("does not pass its check") == 1
+    check(cloud, None)
+    assert "passes its check again" in cloud.told()
+
+
+def test_the_hosts_are_listed_with_the_age_and_the_identity_of_their_devices(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OURS)
+    cloud.run(10)
+    (row,) = (row for row in hosts(cloud.controller.state, cloud.now) if row["id"] == 3)
+    assert row["fencing"][0]["identity"] == "proven"
+    assert row["fencing"][0]["checked_s_ago"] >= 10
