@@ -17,6 +17,7 @@ import structlog
 
 from ha_controller.adapters.arbiter import NotLeading, SingleArbiter
 from ha_controller.adapters.fencer import Fencer
+from ha_controller.adapters.host_identity import HostIdentifier, SshLogin
 from ha_controller.adapters.http_api import Commander, HttpApi
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
@@ -50,7 +51,7 @@ from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Readi
 log = structlog.get_logger(__name__)
 
 #: what a running controller does not take over from a new configuration
-NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "log")
+NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "log")
 DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
 RENEW_EVERY_S = 5.0  #: how often we look whether the lead is still ours
 
@@ -265,9 +266,23 @@ class Runtime:
             group.start_soon(self.recoverer.run_inventory)
             group.start_soon(self.fencer.run_checks)
             group.start_soon(self.witnesses.run)
+            if self.config.identity.username:
+                group.start_soon(self._host_identifier().run)
             group.start_soon(second_master.run)
             group.start_soon(self._keep_lead)
             ready()
+
+    def _host_identifier(self) -> HostIdentifier:
+        identity = self.config.identity
+        login = SshLogin(
+            username=identity.username,
+            key_file=identity.key_file,
+            known_hosts=identity.known_hosts,
+            port=identity.port,
+        )
+        return HostIdentifier(
+            login, targets=lambda: self.addresses.targets(self._hosts), report=self.post, clock=self.clock
+        )
 
     async def _keep_lead(self) -> None:
         """Look again and again whether the lead is still ours; losing it is final for this process."""

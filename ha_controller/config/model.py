@@ -235,6 +235,22 @@ class FenceDevice(BaseModel):
         return {key: _filled(value, attributes) for key, value in self.settings.items()}
 
 
+class HostIdentity(Section):
+    """How to ask living hosts over SSH which machine they are. Without a username nobody is asked."""
+
+    username: str = ""
+    key_file: AbsolutePath = Path("/etc/ha-controller/secrets/identity_key")
+    known_hosts: AbsolutePath = Path("/etc/ha-controller/known_hosts")
+    port: Annotated[int, _count(1, 65535)] = 22
+
+    @field_validator("known_hosts", "key_file")
+    @classmethod
+    def _can_be_read(cls, path: Path, info: ValidationInfo) -> Path:
+        if info.data.get("username") and not path.is_file():
+            raise ValueError("no such file. Make it, or leave out identity.username")
+        return path
+
+
 class Recover(Section):
     """How VMs are brought back."""
 
@@ -272,6 +288,7 @@ class Config(Section):
     channel: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: kind -> settings, checked by its own model
     guard: Guard = Guard()
     fence: tuple[FenceDevice, ...] = ()
+    identity: HostIdentity = HostIdentity()
     recover: Recover = Recover()
     leader: Leader = Leader()
     api: Api = Api()
