@@ -15,8 +15,9 @@ import anyio
 import anyio.lowlevel
 
 from ha_controller.core.controller import Controller, Decision
-from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm, Tell
+from ha_controller.core.effects import Drill, Effect, Fence, MoveVm, OrderHost, ResumeVm, Tell
 from ha_controller.core.events import (
+    DrillReported,
     Event,
     EvidenceTaken,
     FenceAccepted,
@@ -131,6 +132,9 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
         case Fence(host=host, incident=incident):
             verb = "power off" if effect.send else "read back"
             text = f"{verb} with {', '.join(effect.devices)}, attempt {effect.attempt}"
+        case Drill(host=host):
+            text = f"drill: power off and on with {', '.join(effect.devices)}"
+            return TrailEntry(at=now, kind="intent", text=text, host=host)
         case OrderHost(host=host, incident=incident):
             text = f"tell OpenNebula: {effect.step.value} host {host}"
         case MoveVm(source=host, incident=incident):
@@ -152,6 +156,9 @@ def _reported(event: Event, now: float) -> TrailEntry | None:
             text = f"power-off attempt {event.attempt} acknowledged (proves nothing)"
         case FenceReported(host=host, incident=incident):
             text = f"power-off attempt {event.attempt}: {event.result.value}. {event.detail}"
+        case DrillReported(host=host):
+            text = "drill: " + "; ".join(f"{device}: {detail}" for device, _, _, detail in event.results)
+            return TrailEntry(at=now, kind="report", text=text, host=host)
         case HostOrderReported(host=host, incident=incident):
             text = f"OpenNebula, {event.step.value}: {event.result.value}. {event.detail}"
         case VmOrderReported(incident=incident):

@@ -29,7 +29,8 @@ log = structlog.get_logger(__name__)
 
 Json = Any
 ANSWER_MAX_S = 40.0
-HTTP_OF_CODE = {0: 200, 3: 404, 4: 409}
+DRILL_ANSWER_MAX_S = 300.0
+HTTP_OF_CODE = {0: 200, 3: 404, 4: 409, 6: 503}
 TRUSTED_USERS = ("root", "oneadmin")
 
 
@@ -56,6 +57,9 @@ class Sources(Protocol):
 
     async def events(self, query: Mapping[str, str]) -> Json:
         """Lines of the trail."""
+
+    async def check_devices(self, host: int | None) -> Json:
+        """Check fence devices now; returns the rows of the hosts."""
 
     async def doctor(self) -> Json:
         """Live checks."""
@@ -105,7 +109,7 @@ class Commander:
             self._post(
                 OperatorCommanded(request=number, verb=verb, who=who, reason=reason, host=host, incident=incident)
             )
-            with anyio.fail_after(ANSWER_MAX_S):
+            with anyio.fail_after(DRILL_ANSWER_MAX_S if verb is Verb.DRILL else ANSWER_MAX_S):
                 await bell.wait()
             return answers[0]
         finally:
@@ -154,6 +158,7 @@ class HttpApi:
             web.get("/api/v1/incidents", self._incidents),
             web.get("/api/v1/events", self._events),
             web.get("/api/v1/doctor", self._doctor),
+            web.post("/api/v1/fencing/check", self._fencing_check),
             web.post("/api/v1/commands", self._command),
         ]
 
@@ -180,6 +185,14 @@ class HttpApi:
     async def _doctor(self, request: web.Request) -> web.Response:
         del request
         return web.json_response(await self._sources.doctor())
+
+    async def _fencing_check(self, request: web.Request) -> web.Response:
+        """Check the devices of one host (`?host=`) or of all, now."""
+        host = request.query.get("host")
+        number = None if host is None else self._sources.host_id(host)
+        if host is not None and number is None:
+            return _no_such_host()
+        return web.json_response(await self._sources.check_devices(number))
 
     async def _command(self, request: web.Request) -> web.Response:
         try:

@@ -1,6 +1,7 @@
 """Wiring only: builds everything from a configuration, opens the root task group, and ends it cleanly."""
 
 from ha_controller.app.commands import check_config, list_plugins, serve
+from ha_controller.app.plugin_pages import BadName, new_plugin, show_plugin
 from ha_controller.app.runtime import Runtime
 
-__all__ = ["Runtime", "check_config", "list_plugins", "serve"]
+__all__ = ["BadName", "Runtime", "check_config", "list_plugins", "new_plugin", "serve", "show_plugin"]

@@ -32,8 +32,10 @@ from ha_controller.app.sources import ControllerSources
 from ha_controller.app.surroundings import SecondMaster, Witnesses
 from ha_controller.config import Config
 from ha_controller.core.controller import Controller
+from ha_controller.core.detector import life_since
 from ha_controller.core.effects import (
     Answer,
+    Drill,
     Effect,
     Fence,
     MoveVm,
@@ -82,7 +84,7 @@ class Runtime:
         self._hosts: Sequence[OnedHost] = ()
         settings = core_settings(config, registry.probes)
         self.controller = Controller(settings, self.clock())
-        self.fencer = Fencer(report=self.post, may_act=self._leads, clock=self.clock)
+        self.fencer = Fencer(report=self.post, may_act=self._leads, clock=self.clock, shows_life=self._shows_life)
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
         self.addresses = Addresses(self.clock)
         self.witnesses = Witnesses(addresses=config.guard.self_check, report=self.post, clock=self.clock)
@@ -137,6 +139,10 @@ class Runtime:
             case _:
                 return str(error)
 
+    def _shows_life(self, host: int, moment: float) -> bool:
+        view = self.controller.state.views.get(host)
+        return view is not None and bool(life_since(view.views, moment))
+
     def _leads(self) -> bool:
         return self._term is not None and self._arbiter.holds(self._term)
 
@@ -179,6 +185,8 @@ class Runtime:
                 self._start(self.fencer.read_power, effect)
             case Fence():
                 self._start(self.fencer.fence, effect)
+            case Drill():
+                self._start(self.fencer.drill, effect)
             case OrderHost():
                 self._start(self.recoverer.order_host, effect)
             case MoveVm() | ResumeVm():

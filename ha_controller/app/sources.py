@@ -110,6 +110,12 @@ class ControllerSources:
         engine = self._runtime.engine
         return 1e9 if engine is None else self._runtime.clock() - engine.last_round_at
 
+    async def check_devices(self, host: int | None) -> Json:
+        """Check the fence devices of one host, or of all, now; returns their rows."""
+        await self._runtime.fencer.check_now(host)
+        await anyio.sleep(0.2)  # the reports are in the core's inbox
+        return [row for row in self.hosts() if host is None or row["id"] == host]
+
     # --- doctor ---
 
     async def doctor(self) -> Json:

@@ -9,21 +9,27 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import click
 
 from ha_controller import __version__
 from ha_controller.cli import client, show
+from ha_controller.cli.common import (
+    order,
+    output_option,
+    patient_order,
+    query,
+    reason_option,
+    show_answer,
+    type_the_name,
+    yes_option,
+)
+from ha_controller.cli.fencing import fencing
 
 CONFIG_ERROR = 78
 DEFAULT_CONFIG = "/etc/ha-controller/config.toml"
 
-_output = click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print.")
-_reason = click.option("--reason", default="", help="Why; goes into the trail.")
-_yes = click.option("--yes", is_flag=True, help="Do not ask for the host's name.")
 _config = click.option(
     "-c",
     "--config",
@@ -62,37 +68,33 @@ def main() -> None:
         sys.exit(0)
 
 
-def _show(answer: Any, output: str, as_text: Callable[[Any], None]) -> None:
-    (show.as_json if output == "json" else as_text)(answer)
-
-
 # --- looking ----------------------------------------------------------------------------------------------------------
 
 
 @commands.command()
-@_output
+@output_option
 def status(output: str) -> None:
     """One verdict, who leads, what is going on. The exit code tells: 0 well, 1 degraded, 4 guarded, 5 waits for you."""
     answer = client.request("GET", "/api/v1/status")
-    _show(answer, output, show.status)
+    show_answer(answer, output, show.status)
     client.finish(answer["code"])
 
 
 @commands.command()
-@_output
+@output_option
 def hosts(output: str) -> None:
     """List the hosts; the ones that are not OK come first."""
-    _show(client.request("GET", "/api/v1/hosts"), output, show.hosts)
+    show_answer(client.request("GET", "/api/v1/hosts"), output, show.hosts)
 
 
 @commands.command()
 @click.argument("host")
-@_output
+@output_option
 def explain(host: str, output: str) -> None:
     """Why HOST is in its state, what blocks it, what comes next."""
     from urllib.parse import quote
 
-    _show(client.request("GET", f"/api/v1/hosts/{quote(host, safe='')}/explain"), output, show.explain)
+    show_answer(client.request("GET", f"/api/v1/hosts/{quote(host, safe='')}/explain"), output, show.explain)
 
 
 @commands.command()
@@ -100,10 +102,10 @@ def explain(host: str, output: str) -> None:
 @click.option("--host", help="Of this host only.")
 @click.option("--incident", type=int, help="Of this incident only.")
 @click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@_output
+@output_option
 def events(follow: bool, host: str | None, incident: int | None, limit: int, output: str) -> None:
     """The trail: what was decided, ordered, reported, told."""
-    wanted = _query(host=host, incident=incident, limit=limit)
+    wanted = query(host=host, incident=incident, limit=limit)
     lines = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
     if output == "json" and not follow:
         show.as_json(lines)
@@ -119,24 +121,18 @@ def events(follow: bool, host: str | None, incident: int | None, limit: int, out
         lines = client.request("GET", f"/api/v1/events?{wanted}&after={last}")
 
 
-def _query(**values: object) -> str:
-    from urllib.parse import urlencode
-
-    return urlencode({name: value for name, value in values.items() if value is not None})
-
-
 @commands.group(invoke_without_command=True)
-@_output
+@output_option
 @click.pass_context
 def incidents(context: click.Context, output: str) -> None:
     """List the incidents: one failure of one host each."""
     if context.invoked_subcommand is None:
-        _show(client.request("GET", "/api/v1/incidents"), output, show.incidents)
+        show_answer(client.request("GET", "/api/v1/incidents"), output, show.incidents)
 
 
 @incidents.command("show")
 @click.argument("number", type=int)
-@_output
+@output_option
 def incidents_show(number: int, output: str) -> None:
     """Everything on record of one incident, with its timeline."""
     found = [each for each in client.request("GET", "/api/v1/incidents") if each["id"] == number]
@@ -150,20 +146,15 @@ def incidents_show(number: int, output: str) -> None:
 
 
 @commands.command()
-@_output
+@output_option
 def doctor(output: str) -> None:
     """Live checks: OpenNebula and our rights there, second masters, channels, fence devices, oned's ssh."""
     answer = client.request("GET", "/api/v1/doctor")
-    _show(answer, output, show.doctor)
+    show_answer(answer, output, show.doctor)
     client.finish(1 if any(check["ok"] is False for check in answer) else 0)
 
 
 # --- deciding ---------------------------------------------------------------------------------------------------------
-
-
-def _order(verb: str, **keys: object) -> None:
-    answer = client.request("POST", "/api/v1/commands", {"verb": verb, **keys})
-    click.echo(answer["text"], err=True)
 
 
 @commands.group()
@@ -172,88 +163,88 @@ def pending() -> None:
 
 
 @pending.command("list")
-@_output
+@output_option
 def pending_list(output: str) -> None:
     """List them; exit code 5 if there are any."""
     answer = client.request("GET", "/api/v1/pending")
-    _show(answer, output, show.pending)
+    show_answer(answer, output, show.pending)
     client.finish(5 if answer else 0)
 
 
 @pending.command("approve")
 @click.argument("incident", type=int)
-@_reason
+@reason_option
 def pending_approve(incident: int, reason: str) -> None:
     """Have the host of INCIDENT powered off, if it is still silent."""
-    _order("approve", incident=incident, reason=reason)
+    order("approve", incident=incident, reason=reason)
 
 
 @pending.command("reject")
 @click.argument("incident", type=int)
-@_reason
+@reason_option
 def pending_reject(incident: int, reason: str) -> None:
     """Do not power off the host of INCIDENT."""
-    _order("reject", incident=incident, reason=reason)
+    order("reject", incident=incident, reason=reason)
 
 
 @commands.command("confirm-off")
 @click.argument("host")
-@_reason
-@_yes
+@reason_option
+@yes_option
 def confirm_off(host: str, reason: str, yes: bool) -> None:
     """Say that you have SEEN that HOST is off; its VMs are started elsewhere."""
-    _type_the_name(host, yes, "If it still runs, its VMs will run twice and destroy their disks.")
-    _order("confirm-off", host=host, reason=reason)
+    type_the_name(host, yes, "If it still runs, its VMs will run twice and destroy their disks.")
+    order("confirm-off", host=host, reason=reason)
 
 
 @commands.command()
 @click.argument("host")
-@_reason
-@_yes
+@reason_option
+@yes_option
 def unfence(host: str, reason: str, yes: bool) -> None:
     """Give HOST back to OpenNebula once it answers again."""
-    _type_the_name(host, yes, "It will be used for VMs again.")
-    _order("unfence", host=host, reason=reason)
-
-
-def _type_the_name(host: str, yes: bool, warning: str) -> None:
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise client.Failure(2, "Without a terminal this needs --yes.")
-    click.echo(warning, err=True)
-    if click.prompt(f"Type the host's name ({host}) to go on", err=True) != host:
-        raise client.Failure(2, "That is not its name; nothing was done.")
+    type_the_name(host, yes, "It will be used for VMs again.")
+    order("unfence", host=host, reason=reason)
 
 
 @commands.command()
 @click.argument("host")
-@_reason
+@reason_option
 def hold(host: str, reason: str) -> None:
     """Stop the incident of HOST: no further power-off, no further move."""
-    _order("hold", host=host, reason=reason)
+    order("hold", host=host, reason=reason)
 
 
 @commands.command()
 @click.argument("host")
-@_reason
+@reason_option
 def release(host: str, reason: str) -> None:
     """Take up the incident of HOST again."""
-    _order("release", host=host, reason=reason)
+    order("release", host=host, reason=reason)
 
 
 @commands.command()
 @click.option("--reason", required=True, help="Why; goes into the trail.")
 def pause(reason: str) -> None:
     """No power-off and no move anywhere; probing goes on."""
-    _order("pause", reason=reason)
+    order("pause", reason=reason)
 
 
 @commands.command()
-@_reason
+@reason_option
 def resume(reason: str) -> None:
     """End `pause`."""
-    _order("resume", reason=reason)
+    order("resume", reason=reason)
+
+
+@commands.command()
+@click.argument("host")
+@click.option("--reason", required=True, help="Why; goes into the trail.")
+@yes_option
+def fence(host: str, reason: str, yes: bool) -> None:
+    """Power a silent HOST off now, without waiting for the verdict. Refused while it shows life."""
+    type_the_name(host, yes, "It is powered off, hard, and its VMs are started elsewhere.")
+    patient_order("fence", host=host, reason=reason)
 
 
 # --- running ----------------------------------------------------------------------------------------------------------
@@ -284,7 +275,7 @@ def plugins() -> None:
 
 
 @plugins.command("list")
-@_output
+@output_option
 def plugins_list(output: str) -> None:
     """List what is installed, with version and origin."""
     from ha_controller.app import list_plugins
@@ -298,6 +289,36 @@ def plugins_list(output: str) -> None:
         ]
         show.table(["PLUGIN", "KINDS", "DISTRIBUTION", "VERSION", "ERROR"], table)
     client.finish(1 if any(row["error"] for row in rows) else 0)
+
+
+@plugins.command("show")
+@click.argument("kind")
+@output_option
+def plugins_show(kind: str, output: str) -> None:
+    """Show the settings of the agent or channel KIND, with defaults, and what it can do."""
+    from ha_controller.app import show_plugin
+
+    found = show_plugin(kind)
+    if found is None:
+        raise client.Failure(3, f"There is no agent or channel {kind}. See: ha-controller plugins list")
+    show_answer(found, output, show.plugin)
+
+
+@plugins.command("new")
+@click.argument("name")
+@click.option(
+    "--directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to write it."
+)
+def plugins_new(name: str, directory: Path) -> None:
+    """Write a working skeleton of a fence agent NAME, with its conformance test."""
+    from ha_controller.app import BadName, new_plugin
+
+    try:
+        written = new_plugin(name, directory)
+    except BadName as error:
+        raise client.Failure(2, f"{error}.") from None
+    for path in written:
+        click.echo(path)
 
 
 @commands.command()
@@ -323,3 +344,6 @@ def demo(hosts: int, vms_per_host: int, fault: str, report: Path | None, netns: 
 def version() -> None:
     """Print the version."""
     click.echo(f"ha-controller {__version__}")
+
+
+commands.add_command(fencing)

@@ -165,3 +165,32 @@ def doctor(answer: Json) -> None:
     marks = {True: "✓", False: "✗", None: "!"}
     for check in answer:
         click.echo(f"{marks[check['ok']]} {safe(check['text'])}")
+
+
+def devices(answer: Json) -> None:
+    """Print `fencing list` and `fencing check`."""
+    rows = []
+    for host in answer:
+        if not host["fencing"]:
+            rows.append([host["name"], "-", "none", "✗", "", "", "no fence device: it cannot be powered off"])
+        for device in host["fencing"]:
+            age = device["checked_s_ago"]
+            checked = "never" if age is None else f"{lasted(age)} ago"
+            ready = "✓" if device["ready"] and not device["mismatch"] else "✗"
+            text = device["mismatch"] or device["summary"]
+            level = str(device["level"])
+            rows.append([host["name"], level, device["device"], ready, checked, device["identity"], safe(text)[:90]])
+    table(["HOST", "LEVEL", "DEVICE", "READY", "CHECKED", "IDENTITY", "WHAT IT SAYS"], rows)
+
+
+def plugin(answer: Json) -> None:
+    """Print `plugins show`."""
+    click.echo(f"{answer['kind']} ({answer['what']}): {safe(answer['summary'])}")
+    if answer["capabilities"]:
+        click.echo(f"can: {', '.join(answer['capabilities'])}")
+    click.echo("")
+    rows = [
+        [row["name"], row["type"], "yes" if row["required"] else "", row["default"], row["text"]]
+        for row in answer["settings"]
+    ]
+    table(["SETTING", "TYPE", "NEEDED", "DEFAULT", "MEANING"], rows)

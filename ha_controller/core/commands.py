@@ -7,19 +7,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lever, suspicion
+from ha_controller.core import lever, suspicion, trust
 from ha_controller.core.detector import alive_channels
-from ha_controller.core.effects import Answer, ReadPower
-from ha_controller.core.events import OperatorCommanded, PowerRead, Verb
+from ha_controller.core.effects import Answer, Drill, ReadPower
+from ha_controller.core.events import DrillReported, OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import AttemptOutcome, HostState, Incident, Lever, OnedHostState, PowerState, Proof
 from ha_controller.core.power import readable
 from ha_controller.core.state import PendingCommand, State
 
-DONE, NO_SUCH, REFUSED = 0, 3, 4
+DONE, NO_SUCH, REFUSED, LOOK_AGAIN = 0, 3, 4, 6
 #: between the deadline of one reading (4 s, three tries at most) and that of the API (40 s)
 DEVICES_ANSWER_MAX_S = 25.0
+DRILL_READ_AGE_MAX_S = 5.0  #: a drill needs to know that no VM is there
+ORDER_VALID_S = 3.0
 
 
 def obey(state: State, command: OperatorCommanded, now: float) -> None:
@@ -32,6 +34,10 @@ def obey(state: State, command: OperatorCommanded, now: float) -> None:
         case Verb.RESUME:
             state.save_cloud(replace(state.cloud, paused_by=""))
             _answer(state, command.request, DONE, "Resumed.")
+        case Verb.FENCE:
+            _fence(state, command, who, now)
+        case Verb.DRILL:
+            _drill(state, command, now)
         case _:
             incident = _incident(state, command)
             if incident is None:
@@ -104,6 +110,70 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
         replace(incident, held_by="", stopped="", rejected_by="", hold="", hold_needs_person=False, lever_repeats=0)
     )
     _answer(state, command.request, DONE, f"Released: {incident.host_name} is taken up again.")
+
+
+# --- fence and drill --------------------------------------------------------------------------------------------------
+
+
+def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> None:
+    """Power a silent host off without waiting for the verdict. Guards stay; a host that answers is never touched."""
+    host = state.hosts.get(-1 if command.host is None else command.host)
+    if host is None:
+        _answer(state, command.request, NO_SUCH, "There is no such host.")
+        return
+    view, incident = state.view(host.id), state.incidents.get(host.id)
+    if host.excluded:
+        _answer(state, command.request, REFUSED, f"{host.name} is out of scope: {host.excluded}")
+    elif view.state is not HostState.SUSPECT:
+        answers = ", ".join(alive_channels(view.views, state.settings, now))
+        why = f"{answers} answers, and a host that shows life is never powered off" if answers else view.state.upper()
+        _answer(state, command.request, REFUSED, f"{host.name} is not silent: {why}.")
+    elif incident is None and not suspicion.vms_are_known(view, now):
+        suspicion.ask_for_vms(state, host.id, now)
+        _answer(state, command.request, LOOK_AGAIN, f"The VMs of {host.name} are being read. Try again.")
+    else:
+        if incident is None:
+            incident = suspicion.open_incident(state, host, suspicion.verdict_of(state, host, now), now)
+        state.save(replace(incident, ordered_by=who, approved_by=who, rejected_by="", verdict="ordered"))
+        _answer(state, command.request, DONE, f"{host.name} is powered off if it is still silent and no guard says no.")
+
+
+def _drill(state: State, command: OperatorCommanded, now: float) -> None:
+    """Switch a host in maintenance off and on with each device: the only way to see that a fence works."""
+    host = state.hosts.get(-1 if command.host is None else command.host)
+    if host is None:
+        _answer(state, command.request, NO_SUCH, "There is no such host.")
+        return
+    view, names = state.view(host.id), readable(host)
+    if not host.excluded:
+        text = f"{host.name} is not in maintenance: set HA_IGNORE=YES on it in OpenNebula first, and move its VMs away."
+        _answer(state, command.request, REFUSED, text)
+    elif host.vms or view.vms:
+        _answer(
+            state, command.request, REFUSED, f"{host.name} has {len(host.vms) or len(view.vms)} VMs. Move them away."
+        )
+    elif host.id in state.incidents or state.term is None or state.cloud.paused_by:
+        _answer(
+            state, command.request, REFUSED, "There is an open incident, or we do not lead, or the cloud is paused."
+        )
+    elif not names:
+        _answer(state, command.request, REFUSED, f"{host.name} has no fence device that can be read.")
+    elif view.read_at is None or now - view.read_at > DRILL_READ_AGE_MAX_S:
+        suspicion.ask_for_vms(state, host.id, now)
+        _answer(state, command.request, LOOK_AGAIN, f"{host.name} is being read. Try again.")
+    else:
+        not_after = now + ORDER_VALID_S
+        state.out.append(Drill(host=host.id, request=command.request, devices=names, not_after=not_after))
+
+
+def drill_reported(state: State, event: DrillReported, now: float) -> None:
+    """Put on record what a drill has shown, and answer the one who asked for it."""
+    lines = [f"{device}: {detail}" for device, _, _, detail in event.results]
+    for device, fingerprint, switched, _ in event.results:
+        if switched:
+            trust.note_trust(state, event.host, device, fingerprint, trust.DRILLED, now)
+    passed = bool(event.results) and all(switched for _, _, switched, _ in event.results)
+    _answer(state, event.request, DONE if passed else REFUSED, "\n".join(lines) or "Nothing was done.")
 
 
 # --- confirm-off ------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from ha_controller.core.detector import ChannelView
 from ha_controller.core.effects import Effect, Severity
 from ha_controller.core.events import (
     DeviceChecked,
+    DrillReported,
     Event,
     EvidenceTaken,
     FenceAccepted,
@@ -121,6 +122,8 @@ class Controller:
                 self._report(event, now)
             case PowerRead():
                 self._power_read(event, now)
+            case DrillReported():
+                commands.drill_reported(state, event, now)
             case HostIdentified():
                 if (host := state.hosts.get(event.host)) is not None and host.identity is None:
                     trust.note_host(state, host, event.identity, event.source)

@@ -52,6 +52,16 @@ class Fence:
     identity: Identity | None = None  #: the host's own: a device that names another one right before is not used
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Drill:
+    """Power a host in maintenance off and on again with each of its devices, and see whether it was this host."""
+
+    host: int
+    request: int
+    devices: tuple[str, ...]
+    not_after: float
+
+
 class HostStep(StrEnum):
     """Orders to OpenNebula about a host."""
 
@@ -123,4 +133,4 @@ class Answer:
     text: str
 
 
-Effect = WatchClosely | ReadHost | ReadPower | Fence | OrderHost | MoveVm | ResumeVm | Tell | Answer
+Effect = WatchClosely | ReadHost | ReadPower | Fence | Drill | OrderHost | MoveVm | ResumeVm | Tell | Answer

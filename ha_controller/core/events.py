@@ -87,6 +87,15 @@ class FenceReported:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DrillReported:
+    """A drill ended: (device, fingerprint, whether it switched this very host, in words) for every device tried."""
+
+    host: int
+    request: int
+    results: tuple[tuple[str, str, bool, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PowerRead:
     """The devices of a host were read on demand; one state for each device."""
 
@@ -191,6 +200,8 @@ class Verb(StrEnum):
     RELEASE = "release"
     PAUSE = "pause"
     RESUME = "resume"
+    FENCE = "fence"
+    DRILL = "drill"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,6 +218,7 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
+    | DrillReported
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

@@ -310,6 +310,7 @@ class Incident:
     stopped: str = ""  #: why nothing will happen until a person decides
     held_by: str = ""  #: operator's `hold`: who and why
     approved_by: str = ""
+    ordered_by: str = ""  #: a person ordered the power-off of a silent host, before it was condemned
     rejected_by: str = ""
     failed_at: float | None = None
     fenced_at: float | None = None

@@ -53,8 +53,14 @@ def advance(state: State, host: Host, now: float) -> None:
     verdict = verdict_of(state, host, now)
     if verdict.kind is VerdictKind.ALIVE:
         _answers_again(state, host, verdict, now)
-    elif verdict.kind.condemns:
+    elif verdict.kind.condemns or is_ordered(state, host):
         _condemn(state, host, verdict, now)
+
+
+def is_ordered(state: State, host: Host) -> bool:
+    """Whether a person ordered the power-off: then silence needs no further proof, and everything else stays."""
+    incident = state.incidents.get(host.id)
+    return incident is not None and bool(incident.ordered_by)
 
 
 def _unwatch_if_calm(state: State, host: Host) -> None:
@@ -100,16 +106,17 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
         return  # somebody else's business, and nobody is called because of it
     view = state.view(host.id)
     incident = state.incidents.get(host.id)
-    if incident is None and not _vms_are_known(view, now):
+    if incident is None and not vms_are_known(view, now):
         ask_for_vms(state, host.id, now)
-        if not _vms_are_known(view, now):
+        if not vms_are_known(view, now):
             _tell_that_oned_is_needed(state, host, verdict)
             return  # an incident without its VMs would forget them; the reading is on its way
     elif view.read_at is None or now - view.read_at > READ_AGE_MAX_S / 2:
         ask_for_vms(state, host.id, now)
     if incident is None:
-        incident = _open(state, host, verdict, now)
-    incident = state.save(replace(incident, verdict=verdict.kind.value))
+        incident = open_incident(state, host, verdict, now)
+    if not incident.ordered_by:
+        incident = state.save(replace(incident, verdict=verdict.kind.value))
     results = guard.check(state, host, incident, now)
     if guard.storms(results) and now - state.cloud.storm_at > 1.0:
         state.save_cloud(replace(state.cloud, storm_at=now))
@@ -119,7 +126,7 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     _commit(state, incident, results, now)
 
 
-def _vms_are_known(view: HostView, now: float) -> bool:
+def vms_are_known(view: HostView, now: float) -> bool:
     """Read since the host fell silent: what was read earlier may have changed while it still lived."""
     return view.read_at is not None and view.read_at >= view.since and now - view.read_at <= READ_AGE_MAX_S
 
@@ -168,7 +175,8 @@ def approval_needed(state: State, incident: Incident, verdict: Verdict) -> Hold 
     return Hold("waits for approval", reason, approve, needs_person=True)
 
 
-def _open(state: State, host: Host, verdict: Verdict, now: float) -> Incident:
+def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Incident:
+    """Put a failure on record, with its evidence and the VMs as they were just read."""
     view = state.view(host.id)
     number = state.cloud.next_incident
     state.save_cloud(replace(state.cloud, next_incident=number + 1))

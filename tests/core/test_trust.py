@@ -8,8 +8,16 @@ import pytest
 from world import Cloud
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Fence
-from ha_controller.core.events import DeviceChecked, FenceReported, FenceResult, HostIdentified, Verb
+from ha_controller.core.effects import Answer, Drill, Fence
+from ha_controller.core.events import (
+    DeviceChecked,
+    DrillReported,
+    FenceReported,
+    FenceResult,
+    HostIdentified,
+    SelfChecked,
+    Verb,
+)
 from ha_controller.core.model import Device, HostState, Identity, PowerState
 from ha_controller.core.report import hosts
 from ha_controller.core.trust import is_trusted
@@ -186,3 +194,84 @@ def test_the_hosts_are_listed_with_the_age_and_the_identity_of_their_devices(clo
     (row,) = (row for row in hosts(cloud.controller.state, cloud.now) if row["id"] == 3)
     assert row["fencing"][0]["identity"] == "proven"
     assert row["fencing"][0]["checked_s_ago"] >= 10
+
+
+# --- fence and drill --------------------------------------------------------------------------------------------------
+
+
+def answer(cloud: Cloud) -> Answer:
+    return cloud.ordered(Answer)[-1]
+
+
+def test_a_person_may_order_the_power_off_of_a_silent_host_before_it_is_condemned(cloud):
+    cloud.kill(3)
+    cloud.run(2)
+    assert cloud.state(3) is HostState.SUSPECT
+    cloud.operator(Verb.FENCE, 3)
+    assert answer(cloud).code == 0
+    cloud.run(12)
+    assert cloud.state(3) is HostState.RECOVERED
+    assert cloud.incident(3).ordered_by == "ann"
+
+
+def test_a_person_may_not_order_the_power_off_of_a_host_that_answers(cloud):
+    cloud.operator(Verb.FENCE, 3)
+    assert answer(cloud).code == 4
+    assert "a host that shows life is never powered off" in answer(cloud).text
+    cloud.run(10)
+    assert not cloud.ordered(Fence)
+
+
+def test_an_ordered_power_off_stops_at_life_and_at_guards_like_any_other(cloud):
+    cloud.kill(3)
+    cloud.run(2)
+    cloud.feed(SelfChecked(ok=False, detail="the gateway does not answer"))
+    cloud.operator(Verb.FENCE, 3)
+    cloud.run(5)
+    assert not cloud.ordered(Fence)
+    del cloud.dead[3]
+    cloud.run(3)
+    cloud.feed(SelfChecked(ok=True, detail="the gateway answers"))
+    cloud.run(5)
+    assert not cloud.ordered(Fence)
+    assert cloud.state(3) is HostState.OK
+
+
+def in_maintenance(cloud: Cloud, vms: bool = False) -> None:
+    if not vms:
+        for number in (30, 31):
+            del cloud.vms[number]
+    known = cloud.host
+    cloud.host = lambda host: replace(known(host), excluded="HA_IGNORE=YES" if host == 3 else "")  # type: ignore[method-assign]
+    cloud.inventory()
+
+
+def test_a_drill_wants_a_host_in_maintenance_without_vms(cloud):
+    cloud.operator(Verb.DRILL, 3)
+    assert "not in maintenance" in answer(cloud).text
+    in_maintenance(cloud, vms=True)
+    cloud.operator(Verb.DRILL, 3)
+    assert "has 2 VMs" in answer(cloud).text
+    assert not cloud.ordered(Drill)
+
+
+def test_a_drill_that_switched_the_host_makes_its_device_trusted(cloud):
+    in_maintenance(cloud)
+    cloud.operator(Verb.DRILL, 3)
+    assert answer(cloud).code == 6  # its VMs are read first
+    cloud.operator(Verb.DRILL, 3)
+    (drill,) = cloud.ordered(Drill)
+    cloud.feed(DrillReported(host=3, request=drill.request, results=(("bmc", "", True, "switched off and on"),)))
+    assert answer(cloud).code == 0
+    assert trusted(cloud)
+    assert not cloud.ordered(Fence)
+
+
+def test_a_drill_that_switched_another_machine_makes_nothing_trusted(cloud):
+    in_maintenance(cloud)
+    for _ in range(2):
+        cloud.operator(Verb.DRILL, 3)
+    (drill,) = cloud.ordered(Drill)
+    cloud.feed(DrillReported(host=3, request=drill.request, results=(("bmc", "", False, "the host still answers"),)))
+    assert answer(cloud).code == 4
+    assert not trusted(cloud)

@@ -17,7 +17,8 @@ LINES_MAX, FUNCTION_LINES_MAX = 400, 50
 LONG_FILES = {"ha_controller/adapters/opennebula/documents.py"}  # known, and to be cut with the recovery planner
 #: the borders where any exception becomes a value and a logged traceback
 BORDERS = {
-    "ha_controller/adapters/fencer.py", "ha_controller/adapters/http_api.py", "ha_controller/adapters/journal.py",
+    "ha_controller/adapters/fencer/switch.py", "ha_controller/adapters/http_api.py",
+    "ha_controller/adapters/journal.py",
     "ha_controller/adapters/notifier.py", "ha_controller/adapters/plugins.py",
     "ha_controller/adapters/prober/channel.py", "ha_controller/adapters/prober/scheduler.py",
     "ha_controller/app/armory.py", "ha_controller/app/runtime.py", "ha_controller/config/loader.py",

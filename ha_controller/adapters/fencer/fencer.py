@@ -1,34 +1,35 @@
-"""Carries out `Fence` and `ReadPower`: sends the order through the agents, reads the power back, reports.
+"""Carries out `Fence`, `Drill` and `ReadPower` through the agents, checks them in peace time, and reports.
 
-Verification is here and nowhere else: OFF twice, `OFF_SPACING_S` apart, the second one at least the agent's
-`sample_period_s` after the order. An agent's "done" is an acknowledgement. Each device has its own deadline, so a hung
-one delays nobody else. A device that is used for a fence is never queued behind a check.
+Each device has its own deadline, so a hung one delays nobody else. A device that is used for a fence is never queued
+behind a check. What is believed of a device is in `switch`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import TypeVar
 
 import anyio
 import structlog
 
-from ha_controller.core.effects import Fence, ReadPower
-from ha_controller.core.events import DeviceChecked, Event, FenceAccepted, FenceReported, FenceResult, PowerRead
+from ha_controller.adapters.fencer.switch import Device, Outcome, Sent, Switch, contained
+from ha_controller.core.effects import Drill, Fence, ReadPower
+from ha_controller.core.events import (
+    DeviceChecked,
+    DrillReported,
+    Event,
+    FenceAccepted,
+    FenceReported,
+    FenceResult,
+    PowerRead,
+)
 from ha_controller.plugin import (
-    AccessDenied,
-    AgentConfig,
     Capability,
     CheckReport,
-    FenceAgent,
     FenceError,
     Identity,
     PowerState,
-    Rejected,
     Unreachable,
 )
 
@@ -36,40 +37,10 @@ log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 
-OFF_SPACING_S = 2.0
-POLL_S = 0.5
-READ_TIMEOUT_S = 4.0
 IDENTITY_TIMEOUT_S = 2.0  #: right before a shot: a device that is slow to tell is used on what is on record
+DRILL_LOOK_S = 3.0  #: so long a host must have been silent, and was alive before, for a drill to count
 CHECK_TIMEOUT_S = 15.0
 CHECKS_AT_ONCE = 8
-
-
-@dataclass(kw_only=True)
-class Device:
-    """One fence device of one host, ready to be used."""
-
-    name: str
-    agent: FenceAgent[AgentConfig]
-    timeout_s: float
-    level: int = 1  #: the first level speaks for the host's power in peace time
-    fingerprint: str = ""  #: of its settings
-    fencing: int = 0  #: fences under way
-    background: set[anyio.CancelScope] = field(default_factory=set)  #: checks and readings that a fence pushes aside
-
-
-class _Sent(StrEnum):
-    ACCEPTED = "acknowledged"
-    REFUSED = "refused"
-    UNKNOWN = "no answer to the order"
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Outcome:
-    device: str
-    sent: _Sent
-    off_read_at: float | None
-    detail: str
-    mismatched: bool = False  #: it named another machine and was not used
 
 
 class Fencer:
@@ -82,11 +53,17 @@ class Fencer:
         may_act: Callable[[], bool],
         clock: Callable[[], float],
         check_every_s: float = 600.0,
+        shows_life: Callable[[int, float], bool] = lambda host, moment: False,
     ) -> None:
-        """`may_act` says whether we hold the lead right now; it is asked right before every order."""
+        """`may_act` says whether we hold the lead right now; it is asked right before every order.
+
+        `shows_life` says whether a host answered a probe that was sent after a moment; only drills ask.
+        """
+        self._shows_life = shows_life
         self._report = report
         self._may_act = may_act
         self._clock = clock
+        self._switch = Switch(clock)
         self._check_every_s = check_every_s
         self._devices: dict[int, dict[str, Device]] = {}
         self._due: dict[tuple[int, str], float] = {}
@@ -135,7 +112,7 @@ class Fencer:
             self._fence_reported(order, FenceResult.UNVERIFIED, None, f"not read back: {why}")
 
     async def _fence_level(self, order: Fence, devices: list[Device]) -> None:
-        outcomes: list[_Outcome] = []
+        outcomes: list[Outcome] = []
         acknowledged: set[str] = set()
 
         def acknowledge(name: str) -> None:
@@ -155,26 +132,24 @@ class Fencer:
         moments = [outcome.off_read_at for outcome in outcomes if outcome.off_read_at is not None]
         if len(moments) == len(devices) and await self._off_together(devices):
             self._fence_reported(order, FenceResult.OFF_READ, max(moments), detail)
-        elif len(outcomes) == len(devices) and all(outcome.sent is _Sent.REFUSED for outcome in outcomes):
+        elif len(outcomes) == len(devices) and all(outcome.sent is Sent.REFUSED for outcome in outcomes):
             self._fence_reported(order, FenceResult.REFUSED, None, detail, mismatched)
         else:
             self._fence_reported(order, FenceResult.UNVERIFIED, None, detail, mismatched)
 
-    async def _identified_off(self, device: Device, order: Fence, acknowledge: Callable[[str], None]) -> _Outcome:
+    async def _identified_off(self, device: Device, order: Fence, acknowledge: Callable[[str], None]) -> Outcome:
         """Ask the device once more whose it is, then use it. One that cannot tell now is used on what is on record."""
         if order.identity is not None and Capability.IDENTITY in device.agent.capabilities:
             named = await self._identity(device)
             if named is not None and order.identity.same_machine(named) is False:
                 detail = f"it belongs to {named}, the host is {order.identity}; not used"
-                return _Outcome(
-                    device=device.name, sent=_Sent.REFUSED, off_read_at=None, detail=detail, mismatched=True
-                )
-        return await self._off(device, send=order.send, acknowledge=acknowledge)
+                return Outcome(device=device.name, sent=Sent.REFUSED, off_read_at=None, detail=detail, mismatched=True)
+        return await self._switch.off(device, send=order.send, acknowledge=acknowledge)
 
     async def _identity(self, device: Device) -> Identity | None:
         try:
             with anyio.fail_after(IDENTITY_TIMEOUT_S):
-                named = await _contained(device.agent.identity())
+                named = await contained(device.agent.identity())
         except (FenceError, TimeoutError):
             return None
         return named if isinstance(named, Identity) else None
@@ -199,75 +174,6 @@ class Fencer:
             )
         )
 
-    async def _off(self, device: Device, *, send: bool, acknowledge: Callable[[str], None]) -> _Outcome:
-        """Order one device off and read it back, all within its deadline."""
-        sent, detail, off_read_at = _Sent.UNKNOWN, _Sent.UNKNOWN.value, None
-        with anyio.move_on_after(device.timeout_s) as deadline:
-            if send:
-                sent, detail = await self._order_off(device)
-            else:
-                sent, detail = _Sent.ACCEPTED, "acknowledged before the restart"
-            ordered_at = self._clock()  # readings count from the end of the order, which may have taken its time
-            if sent is _Sent.REFUSED:
-                return _Outcome(device=device.name, sent=sent, off_read_at=None, detail=detail)
-            if sent is _Sent.ACCEPTED:
-                acknowledge(device.name)
-            off_read_at = await self._read_back(device, ordered_at)
-        if deadline.cancelled_caught:
-            detail = f"{detail}; not read off within {device.timeout_s:g} s"
-        else:
-            detail = f"{detail}; read off twice"
-        return _Outcome(device=device.name, sent=sent, off_read_at=off_read_at, detail=detail)
-
-    async def _order_off(self, device: Device) -> tuple[_Sent, str]:
-        try:
-            await _contained(device.agent.power_off())
-        except AccessDenied as error:
-            return _Sent.REFUSED, str(error)
-        except Rejected as error:
-            return await self._look_after_refusal(device, str(error))
-        except FenceError as error:
-            return _Sent.UNKNOWN, str(error)
-        return _Sent.ACCEPTED, _Sent.ACCEPTED.value
-
-    async def _look_after_refusal(self, device: Device, refusal: str) -> tuple[_Sent, str]:
-        """Some refuse to switch off what is off (HTTP 409), others what is just going off: only readings tell.
-
-        Refused is what still reads ON a while later; anything else may have worked.
-        """
-        first = await self._read(device)
-        if first is PowerState.OFF:
-            return _Sent.ACCEPTED, f"refused, because it is off already ({refusal})"
-        await anyio.sleep(OFF_SPACING_S)
-        if first is PowerState.ON and await self._read(device) is PowerState.ON:
-            return _Sent.REFUSED, refusal
-        return _Sent.UNKNOWN, f"refused, but it does not read ON ({refusal})"
-
-    async def _read_back(self, device: Device, ordered_at: float) -> float:
-        """Poll until OFF was read twice as the protocol asks; returns when the second reading was complete."""
-        first_off_at: float | None = None
-        while True:
-            began_at = self._clock()
-            if await self._read(device) is not PowerState.OFF:
-                first_off_at = None
-                await anyio.sleep(POLL_S)
-                continue
-            due_at = ordered_at + device.agent.sample_period_s
-            if first_off_at is not None and began_at >= max(first_off_at + OFF_SPACING_S, due_at):
-                return self._clock()
-            if first_off_at is None:
-                first_off_at = self._clock()
-            await anyio.sleep(max(POLL_S / 10, max(first_off_at + OFF_SPACING_S, due_at) - self._clock()))
-
-    async def _read(self, device: Device) -> PowerState:
-        """One reading; no answer and nonsense are UNKNOWN."""
-        try:
-            with anyio.fail_after(READ_TIMEOUT_S):
-                power = await _contained(device.agent.power_state())
-        except (FenceError, TimeoutError):
-            return PowerState.UNKNOWN
-        return power if isinstance(power, PowerState) else PowerState.UNKNOWN
-
     async def _off_together(self, devices: list[Device]) -> bool:
         """Several feeds must be off at the same time, not one after the other."""
         if len(devices) == 1:
@@ -279,12 +185,44 @@ class Fencer:
         states: dict[str, PowerState] = {}
 
         async def one(device: Device) -> None:
-            states[device.name] = await self._read(device)
+            states[device.name] = await self._switch.read(device)
 
         async with anyio.create_task_group() as group:
             for device in devices:
                 group.start_soon(one, device)
         return states
+
+    # --- drills ---
+
+    async def drill(self, order: Drill) -> None:
+        """Switch a host off and on with each device in turn, see whether it was this host, report `DrillReported`."""
+        results: list[tuple[str, str, bool, str]] = []
+        for name in order.devices:
+            device = self.device(order.host, name)
+            if device is None or not self._may_act() or (not results and self._clock() > order.not_after):
+                results.append((name, "", False, "not done: too late, no longer configured, or we do not lead"))
+                continue
+            switched, detail = await self._drill_one(order.host, device)
+            results.append((name, device.fingerprint, switched, detail))
+            if not switched:
+                break  # the next device would be tried on a host in an unknown state
+        self._report(DrillReported(host=order.host, request=order.request, results=tuple(results)))
+
+    async def _drill_one(self, host: int, device: Device) -> tuple[bool, str]:
+        if not self._shows_life(host, self._clock() - DRILL_LOOK_S):
+            return False, "not done: the host does not answer, so nobody could see whether it goes off"
+        device.fencing += 1
+        try:
+            outcome = await self._switch.off(device, send=True, acknowledge=lambda name: None)
+            if outcome.off_read_at is None:
+                return False, f"it could not be switched off: {outcome.detail}"
+            await anyio.sleep(DRILL_LOOK_S)
+            if self._shows_life(host, outcome.off_read_at):
+                return False, "it reads off and the host still answers: it is ANOTHER machine's device, or it lies"
+            on = await self._switch.on(device)
+        finally:
+            device.fencing -= 1
+        return True, f"switched off and seen off, the host fell silent; {on}"
 
     # --- reading ---
 
@@ -324,7 +262,7 @@ class Fencer:
         with anyio.CancelScope() as scope:
             device.background.add(scope)
             try:
-                return await _contained(work)
+                return await contained(work)
             finally:
                 device.background.discard(scope)
         raise Unreachable("pushed aside by a power-off")
@@ -343,6 +281,13 @@ class Fencer:
     async def _check_when_free(self, host: int, name: str) -> None:
         async with self._checks:
             await self.check(host, name)
+
+    async def check_now(self, host: int | None) -> None:
+        """Check the devices of one host, or of all, and return when all have been reported."""
+        async with anyio.create_task_group() as group:
+            for number, devices in self._devices.items():
+                for name in devices if host in (None, number) else ():
+                    group.start_soon(self._check_when_free, number, name)
 
     async def check(self, host: int, name: str) -> None:
         """Check one device now and report `DeviceChecked`. A failed check is repeated sooner."""
@@ -370,20 +315,3 @@ class Fencer:
                 identity=identity,
             )
         )
-
-
-async def _contained(work: Awaitable[_T]) -> _T:
-    """The border to a plugin: anything but a FenceError is its bug: logged with traceback, taken as no answer."""
-    try:
-        return await work
-    except FenceError:
-        raise
-    except asyncio.CancelledError:
-        task = asyncio.current_task()
-        if task is None or task.cancelling():
-            raise  # ours
-        log.exception("a fence agent waited for something that was cancelled")
-        raise Unreachable("bug in the fence agent: what it waited for was cancelled") from None
-    except Exception as error:
-        log.exception("a fence agent raised something else than a FenceError", error=type(error).__name__)
-        raise Unreachable(f"bug in the fence agent: {type(error).__name__}") from error

@@ -1,0 +1,6 @@
+"""Fences: orders to devices, reading back, checks and drills."""
+
+from ha_controller.adapters.fencer.fencer import Fencer
+from ha_controller.adapters.fencer.switch import Device
+
+__all__ = ["Device", "Fencer"]

@@ -1,0 +1,172 @@
+"""What is done with one device: the order to switch, and the reading back that alone proves anything.
+
+OFF is believed when it was read twice, `OFF_SPACING_S` apart, the second time at least the agent's `sample_period_s`
+after the end of the order. An agent's "done" is an acknowledgement. This is the border to plugins: whatever an agent
+raises becomes a FenceError.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+import anyio
+import structlog
+
+from ha_controller.plugin import (
+    AccessDenied,
+    AgentConfig,
+    Capability,
+    FenceAgent,
+    FenceError,
+    PowerState,
+    Rejected,
+    Unreachable,
+)
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+OFF_SPACING_S = 2.0
+POLL_S = 0.5
+READ_TIMEOUT_S = 4.0
+
+
+@dataclass(kw_only=True)
+class Device:
+    """One fence device of one host, ready to be used."""
+
+    name: str
+    agent: FenceAgent[AgentConfig]
+    timeout_s: float
+    level: int = 1  #: the first level speaks for the host's power in peace time
+    fingerprint: str = ""  #: of its settings
+    fencing: int = 0  #: fences under way
+    background: set[anyio.CancelScope] = field(default_factory=set)  #: checks and readings that a fence pushes aside
+
+
+class Sent(StrEnum):
+    ACCEPTED = "acknowledged"
+    REFUSED = "refused"
+    UNKNOWN = "no answer to the order"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    device: str
+    sent: Sent
+    off_read_at: float | None
+    detail: str
+    mismatched: bool = False  #: it named another machine and was not used
+
+
+class Switch:
+    """Switches one device at a time and reads it back."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        """`clock` gives the controller's seconds."""
+        self._clock = clock
+
+    async def off(self, device: Device, *, send: bool, acknowledge: Callable[[str], None]) -> Outcome:
+        """Order one device off and read it back, all within its deadline; `send=False` only reads."""
+        sent, detail, off_read_at = Sent.UNKNOWN, Sent.UNKNOWN.value, None
+        with anyio.move_on_after(device.timeout_s) as deadline:
+            if send:
+                sent, detail = await self._order_off(device)
+            else:
+                sent, detail = Sent.ACCEPTED, "acknowledged before the restart"
+            ordered_at = self._clock()  # readings count from the end of the order, which may have taken its time
+            if sent is Sent.REFUSED:
+                return Outcome(device=device.name, sent=sent, off_read_at=None, detail=detail)
+            if sent is Sent.ACCEPTED:
+                acknowledge(device.name)
+            off_read_at = await self._read_back(device, ordered_at)
+        if deadline.cancelled_caught:
+            detail = f"{detail}; not read off within {device.timeout_s:g} s"
+        else:
+            detail = f"{detail}; read off twice"
+        return Outcome(device=device.name, sent=sent, off_read_at=off_read_at, detail=detail)
+
+    async def _order_off(self, device: Device) -> tuple[Sent, str]:
+        try:
+            await contained(device.agent.power_off())
+        except AccessDenied as error:
+            return Sent.REFUSED, str(error)
+        except Rejected as error:
+            return await self._look_after_refusal(device, str(error))
+        except FenceError as error:
+            return Sent.UNKNOWN, str(error)
+        return Sent.ACCEPTED, Sent.ACCEPTED.value
+
+    async def _look_after_refusal(self, device: Device, refusal: str) -> tuple[Sent, str]:
+        """Some refuse to switch off what is off (HTTP 409), others what is just going off: only readings tell.
+
+        Refused is what still reads ON a while later; anything else may have worked.
+        """
+        first = await self.read(device)
+        if first is PowerState.OFF:
+            return Sent.ACCEPTED, f"refused, because it is off already ({refusal})"
+        await anyio.sleep(OFF_SPACING_S)
+        if first is PowerState.ON and await self.read(device) is PowerState.ON:
+            return Sent.REFUSED, refusal
+        return Sent.UNKNOWN, f"refused, but it does not read ON ({refusal})"
+
+    async def _read_back(self, device: Device, ordered_at: float) -> float:
+        """Poll until OFF was read twice as the protocol asks; returns when the second reading was complete."""
+        first_off_at: float | None = None
+        while True:
+            began_at = self._clock()
+            if await self.read(device) is not PowerState.OFF:
+                first_off_at = None
+                await anyio.sleep(POLL_S)
+                continue
+            due_at = ordered_at + device.agent.sample_period_s
+            if first_off_at is not None and began_at >= max(first_off_at + OFF_SPACING_S, due_at):
+                return self._clock()
+            if first_off_at is None:
+                first_off_at = self._clock()
+            await anyio.sleep(max(POLL_S / 10, max(first_off_at + OFF_SPACING_S, due_at) - self._clock()))
+
+    async def read(self, device: Device) -> PowerState:
+        """One reading; no answer and nonsense are UNKNOWN."""
+        try:
+            with anyio.fail_after(READ_TIMEOUT_S):
+                power = await contained(device.agent.power_state())
+        except (FenceError, TimeoutError):
+            return PowerState.UNKNOWN
+        return power if isinstance(power, PowerState) else PowerState.UNKNOWN
+
+    async def on(self, device: Device) -> str:
+        """Switch one device on and wait until it reads so; says in words what became of it."""
+        if Capability.POWER_ON not in device.agent.capabilities:
+            return "it cannot switch on: do that by hand"
+        with anyio.move_on_after(device.timeout_s * 2):
+            try:
+                await contained(device.agent.power_on())
+            except FenceError as error:
+                return f"it does NOT switch on again: {error}"
+            while await self.read(device) is not PowerState.ON:  # noqa: ASYNC110 - a device calls nobody
+                await anyio.sleep(POLL_S)
+            return "switched on again"
+        return "it does NOT read on again: look at the host"
+
+
+async def contained(work: Awaitable[_T]) -> _T:
+    """The border to a plugin: anything but a FenceError is its bug: logged with traceback, taken as no answer."""
+    try:
+        return await work
+    except FenceError:
+        raise
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # ours
+        log.exception("a fence agent waited for something that was cancelled")
+        raise Unreachable("bug in the fence agent: what it waited for was cancelled") from None
+    except Exception as error:
+        log.exception("a fence agent raised something else than a FenceError", error=type(error).__name__)
+        raise Unreachable(f"bug in the fence agent: {type(error).__name__}") from error

@@ -1,0 +1,146 @@
+"""Drills and identity in the fencer, with devices kept in memory; whole drills over IPMI are in tests/whole."""
+
+from __future__ import annotations
+
+import asyncio
+
+import anyio
+import pytest
+
+from ha_controller.adapters.fencer import Device, Fencer
+from ha_controller.core.effects import Drill, Fence
+from ha_controller.core.events import DeviceChecked, DrillReported, Event, FenceReported, FenceResult
+from ha_controller.plugin import (
+    AgentConfig,
+    Capability,
+    CheckReport,
+    FenceAgent,
+    FenceError,
+    Identity,
+    PowerState,
+)
+
+OURS, OTHERS = Identity(system_uuid="aa"), Identity(system_uuid="bb")
+
+
+class Machine(FenceAgent[AgentConfig]):
+    """A device, and the machine that it really switches."""
+
+    kind = "double"
+    config_model = AgentConfig
+    capabilities = Capability.READ_POWER | Capability.POWER_ON | Capability.IDENTITY
+    sample_period_s = 0.1
+
+    def __init__(self) -> None:
+        super().__init__(AgentConfig())
+        self.on = True
+        self.offs = 0
+        self.named: Identity | None = OURS
+        self.hangs = False
+        self.stays_off = False
+
+    async def power_off(self) -> None:
+        self.offs += 1
+        self.on = False
+
+    async def power_on(self) -> None:
+        self.on = not self.stays_off
+
+    async def power_state(self) -> PowerState:
+        return PowerState.ON if self.on else PowerState.OFF
+
+    async def identity(self) -> Identity | None:
+        if self.hangs:
+            await anyio.sleep_forever()
+        if self.named is None:
+            raise FenceError("it does not know")
+        return self.named
+
+    async def check(self) -> CheckReport:
+        return CheckReport(ok=True, summary="ok", power=PowerState.ON)
+
+
+class Bench:
+    """A fencer whose host answers as long as `host_on()` says."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.events: list[Event] = []
+        self.machine = machine
+        self.answers = lambda: machine.on
+        self.fencer = Fencer(
+            report=self.events.append,
+            may_act=lambda: True,
+            clock=lambda: asyncio.get_running_loop().time(),
+            shows_life=lambda host, moment: self.answers(),
+        )
+        self.fencer.equip(3, {"bmc": Device(name="bmc", agent=machine, timeout_s=5.0, fingerprint="f")})
+
+    async def drill(self) -> tuple[bool, str]:
+        not_after = asyncio.get_running_loop().time() + 3
+        await self.fencer.drill(Drill(host=3, request=1, devices=("bmc",), not_after=not_after))
+        (report,) = [event for event in self.events if isinstance(event, DrillReported)]
+        ((name, fingerprint, switched, detail),) = report.results
+        assert (name, fingerprint) == ("bmc", "f")
+        return switched, detail
+
+    async def fence(self) -> FenceReported:
+        not_after = asyncio.get_running_loop().time() + 3
+        order = Fence(host=3, incident=1, attempt=1, devices=("bmc",), send=True, not_after=not_after, identity=OURS)
+        await self.fencer.fence(order)
+        (report,) = [event for event in self.events if isinstance(event, FenceReported)]
+        return report
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench(Machine())
+
+
+async def test_a_drill_sees_the_host_fall_silent_and_switches_it_on_again(bench):
+    switched, detail = await bench.drill()
+    assert switched
+    assert "the host fell silent; switched on again" in detail
+    assert bench.machine.on
+
+
+async def test_a_device_that_reads_off_while_the_host_answers_is_another_machines(bench):
+    bench.answers = lambda: True
+    switched, detail = await bench.drill()
+    assert not switched
+    assert "ANOTHER machine" in detail
+
+
+async def test_a_host_that_does_not_answer_is_not_switched(bench):
+    bench.answers = lambda: False
+    switched, detail = await bench.drill()
+    assert not switched
+    assert bench.machine.offs == 0
+    assert "not done" in detail
+
+
+async def test_a_host_that_stays_off_is_told(bench):
+    bench.machine.stays_off = True
+    switched, detail = await bench.drill()
+    assert switched
+    assert "does NOT read on again" in detail
+
+
+async def test_a_device_that_names_another_machine_right_before_the_shot_is_not_used(bench):
+    bench.machine.named = OTHERS
+    report = await bench.fence()
+    assert bench.machine.offs == 0
+    assert report.result is FenceResult.REFUSED
+    assert report.mismatched == ("bmc",)
+    assert "it belongs to UUID bb, the host is UUID aa" in report.detail
+
+
+@pytest.mark.parametrize("trouble", ["hangs", "does not know"])
+async def test_a_device_that_cannot_tell_now_is_used_on_what_is_on_record(bench, trouble):
+    bench.machine.hangs, bench.machine.named = trouble == "hangs", None
+    assert (await bench.fence()).result is FenceResult.OFF_READ
+
+
+async def test_a_check_tells_the_identity(bench):
+    await bench.fencer.check_now(3)
+    (checked,) = [event for event in bench.events if isinstance(event, DeviceChecked)]
+    assert checked.identity == OURS

@@ -1,0 +1,91 @@
+"""`ha-controller fencing` and `fence` against a running controller, an embedded cloud and BMCs that speak IPMI."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.whole.test_serve import Served, served
+
+OURS = 'identity = "noted"\n'
+
+
+async def until(controller: Served, word: str, *words: str) -> str:
+    with anyio.fail_after(40):
+        while word not in (shown := (await controller.cli(*words))[1]):
+            await anyio.sleep(0.3)
+    return shown
+
+
+async def test_devices_are_listed_and_checked_and_their_identity_is_proven(tmp_path: Path):
+    async with served(tmp_path, **{OURS: ""}) as (controller, cloud):
+        for host in cloud.hosts:
+            cloud.oned.hosts[host.id].attributes["HA_UUID"] = host.system_uuid
+        await controller.ready()
+        await until(controller, "proven", "fencing", "list")
+        code, shown = await controller.cli("fencing", "check")
+        assert code == 0, shown
+        assert shown.count("proven") == 4
+        code, shown = await controller.cli("fencing", "list", "kvm-02", "-o", "json")
+        (row,) = json.loads(shown)
+        assert row["fencing"][0]["identity"] == "proven"
+        assert (await controller.cli("fencing", "list", "nobody"))[0] == 3
+
+
+async def test_a_bmc_of_another_machine_is_found_in_peace_time(tmp_path: Path):
+    """Two addresses were swapped: both hosts are found, the others are well."""
+    async with served(tmp_path) as (controller, cloud):
+        for host in cloud.hosts:
+            cloud.oned.hosts[host.id].attributes["HA_UUID"] = host.system_uuid
+        first, second = (cloud.oned.hosts[number].attributes for number in (1, 2))
+        first["FENCE_IP"], second["FENCE_IP"] = second["FENCE_IP"], first["FENCE_IP"]
+        await controller.ready()
+        await until(controller, "MISMATCH", "fencing", "list", "kvm-02")
+        code, shown = await controller.cli("fencing", "check")
+        assert code == 1
+        assert shown.count("MISMATCH") == 2
+        assert "it belongs to UUID" in shown
+        assert "another machine's" in (await controller.cli("events"))[1]
+        assert not [line for line in cloud.hardware.log if line.what.startswith("ordered")]
+
+
+async def test_fence_refuses_a_host_that_answers_and_asks_for_its_name(tmp_path: Path):
+    async with served(tmp_path) as (controller, cloud):
+        await controller.ready()
+        await until(controller, "4 ok", "status")
+        code, told = await controller.cli("fence", "kvm-02", "--reason", "test", "--yes")
+        assert (code, "is not silent" in told) == (4, True)
+        assert (await controller.cli("fence", "kvm-02", "--reason", "test"))[0] == 2
+        assert not [line for line in cloud.hardware.log if line.what.startswith("ordered")]
+
+
+@pytest.mark.slow
+async def test_a_drill_switches_a_host_in_maintenance_off_and_on_and_is_on_record(tmp_path: Path):
+    async with served(tmp_path, **{OURS: ""}) as (controller, cloud):
+        for vm in list(cloud.oned.vms.values()):
+            if vm.host == 2:
+                cloud.hardware.stop_vm(2, vm.id)
+                del cloud.oned.vms[vm.id]
+        await controller.ready()
+        assert (await controller.cli("fencing", "test", "kvm-03", "--yes"))[0] == 2
+        await until(controller, "4 ok", "status")
+        code, told = await controller.cli("fencing", "test", "kvm-03", "--real", "--yes")
+        assert (code, "HA_IGNORE" in told) == (4, True)
+        cloud.oned.hosts[2].attributes["HA_IGNORE"] = "YES"
+        await until(controller, "1 excluded", "status")
+        code, told = await controller.cli("fencing", "test", "kvm-03", "--real", "--yes", "--reason", "new BMC")
+        assert code == 0, told
+        assert "the host fell silent; switched on again" in told
+        assert [line.what for line in cloud.hardware.log if line.what.startswith("ordered")] == [
+            "ordered off", "ordered on",
+        ]  # fmt: skip
+        assert "drilled" in (await controller.cli("fencing", "list", "kvm-03"))[1]
+        history = (await controller.cli("fencing", "history", "kvm-03"))[1]
+        assert "drill: power off and on with bmc" in history
+        await controller.kill()
+        await controller.start()
+        await controller.ready()
+        await until(controller, "drilled", "fencing", "list", "kvm-03")
