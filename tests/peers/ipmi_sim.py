@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 FIRST_PORT = 19000
-PORTS_PER_WORKER = 200
+PORTS_PER_WORKER = 400
 READY_WITHIN_S = 10.0
 ADDRESS = "127.0.0.1"
 
