@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import aiohttp
 import anyio
 import pytest
 
@@ -89,3 +90,19 @@ async def test_a_drill_switches_a_host_in_maintenance_off_and_on_and_is_on_recor
         await controller.start()
         await controller.ready()
         await until(controller, "drilled", "fencing", "list", "kvm-03")
+
+
+async def test_metrics_tell_whether_each_device_is_ready_and_whose_it_is(tmp_path: Path):
+    async with served(tmp_path) as (controller, _):
+        await controller.ready()
+        await until(controller, "noted", "fencing", "list")
+        connector = aiohttp.UnixConnector(str(tmp_path / "socket"))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            with anyio.fail_after(30):
+                text = ""
+                while 'fence_device_ready{device="bmc",host="kvm-01",identity="noted"} 1.0' not in text:
+                    async with session.get("http://controller/metrics") as answer:
+                        text = await answer.text()
+                    await anyio.sleep(0.2)
+        assert "ha_controller_fence_device_check_age_seconds" in text
+        assert "embedded-bmc" not in text
