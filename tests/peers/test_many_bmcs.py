@@ -6,6 +6,7 @@ The figures of the last measurement are in docs/benchmarks.md; `-s` prints new o
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -48,10 +49,13 @@ def measured() -> Iterator[Callbacks]:
             seen.cpu_s, seen.slowest = cpu_s, repr(handle)[:200]
         seen.wall_s = max(seen.wall_s, wall_s)
 
+    gc.collect()
+    gc.freeze()  # as the service does at its start: what other tests left behind is not looked at again and again
     asyncio.events.Handle._run = timed  # type: ignore[method-assign]
     try:
         yield seen
     finally:
+        gc.unfreeze()
         asyncio.events.Handle._run = run  # type: ignore[method-assign]
 
 
