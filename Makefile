@@ -28,6 +28,13 @@ demo: venv                                 ## break a host of an embedded cloud 
 test: lint                                 ## lint, types, layers, tests (peer tests are skipped where they cannot run)
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
 
+peers: .peers/venv/.ready                    ## install the test peers that are written in Python (sushy-tools)
+
+.peers/venv/.ready: tests/peers/requirements.lock
+	$(PYTHON) -m venv .peers/venv
+	.peers/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/peers/requirements.lock
+	touch $@
+
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -7,6 +7,7 @@ skipped safety test must not look like a passed one.
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,17 @@ def bmc_farm(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Ipm
     farm = IpmiSimFarm(tmp_path)
     yield farm
     farm.stop()
+
+
+@pytest.fixture
+def peers_venv() -> Path:
+    """The virtual environment of the peers that are written in Python: HA_PEERS_VENV, or .peers/venv (make peers)."""
+    venv = Path(os.environ.get("HA_PEERS_VENV", "") or Path(__file__).parents[2] / ".peers/venv")
+    if (venv / "bin/sushy-emulator").exists():
+        return venv
+    if os.environ.get("CI"):
+        pytest.fail("sushy-tools is not installed: make peers")
+    pytest.skip("sushy-tools is not installed: make peers")
 
 
 @pytest.fixture
