@@ -75,7 +75,7 @@ class Armory:
     def _device(self, host: OnedHost, fence: FenceDevice) -> Device | None:
         key = (host.id, fence.name)
         try:
-            settings = fence.settings_for(host.template)
+            settings = fence.settings_for({**host.template, "NAME": host.name})
             known = self._built.get(key)
             if known is not None and known[:2] == (fence, settings):
                 return known[2]

@@ -227,7 +227,7 @@ class FenceDevice(BaseModel):
         return dict(self.model_extra or {})
 
     def settings_for(self, attributes: Mapping[str, str]) -> dict[str, Any]:
-        """The agent's settings for one host, from the attributes of its OpenNebula template.
+        """The agent's settings for one host, from the attributes of its OpenNebula template, and its name as NAME.
 
         Raises:
             MissingAttribute: a placeholder names an attribute that the host has not, or has empty.
