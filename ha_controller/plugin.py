@@ -98,7 +98,7 @@ class FenceAgent(ABC, Generic[ConfigT]):
 
     kind: ClassVar[str]  #: the name used in `agent = "..."`; equals the entry-point name
     config_model: ClassVar[type[AgentConfig]]
-    capabilities: ClassVar[Capability]
+    capabilities: Capability  #: of the class; an agent whose settings decide it sets its own in __init__
     sample_period_s: ClassVar[float] = 4.0  #: how old a power reading of this kind of device may be
 
     def __init__(self, config: ConfigT) -> None:

@@ -16,7 +16,6 @@ import pytest
 from anyio.lowlevel import checkpoint
 from pydantic import ConfigDict, SecretStr
 
-from ha_controller import testing
 from ha_controller.plugin import (
     AccessDenied,
     AgentConfig,
@@ -29,7 +28,8 @@ from ha_controller.plugin import (
     Rejected,
     Unreachable,
 )
-from ha_controller.testing import CHECKS, Check, ConformanceFailure, Fault
+from ha_controller.testing import CHECKS, Check, ConformanceFailure, Fault, tools
+from ha_controller.testing import checks as testing
 
 SYSTEM_UUID = "0b5c2a1e-7d1f-4f0e-9a53-1c9c0f5d6a77"
 PASSWORD = "right-password-1"
@@ -69,7 +69,7 @@ class GoodAgent(FenceAgent[Any]):
 
     kind: ClassVar[str] = "pretended"
     config_model: ClassVar[type[AgentConfig]] = GoodConfig
-    capabilities: ClassVar[Capability] = Capability.READ_POWER | Capability.POWER_ON | Capability.IDENTITY
+    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON | Capability.IDENTITY
     device: Device
 
     async def exchange(self) -> None:
@@ -118,7 +118,7 @@ class PlainAgent(FenceAgent[Any]):
 
     kind: ClassVar[str] = "plain"
     config_model: ClassVar[type[AgentConfig]] = GoodConfig
-    capabilities: ClassVar[Capability] = Capability.READ_POWER
+    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND
     device: Device
     exchange = GoodAgent.exchange
     password = GoodAgent.password
@@ -356,8 +356,9 @@ class PretendedRig:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pretended device answers at once, so nothing needs the patience that real ones get."""
-    monkeypatch.setattr(testing, "CALL_WITHIN_S", 2.0)
-    monkeypatch.setattr(testing, "HANG_DEADLINE_S", 0.2)
+    for module in (testing, tools):
+        monkeypatch.setattr(module, "CALL_WITHIN_S", 2.0)
+        monkeypatch.setattr(module, "HANG_DEADLINE_S", 0.2)
 
 
 @pytest.mark.parametrize("agent_class", [GoodAgent, PlainAgent])

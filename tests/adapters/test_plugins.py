@@ -121,13 +121,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 
 def test_agents_and_probes_of_installed_distributions_are_found(site: Site) -> None:
-    site.install("ha-pdu", agent_plugin("pdu"), name="pdu", version="2.1")
+    site.install("ha-strip", agent_plugin("strip"), name="strip", version="2.1")
     site.install("ha-arp", probe_plugin("arp", "ndp"), name="arp", version="0.3")
-    registry = find_plugins(only={"pdu", "arp"})
-    assert issubclass(registry.agents["pdu"], FenceAgent)
+    registry = find_plugins(only={"strip", "arp"})
+    assert issubclass(registry.agents["strip"], FenceAgent)
     assert issubclass(registry.probes["arp"], Probe)
     assert set(registry.probes) >= {"arp", "ndp"}
-    assert site.info(registry, "ha-pdu") == PluginInfo(name="pdu", distribution="ha-pdu", version="2.1", kinds=("pdu",))
+    assert site.info(registry, "ha-strip") == PluginInfo(
+        name="strip", distribution="ha-strip", version="2.1", kinds=("strip",)
+    )
     assert site.info(registry, "ha-arp").kinds == ("arp", "ndp")
 
 
@@ -172,10 +174,10 @@ def test_of_a_distribution_that_is_there_twice_the_first_on_the_path_counts(
 ) -> None:
     older = Site(tmp_path_factory.mktemp("older"))
     monkeypatch.setattr(sys, "path", [*sys.path, str(older.directory)])
-    older.install("ha_pdu", agent_plugin("pdu"), name="pdu", version="1.0")
-    site.install("ha-pdu", agent_plugin("pdu"), name="pdu", version="2.0")
-    registry = find_plugins(only={"pdu"})
-    assert [info.version for info in registry.plugins if "pdu" in info.kinds] == ["2.0"]
+    older.install("ha_strip", agent_plugin("strip"), name="strip", version="1.0")
+    site.install("ha-strip", agent_plugin("strip"), name="strip", version="2.0")
+    registry = find_plugins(only={"strip"})
+    assert [info.version for info in registry.plugins if "strip" in info.kinds] == ["2.0"]
 
 
 def test_every_hook_of_the_contract_is_asked(site: Site) -> None:
@@ -209,11 +211,11 @@ def test_two_distributions_with_one_probe_kind_are_an_error_that_names_both(site
 
 
 def test_an_extra_module_and_a_distribution_with_one_kind_are_an_error(site: Site) -> None:
-    site.install("good-pdu", agent_plugin("pdu"), name="pdu")
-    extra = ModuleType("extra_pdu")
-    exec(agent_plugin("pdu"), vars(extra))
-    with pytest.raises(PluginConflict, match=r"fence agent 'pdu'.*extra_pdu.*good-pdu"):
-        find_plugins(only={"pdu"}, extra_modules=[extra])
+    site.install("good-strip", agent_plugin("strip"), name="strip")
+    extra = ModuleType("extra_strip")
+    exec(agent_plugin("strip"), vars(extra))
+    with pytest.raises(PluginConflict, match=r"fence agent 'strip'.*extra_strip.*good-strip"):
+        find_plugins(only={"strip"}, extra_modules=[extra])
 
 
 # --- bad plugins ------------------------------------------------------------------------------------------------------

@@ -39,7 +39,7 @@ class AcmeAgent(FenceAgent[AcmeConfig]):
 
     kind: ClassVar[str] = "acme"
     config_model: ClassVar[type[AgentConfig]] = AcmeConfig
-    capabilities: ClassVar[Capability] = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON
+    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON
 
     async def power_off(self) -> None:
         """Order the power off."""

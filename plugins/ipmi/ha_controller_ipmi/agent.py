@@ -94,9 +94,7 @@ class IpmiAgent(FenceAgent[IpmiConfig]):
 
     kind: ClassVar[str] = "ipmi"
     config_model: ClassVar[type[AgentConfig]] = IpmiConfig
-    capabilities: ClassVar[Capability] = (
-        Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON | Capability.IDENTITY
-    )
+    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON | Capability.IDENTITY
 
     def __init__(self, config: IpmiConfig) -> None:
         super().__init__(config)

@@ -84,9 +84,7 @@ class RedfishAgent(FenceAgent[RedfishConfig]):
 
     kind: ClassVar[str] = "redfish"
     config_model: ClassVar[type[AgentConfig]] = RedfishConfig
-    capabilities: ClassVar[Capability] = (
-        Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON | Capability.IDENTITY
-    )
+    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON | Capability.IDENTITY
 
     def __init__(self, config: RedfishConfig) -> None:
         super().__init__(config)
