@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
@@ -110,7 +110,14 @@ class Vault:
         """
         for key, info in fields_at(model, ()).items():
             if key in table:
-                table[key] = self._revealed(table[key], leaf_types(info.annotation), (*location, key))
+                place = (*location, key)
+                if get_origin(info.annotation) is dict and isinstance(table[key], dict):
+                    inner = leaf_types(get_args(info.annotation)[1])
+                    table[key] = {
+                        name: self._revealed(each, inner, (*place, name)) for name, each in table[key].items()
+                    }
+                else:
+                    table[key] = self._revealed(table[key], leaf_types(info.annotation), place)
 
     def masked(self, text: str) -> str:
         """The text without any of the secrets."""

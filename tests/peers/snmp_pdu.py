@@ -66,6 +66,7 @@ class Pdu:
             "\n".join(
                 [
                     f"agentaddress udp:{ADDRESS}:{self.port}",
+                    "sysObjectID .1.3.6.1.4.1.318.1.3.4.5",  # fence_apc_snmp wants to see an APC
                     f"rocommunity {MAY_READ} {ADDRESS}",
                     f"rwcommunity {MAY_WRITE} {ADDRESS}",
                     f'createUser {USER} SHA-256 "{AUTH}" AES "{PRIV}"',

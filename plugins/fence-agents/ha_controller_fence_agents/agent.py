@@ -1,0 +1,202 @@
+"""The bridge: asks an installed ClusterLabs agent for one action at a time.
+
+It never believes "already off" by itself and never leaves the action to the agent, whose default is a reboot. It
+verifies nothing and sets no deadline: that is the controller's work.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, ClassVar, Final, Self
+
+import anyio
+import anyio.to_thread
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from ha_controller.plugin import (
+    AccessDenied,
+    AgentConfig,
+    Capability,
+    CheckReport,
+    FenceAgent,
+    FenceError,
+    PowerState,
+    Rejected,
+    Unreachable,
+)
+from ha_controller_fence_agents import program
+from ha_controller_fence_agents.metadata import Metadata, NoMetadata, complaints, metadata_of
+
+#: They take everything that is not "on" for "off", a plug that does not exist too (read in fence-agents 4.12).
+WEAK_PROGRAMS: Final = frozenset(
+    f"fence_{name}"
+    for name in ("apc_snmp", "tripplite_snmp", "cisco_mds", "emerson", "ibmblade", "ifmib", "intelmodular", "ipdu")
+)
+ON, OFF = 0, 2  #: exit status of the action "status"
+_SECRET_NAME: Final = re.compile(r"passw|secret|token|community")
+_SECRET_FROM_ELSEWHERE: Final = re.compile(r"_(script|file)$")
+_DENIED: Final = re.compile(
+    r"invalid privilege|permission denied|authentication fail|unauthori[sz]ed|403 forbidden|access denied|"
+    r"login denied|wrong digest|unknown user",
+    re.IGNORECASE,
+)
+_UNREACHABLE: Final = re.compile(
+    r"timed out|timeout|connection lost|connection refused|unable to connect|no route|could not resolve|unreachable",
+    re.IGNORECASE,
+)
+_WORDS_MAX: Final = 300
+
+
+class BridgeConfig(AgentConfig):
+    """Which agent, and with which parameters."""
+
+    program: Annotated[str, Field(pattern=r"^fence_[a-z0-9_]+$")]
+    parameters: dict[str, str | int | bool] = Field(default_factory=dict)  #: as in the agent's metadata
+    secrets: dict[str, SecretStr] = Field(default_factory=dict)  #: parameters whose values are secret
+    weak_off: bool = False  #: its "off" may also mean "not there"; set by itself for the agents that are known for it
+
+    @field_validator("parameters")
+    @classmethod
+    def _are_lines(cls, parameters: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name, value in parameters.items():
+            if not name.replace("-", "_").isidentifier():
+                raise ValueError(f'"{name}" is no name of a parameter')
+            if isinstance(value, str) and re.search(r"[\n\r\0]", value):
+                raise ValueError(f"{name} has more than one line")
+            if _SECRET_NAME.search(name) and not _SECRET_FROM_ELSEWHERE.search(name):
+                raise ValueError(f"{name} is a secret: write it into the table secrets")
+        return parameters
+
+    @field_validator("secrets")
+    @classmethod
+    def _are_secret_lines(cls, secrets: dict[str, SecretStr]) -> dict[str, SecretStr]:
+        for name, value in secrets.items():
+            if re.search(r"[\n\r\0]", value.get_secret_value()):
+                raise ValueError(f"{name} has more than one line")
+        return secrets
+
+    @model_validator(mode="after")
+    def _suits_the_agent(self) -> Self:
+        try:
+            metadata = metadata_of(self.program)
+        except NoMetadata as error:
+            raise ValueError(str(error)) from None
+        lacking = {"off", "status"} - metadata.actions
+        if lacking:
+            raise ValueError(f"{self.program} has no action {', '.join(sorted(lacking))}, so it can prove nothing")
+        given: dict[str, str | None] = {name: _written(value) for name, value in self.parameters.items()}
+        given |= dict.fromkeys(self.secrets)
+        if found := complaints(metadata, given):
+            raise ValueError(f"{self.program}: {'; '.join(found)}")
+        return self
+
+
+class BridgeAgent(FenceAgent[BridgeConfig]):
+    """Uses any installed fence agent of ClusterLabs (fence_ipmilan, fence_vmware_rest, ...)."""
+
+    kind: ClassVar[str] = "fence-agents"
+    config_model: ClassVar[type[AgentConfig]] = BridgeConfig
+    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON
+
+    def __init__(self, config: BridgeConfig) -> None:
+        super().__init__(config)
+        if config.weak_off or config.program in WEAK_PROGRAMS:
+            self.capabilities = type(self).capabilities | Capability.WEAK_OFF
+        self._one_call = anyio.Lock()
+
+    @classmethod
+    def variants(cls) -> tuple[str, ...]:
+        """Return the names of the installed agents."""
+        return program.installed()
+
+    async def power_off(self) -> None:
+        """Run the action "off".
+
+        Raises:
+            FenceError: it failed. What it did is unknown, whatever it says.
+        """
+        await self._done("off")
+
+    async def power_on(self) -> None:
+        """Run the action "on"; errors as for `power_off`."""
+        await self._done("on")
+
+    async def power_state(self) -> PowerState:
+        """Run the action "status": exit status 0 is on, 2 is off, anything else is unknown.
+
+        Raises:
+            FenceError: the agent could not tell.
+        """
+        ended = await self._run("status")
+        if ended.status == ON:
+            return PowerState.ON
+        if ended.status == OFF:
+            return PowerState.OFF
+        raise self._error("status", ended)
+
+    async def check(self) -> CheckReport:
+        """Run "monitor", which looks whether the device answers, and "status", which looks at the plug.
+
+        Raises:
+            FenceError: the device did not answer, or the plug cannot be read.
+        """
+        metadata = await anyio.to_thread.run_sync(_metadata, self.config.program)
+        if metadata is None:
+            return CheckReport(ok=False, summary=f"{self.config.program} is not installed any more")
+        if "monitor" in metadata.actions:
+            await self._done("monitor")
+        power = await self.power_state()
+        weak = "; its off is weak evidence" if Capability.WEAK_OFF in self.capabilities else ""
+        return CheckReport(ok=True, summary=f"{self.config.program} answers; power {power.value}{weak}", power=power)
+
+    async def _done(self, action: str) -> None:
+        ended = await self._run(action)
+        if ended.status != 0:
+            raise self._error(action, ended)
+
+    async def _run(self, action: str) -> program.Ended:
+        path = program.find(self.config.program)
+        if path is None:
+            raise Rejected(f"{self.config.program} is not installed any more")
+        lines = [f"action={action}", *(f"{name}={_written(value)}" for name, value in self.config.parameters.items())]
+        lines += [f"{name}={_quoted(value.get_secret_value())}" for name, value in self.config.secrets.items()]
+        async with self._one_call:
+            try:
+                return await program.run(path, "\n".join(lines) + "\n")
+            except OSError as error:
+                raise Rejected(f"{self.config.program} cannot be started: {error.strerror}") from None
+
+    def _error(self, action: str, ended: program.Ended) -> FenceError:
+        said = self._scrubbed(f"{ended.errors}\n{ended.output}")
+        text = f"{self.config.program} {action}: {said or f'exit status {ended.status}'}"
+        if action in ("status", "monitor") and _DENIED.search(said):
+            return AccessDenied(text)
+        reached = "waiting to power" in said  # it answered, and did not change
+        return Unreachable(text) if _UNREACHABLE.search(said) and not reached else FenceError(text)
+
+    def _scrubbed(self, output: str) -> str:
+        """Return the agent's last words in one line, without time stamps, warnings and secrets."""
+        for secret in sorted((s.get_secret_value() for s in self.config.secrets.values()), key=len, reverse=True):
+            output = output.replace(secret, "***") if secret else output
+        lines = [re.sub(r"^[\d\-:, ]+(ERROR|WARNING): ", "", line.strip()) for line in output.splitlines()]
+        told = [line for line in lines if line and "Warning" not in line and not line.startswith("WARNING")]
+        words = " / ".join(dict.fromkeys(told[-3:]))
+        return "".join(character if character.isprintable() else " " for character in words)[:_WORDS_MAX]
+
+
+def _metadata(name: str) -> Metadata | None:
+    try:
+        return metadata_of(name)
+    except NoMetadata:
+        return None
+
+
+def _written(value: str | int | bool) -> str:
+    if isinstance(value, bool):
+        return "1" if value else "0"
+    return _quoted(value) if isinstance(value, str) else str(value)
+
+
+def _quoted(value: str) -> str:
+    """Return the value so that the agents take it as it is: they strip blanks, and one pair of double quotes."""
+    return f'"{value}"' if value != value.strip() or (value.startswith('"') and value.endswith('"')) else value

@@ -1,0 +1,196 @@
+"""Runs a fence agent as a process, and leaves nothing of it behind.
+
+Parameters go in on standard input, never on the command line. A call that is cancelled stops the program with all its
+descendants, and then kills them: an `ipmitool` left over would switch later. Descendants are known by their parents,
+and by a mark in their environment when they have cut themselves loose.
+
+Starting a process stops the event loop and costs CPU, so processes are started from threads and a few at a time; once
+started they do not wait for each other, so that a hung one delays nobody.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+from anyio.lowlevel import RunVar
+
+STARTS_AT_ONCE: Final = 4
+START_S: Final = 0.5  #: so long a new process counts as starting
+RUNNING_MAX: Final = 400
+OUTPUT_BYTES_MAX: Final = 65_536
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+MARK: Final = "HA_CONTROLLER_RUN"  #: the variable that marks a process and its descendants
+
+_threads: RunVar[anyio.CapacityLimiter] = RunVar("threads that wait for fence agents")
+_starts: RunVar[anyio.Semaphore] = RunVar("fence agents that start")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ended:
+    """How a program ended."""
+
+    status: int  #: exit status; negative: the signal
+    output: str
+    errors: str
+
+
+def find(program: str) -> str | None:
+    """Return the path of an installed agent."""
+    return shutil.which(program, path=PATH)
+
+
+def installed() -> tuple[str, ...]:
+    """Return the names of all installed agents."""
+    found = {
+        path.name for folder in PATH.split(":") for path in Path(folder).glob("fence_*") if os.access(path, os.X_OK)
+    }
+    return tuple(sorted(found))
+
+
+def environment() -> Mapping[str, str]:
+    """Return the little that an agent needs; nothing of ours, which may hold secrets."""
+    return {"PATH": PATH, "LC_ALL": "C", "HOME": "/", "PYTHONWARNINGS": "ignore"}
+
+
+async def run(path: str, given: str) -> Ended:
+    """Run a program with this text on its standard input, to its end.
+
+    Raises:
+        OSError: it cannot be started.
+    """
+    threads, starts = _shared()
+    process = _Process(path, given)
+    await starts.acquire()
+    started = False
+    try:
+        async with anyio.create_task_group() as group:
+
+            async def allow_the_next() -> None:
+                nonlocal started
+                await anyio.sleep(START_S)
+                started = True
+                starts.release()
+
+            group.start_soon(allow_the_next)
+            ended = await _waited_for(process, threads)
+            group.cancel_scope.cancel()
+    finally:
+        if not started:
+            starts.release()
+    return ended
+
+
+async def _waited_for(process: _Process, threads: anyio.CapacityLimiter) -> Ended:
+    try:
+        return await anyio.to_thread.run_sync(process.run, abandon_on_cancel=True, limiter=threads)
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(process.end)  # milliseconds: it only sends signals
+        raise
+
+
+def _shared() -> tuple[anyio.CapacityLimiter, anyio.Semaphore]:
+    try:
+        return _threads.get(), _starts.get()
+    except LookupError:
+        _threads.set(anyio.CapacityLimiter(RUNNING_MAX))
+        _starts.set(anyio.Semaphore(STARTS_AT_ONCE))
+        return _threads.get(), _starts.get()
+
+
+class _Process:
+    """One run, watched by a thread and ended by another."""
+
+    def __init__(self, path: str, given: str) -> None:
+        self._path = path
+        self._given = given
+        self._lock = threading.Lock()
+        self._popen: subprocess.Popen[bytes] | None = None
+        self._unwanted = False
+        self._mark = secrets.token_hex(8)
+
+    def run(self) -> Ended:
+        """Start it and wait for its end. Its output is cut after a while."""
+        with self._lock:
+            if self._unwanted:
+                return Ended(status=-signal.SIGKILL, output="", errors="")
+            self._popen = subprocess.Popen(
+                [self._path],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**environment(), MARK: self._mark},
+                cwd="/",
+                start_new_session=True,
+            )
+        with self._popen as popen:
+            output, errors = popen.communicate(self._given.encode())
+        _kill_group(popen.pid)  # what it left running in its session
+        return Ended(
+            status=popen.returncode,
+            output=output[:OUTPUT_BYTES_MAX].decode("utf-8", "replace"),
+            errors=errors[:OUTPUT_BYTES_MAX].decode("utf-8", "replace"),
+        )
+
+    def end(self) -> None:
+        """Kill it with all its descendants; returns when the signals are sent."""
+        with self._lock:
+            self._unwanted = True
+            popen = self._popen
+        if popen is not None and popen.returncode is None:
+            _kill_tree(popen.pid, f"{MARK}={self._mark}".encode())
+            with suppress(subprocess.TimeoutExpired):
+                popen.wait(5)
+
+
+def _kill_tree(root: int, mark: bytes) -> None:
+    """Stop a process and its descendants one after the other, then kill them: what is stopped starts nothing new."""
+    stopped: set[int] = set()
+    while new := [pid for pid in ({root} | _descendants(root, mark)) if pid not in stopped]:
+        for pid in new:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(pid, signal.SIGSTOP)
+            stopped.add(pid)
+    _kill_group(root)
+    for pid in stopped:
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def _descendants(root: int, mark: bytes) -> set[int]:
+    """Return the living processes below `root` and those with the mark, from /proc."""
+    children: dict[int, list[int]] = {}
+    found: set[int] = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError, IndexError, ValueError):
+                # proc(5): the name, in parentheses, may contain blanks; state and parent follow it
+                state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+                if state not in "ZX":
+                    children.setdefault(int(parent), []).append(int(entry.name))
+                    if mark in (entry / "environ").read_bytes():
+                        found.add(int(entry.name))
+    todo = [root, *found]
+    while todo:
+        below = [pid for pid in children.get(todo.pop(), []) if pid not in found]
+        found.update(below)
+        todo += below
+    return found
