@@ -96,7 +96,11 @@ async def test_a_program_that_is_gone_did_nothing(toy: MakeAgent, tmp_path: Path
         await agent.power_off()
 
 
-@pytest.mark.parametrize("script", [NAP, f"setsid {NAP} & wait", f"(setsid sh -c '{NAP}; true' &) ; {NAP}"])
+@pytest.mark.parametrize(
+    "script",
+    [NAP, f"setsid {NAP} & wait", f"(setsid sh -c '{NAP}; true' &) ; {NAP}"],
+    ids=("itself", "its child in another session", "an orphan"),
+)
 async def test_a_call_that_is_cut_off_leaves_no_process(toy: MakeAgent, tmp_path: Path, script: str):
     agent = toy(f"trap '' TERM\n{script}")
     with anyio.move_on_after(0.6):
