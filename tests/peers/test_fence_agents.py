@@ -197,7 +197,9 @@ async def test_hung_agents_delay_no_other(black_hole: BlackHole, tmp_path: Path)
         took.append(time.monotonic() - began)
         group.cancel_scope.cancel()
     assert took[0] < 5
-    assert processes("fence_ipmilan") == []
+    with anyio.fail_after(2):
+        while processes("fence_ipmilan"):
+            await anyio.sleep(0.05)
 
 
 async def test_no_secret_is_on_the_command_line_of_the_agent(black_hole: BlackHole) -> None:

@@ -1,0 +1,16 @@
+"""The SSH fence agent of ha-controller: registers `SshAgent` under the kind `ssh`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ha_controller.plugin import AgentConfig, FenceAgent, hookimpl
+from ha_controller_ssh.agent import SshAgent, SshConfig
+
+__all__ = ["SshAgent", "SshConfig", "ha_controller_fence_agents"]
+
+
+@hookimpl
+def ha_controller_fence_agents() -> Sequence[type[FenceAgent[AgentConfig]]]:
+    """Return the one agent class of this plugin."""
+    return [SshAgent]  # type: ignore[list-item]  # a class for narrower settings; the controller pairs class and settings
