@@ -121,6 +121,7 @@ class NamespaceHost:
     def remove(self) -> None:
         """Take it away."""
         self.sshd.stop()
+        _ip("link", "del", self._link)  # at once: with the namespace it would go some time later
         _ip("netns", "del", self.name)
 
 

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -169,10 +170,10 @@ async def test_a_closed_port_is_unreachable(sshd: Sshd) -> None:
 # --- a host in namespaces ---------------------------------------------------------------------------------------------
 
 
-async def test_a_host_that_goes_off_under_the_command_leaves_the_outcome_unknown(host: NamespaceHost) -> None:
+async def test_a_host_really_goes_off_and_that_is_accepted_or_unknown(host: NamespaceHost) -> None:
     agent = agent_for(host.sshd, command=str(host.power_off))
     assert (await agent.check()).ok
-    with anyio.fail_after(10), pytest.raises(Unreachable):
+    with anyio.fail_after(10), suppress(Unreachable):  # which of both comes first is a race
         await agent.power_off()
     with anyio.fail_after(5):
         while host.is_on():
