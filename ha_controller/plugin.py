@@ -79,6 +79,26 @@ class CheckReport:
     power: PowerState = PowerState.UNKNOWN
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One setting, as people are shown it."""
+
+    name: str
+    type: str
+    required: bool = False
+    default: str = ""
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Variant:
+    """One of the programs, models or the like that an agent stands for, as people are shown it."""
+
+    name: str
+    summary: str
+    settings: tuple[Setting, ...]
+
+
 class AgentConfig(BaseModel):
     """Base of an agent's own settings. Unknown keys are refused; secrets are `SecretStr`."""
 
@@ -104,6 +124,17 @@ class FenceAgent(ABC, Generic[ConfigT]):
     def __init__(self, config: ConfigT) -> None:
         """Keep the settings. No I/O here."""
         self.config = config
+
+    @classmethod
+    def variants(cls) -> Sequence[str]:
+        """Names of what the kind stands for on this machine, for `plugins show`; none for most. May block."""
+        return ()
+
+    @classmethod
+    def variant(cls, name: str) -> Variant | None:
+        """Describe one of them, with the settings that it takes; None if there is none of that name. May block."""
+        del name
+        return None
 
     @abstractmethod
     async def power_off(self) -> None:
@@ -263,9 +294,11 @@ __all__ = [
     "Reading",
     "Rejected",
     "SecretStr",
+    "Setting",
     "Signal",
     "Target",
     "Unreachable",
+    "Variant",
     "duration_field",
     "hookimpl",
     "hookspec",

@@ -37,6 +37,7 @@ from ha_controller.core.model import (
     Domain,
     Host,
     HostState,
+    HostTrust,
     Incident,
     PowerState,
     Reading,
@@ -72,6 +73,7 @@ class Cloud:
     deaf: set[type] = field(default_factory=set)  #: kinds of effects that nobody carries out
     incidents: dict[int, Incident] = field(default_factory=dict)  #: as the journal would hold them
     cloud: CloudRecord = field(default_factory=CloudRecord)
+    trusts: dict[int, HostTrust] = field(default_factory=dict)
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
     def __post_init__(self) -> None:
@@ -125,6 +127,7 @@ class Cloud:
             self.incidents[incident.id] = incident
         if decision.cloud:
             self.cloud = decision.cloud
+        self.trusts |= {trust.host: trust for trust in decision.trusts}
         for effect in decision.effects:
             self.effects.append((self.now, effect))
 
@@ -259,7 +262,7 @@ class Cloud:
         """The controller dies and comes back with what the journal holds."""
         self.controller = Controller(self.settings, self.now)
         records = [incident for incident in self.incidents.values() if incident.open]
-        self.controller.restore(records, self.cloud, self.now)
+        self.controller.restore(records, self.cloud, self.now, self.trusts.values())
         done = len(self.effects)
         self._take_down(self.controller.resume(self.now))
         self._begin()

@@ -18,7 +18,7 @@ import anyio
 import structlog
 from pydantic import ValidationError
 
-from ha_controller.adapters.fencer import Device, Fencer
+from ha_controller.adapters.fencer import Device, Fencer, reads_power
 from ha_controller.adapters.opennebula import OnedHost
 from ha_controller.adapters.recoverer import FencePlan
 from ha_controller.config import Config, FenceDevice, MissingAttribute
@@ -45,17 +45,33 @@ class Armory:
     def equip(self, hosts: Sequence[OnedHost]) -> dict[int, FencePlan]:
         """Give every host its devices; returns the plans for the core."""
         self.problems.clear()
-        return {host.id: self._equip_one(host) for host in hosts}
+        made = {host.id: self._devices_of(host) for host in hosts}
+        self._refuse_shared(hosts, made)
+        return {host.id: self._equip_one(host, made[host.id]) for host in hosts}
 
-    def _equip_one(self, host: OnedHost) -> FencePlan:
+    def _devices_of(self, host: OnedHost) -> dict[str, tuple[FenceDevice, Device]]:
+        fences = [fence for fence in self.config.fence if _matches(fence.hosts, host)]
+        ordered = sorted(fences, key=lambda fence: fence.level)
+        return {fence.name: (fence, made) for fence in ordered if (made := self._device(host, fence)) is not None}
+
+    def _refuse_shared(self, hosts: Sequence[OnedHost], made: dict[int, dict[str, tuple[FenceDevice, Device]]]) -> None:
+        """One machine's power is not another's: the very same device at two hosts is a mistake of one of them."""
+        owners: defaultdict[str, list[OnedHost]] = defaultdict(list)
+        for host in hosts:
+            for fingerprint in {device.fingerprint for _, device in made[host.id].values() if reads_power(device)}:
+                owners[fingerprint].append(host)
+        for host in hosts:
+            for name, (_, device) in list(made[host.id].items()):
+                others = [other.name for other in owners[device.fingerprint] if other.id != host.id]
+                if others:
+                    same = f"{host.name} has the very same device as {', '.join(others[:3])}"
+                    self._cannot((host.id, name), f"{same}: fencing one powers off another")
+                    del made[host.id][name]
+
+    def _equip_one(self, host: OnedHost, made: dict[str, tuple[FenceDevice, Device]]) -> FencePlan:
         levels: defaultdict[int, list[model.Device]] = defaultdict(list)
         devices: dict[str, Device] = {}
-        for fence in sorted(self.config.fence, key=lambda fence: fence.level):
-            if not _matches(fence.hosts, host):
-                continue
-            device = self._device(host, fence)
-            if device is None:
-                continue
+        for fence, device in made.values():
             devices[fence.name] = device
             capabilities = device.agent.capabilities
             levels[fence.level].append(
@@ -63,7 +79,7 @@ class Armory:
                     name=fence.name,
                     identity_noted=fence.identity == "noted",
                     weak_off=Capability.WEAK_OFF in capabilities,
-                    proves_off=Capability.READ_POWER in capabilities and Capability.STORAGE not in capabilities,
+                    proves_off=reads_power(device),
                     fingerprint=device.fingerprint,
                     tells_identity=Capability.IDENTITY in capabilities,
                 )

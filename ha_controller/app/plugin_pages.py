@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,18 @@ class BadName(Exception):
     """The name of a new plugin cannot be used; the text says why."""
 
 
-def show_plugin(kind: str) -> dict[str, Any] | None:
-    """The settings and capabilities of an agent or channel; None if there is none of that kind."""
+def show_plugin(kind: str, variant: str | None = None) -> dict[str, Any] | None:
+    """The settings and capabilities of an agent or channel, or of a variant of it; None if there is none."""
     registry = find_plugins()
     agent, probe = registry.agents.get(kind), registry.probes.get(kind)
     if agent is not None:
         can = [str(each.name) for each in Capability if each in agent.capabilities]
-        return {"kind": kind, "what": "fence agent", "capabilities": can, **_page(agent, agent.config_model)}
+        if variant is not None:
+            found = agent.variant(variant)
+            described = None if found is None else asdict(found)
+            return described and {"kind": f"{kind} {variant}", "what": "fence agent", "capabilities": can, **described}
+        page = _page(agent, agent.config_model)
+        return {"kind": kind, "what": "fence agent", "capabilities": can, "variants": list(agent.variants()), **page}
     if probe is not None:
         return {"kind": kind, "what": "probe channel", "capabilities": [], **_page(probe, probe.config_model)}
     return None

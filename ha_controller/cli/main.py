@@ -293,12 +293,18 @@ def plugins_list(output: str) -> None:
 
 @plugins.command("show")
 @click.argument("kind")
+@click.argument("variant", required=False)
 @output_option
-def plugins_show(kind: str, output: str) -> None:
-    """Show the settings of the agent or channel KIND, with defaults, and what it can do."""
+def plugins_show(kind: str, variant: str | None, output: str) -> None:
+    """Show the settings of the agent or channel KIND, with defaults, and what it can do.
+
+    Some kinds stand for many programs: name one of them as VARIANT, as in: plugins show fence-agents fence_apc_snmp
+    """
     from ha_controller.app import show_plugin
 
-    found = show_plugin(kind)
+    found = show_plugin(kind, variant)
+    if found is None and variant is not None:
+        raise client.Failure(3, f"{kind} knows no {variant} here. See: ha-controller plugins show {kind}")
     if found is None:
         raise client.Failure(3, f"There is no agent or channel {kind}. See: ha-controller plugins list")
     show_answer(found, output, show.plugin)

@@ -194,3 +194,5 @@ def plugin(answer: Json) -> None:
         for row in answer["settings"]
     ]
     table(["SETTING", "TYPE", "NEEDED", "DEFAULT", "MEANING"], rows)
+    if answer.get("variants"):
+        click.echo(f"\nvariants here: {', '.join(answer['variants'])}")

@@ -37,7 +37,7 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _PREFIX: Final = "HA_"
 _PLAIN_VARIABLES: Final = MappingProxyType({"HA_MODE": "mode", "HA_STATE_DIR": "state_dir"})
 _DISTRIBUTIONS: Final = MappingProxyType(  #: agents that exist -> what to install
-    {kind: f"ha-controller-{kind}" for kind in ("ipmi", "redfish", "pdu", "fence-agents", "ssh")}
+    {kind: f"ha-controller-{kind}" for kind in ("ipmi", "redfish", "pdu", "fence-agents", "ssh", "manual")}
 )
 _VALUE_CHARACTERS_MAX: Final = 60
 

@@ -242,7 +242,7 @@ class Controller:
             device.passed_at = now
         trust.note_device(self.state, host, event, now)
         if event.power is PowerState.ON:
-            device.seen_on_at = now
+            trust.note_seen_on(self.state, host.id, event.device, event.fingerprint)
 
     def _tell_of_check(self, host: Host, event: DeviceChecked) -> None:
         """Told at every change: a broken fence is found in peace time."""

@@ -13,7 +13,7 @@ from ha_controller.core.detector import VerdictKind, life_since, silence_confirm
 from ha_controller.core.effects import Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Attempt, AttemptOutcome, Device, Host, HostState, Incident, PowerState, Proof
+from ha_controller.core.model import Attempt, AttemptOutcome, Host, HostState, Incident, PowerState, Proof
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.state import Hold, State, bar
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
@@ -50,9 +50,11 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
         FenceResult.UNVERIFIED: AttemptOutcome.UNVERIFIED,
         FenceResult.REFUSED: AttemptOutcome.REFUSED,
     }[event.result]
-    done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
+    host, detail, off_read_at = state.hosts.get(incident.host), event.detail, event.off_read_at
+    if outcome is AttemptOutcome.OFF_READ and (why := trust.why_unproven(state, host, attempt.devices)):
+        outcome, detail, off_read_at = AttemptOutcome.UNVERIFIED, f"{detail}; {why}", None
+    done = replace(attempt, outcome=outcome, off_read_at=off_read_at, detail=detail)
     incident = state.save(_with_attempt(incident, done))
-    host = state.hosts.get(incident.host)
     for name in event.mismatched:
         incident = state.save(bar(incident, [name]))
         if host is not None:
@@ -61,7 +63,7 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
         state.tell_of(
             incident,
             Severity.WARNING,
-            f"{incident.host_name}: power-off by {', '.join(attempt.devices)} is not verified: {event.detail}",
+            f"{incident.host_name}: power-off by {', '.join(attempt.devices)} is not verified: {detail}",
             "The next device or the next round is tried.",
         )
 
@@ -188,11 +190,11 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
 
 
 def _order_power_off(state: State, host: Host, incident: Incident, now: float) -> None:
-    """Order the next level, unless every round has been tried."""
+    """Order the next level, unless every round has been tried. A level needs all its devices."""
     levels = [
-        (index, usable)
+        (index, level)
         for index, level in enumerate(host.levels)
-        if (usable := _usable(level, incident))
+        if not any(device.name in incident.barred for device in level)
         and (incident.approved_by or trust.level_is_trusted(state, host, level))
         and not any(trust.is_mismatched(state, host.id, device) for device in level)
     ]
@@ -226,13 +228,6 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
             not_after=now + ORDER_VALID_S,
         )
     )
-
-
-def _usable(level: tuple[Device, ...], incident: Incident) -> tuple[Device, ...]:
-    """A level needs all its devices, and at least one whose OFF proves something."""
-    if any(device.name in incident.barred for device in level):
-        return ()
-    return level if any(device.proves_off and not device.weak_off for device in level) else ()
 
 
 def _counted(state: State, host: int, now: float) -> tuple[tuple[float, int], ...]:

@@ -176,6 +176,7 @@ class HostTrust:
     identity: Identity | None = None  #: what the host says of itself
     source: str = ""  #: where that comes from
     devices: tuple[DeviceTrust, ...] = ()
+    seen_on: tuple[tuple[str, str], ...] = ()  #: (name, fingerprint) of devices that were read ON at least once
 
 
 # --- states -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,6 @@ class DeviceView:
 
     ok: bool = False
     passed_at: float | None = None
-    seen_on_at: float | None = None
     checked_at: float | None = None
     summary: str = "not checked yet"
     mismatch: str = ""  #: it belongs to another machine: in words

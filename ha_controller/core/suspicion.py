@@ -29,13 +29,11 @@ def _off_counts(state: State, host: Host) -> bool:
         return False
     if state.settings.self_check_needed and state.self_check is not True:
         return False
-    seen = state.view(host.id).devices
     return all(
         trust.is_trusted(state, host, device)
         and device.proves_off
         and not device.weak_off
-        and device.name in seen
-        and seen[device.name].seen_on_at is not None
+        and trust.was_seen_on(state, host.id, device)
         for device in host.levels[0]
     )
 

@@ -6,6 +6,7 @@ the device's settings: with another address it has to be proven anew.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ha_controller.core.effects import Severity
@@ -48,6 +49,29 @@ def _record(trust: HostTrust, name: str, fingerprint: str) -> DeviceTrust | None
     return next((known for known in trust.devices if (known.name, known.fingerprint) == (name, fingerprint)), None)
 
 
+def was_seen_on(state: State, host: int, device: Device) -> bool:
+    """Whether the device was ever read ON with these settings; else its OFF may be that of an empty outlet."""
+    return (device.name, device.fingerprint) in state.trust(host).seen_on
+
+
+def note_seen_on(state: State, host: int, device: str, fingerprint: str) -> None:
+    """Put on record that a device was read ON. Durable: in an outage it cannot be learned any more."""
+    trust = state.trust(host)
+    if (device, fingerprint) not in trust.seen_on:
+        others = tuple(seen for seen in trust.seen_on if seen[0] != device)
+        state.save_trust(replace(trust, seen_on=(*others, (device, fingerprint))))
+
+
+def why_unproven(state: State, host: Host | None, names: Sequence[str]) -> str:
+    """Why OFF, read by all of these devices, is not yet a proof; empty if it is one."""
+    used = [] if host is None else [device for level in host.levels for device in level if device.name in names]
+    strong = [device for device in used if device.proves_off and not device.weak_off]
+    if host is None or not strong:
+        return "weak evidence: another device or a person must say so, too"
+    unseen = [device.name for device in strong if not was_seen_on(state, host.id, device)]
+    return f"{', '.join(unseen)} was never read on, so it may belong to nothing" if unseen else ""
+
+
 def note_host(state: State, host: Host, identity: Identity, source: str) -> None:
     """The host said which machine it is, or the operator did. What was proven against another identity falls."""
     known = state.trust(host.id)
@@ -62,7 +86,7 @@ def note_host(state: State, host: Host, identity: Identity, source: str) -> None
         )
         for view in state.view(host.id).devices.values():
             view.mismatch = ""
-    state.save_trust(HostTrust(host=host.id, identity=identity, source=source))
+    state.save_trust(HostTrust(host=host.id, identity=identity, source=source, seen_on=known.seen_on))
 
 
 def note_device(state: State, host: Host, event: DeviceChecked, now: float) -> None:

@@ -236,11 +236,9 @@ def _ready(runtime: Runtime) -> bool:
         and state.self_check is True
         and state.second_master is False
         and all(
-            device.seen_on_at is not None
+            len(state.trust(host.id).seen_on) == len(state.view(host.id).devices) == sum(map(len, host.levels))
             for host in state.hosts.values()
-            for device in state.view(host.id).devices.values()
         )
-        and all(len(state.view(host.id).devices) == sum(map(len, host.levels)) for host in state.hosts.values())
     )
 
 

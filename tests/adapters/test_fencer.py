@@ -110,6 +110,39 @@ async def test_a_refusal_while_on_is_definite(fence):
     assert (await fence(bmc)).result is FenceResult.REFUSED
 
 
+class Helper(Bmc):
+    """Takes orders and cannot be read, like SSH."""
+
+    capabilities = Capability(0)
+
+    async def power_state(self) -> PowerState:
+        return PowerState.UNKNOWN
+
+
+@pytest.mark.parametrize("refusal", [None, Unreachable("gone"), AccessDenied("no")])
+async def test_what_cannot_be_read_helps_a_level_and_decides_nothing(fence, events, refusal):
+    helper = Helper()
+    helper.refuses = refusal
+    report = await fence(Bmc(), helper)
+    assert report.result is FenceResult.OFF_READ
+    assert any(isinstance(event, FenceAccepted) for event in events)
+
+
+@pytest.mark.parametrize(
+    ("refusal", "result"),
+    [
+        (None, FenceResult.UNVERIFIED),
+        (Unreachable("gone"), FenceResult.UNVERIFIED),
+        (Rejected("no"), FenceResult.REFUSED),
+    ],
+)
+async def test_what_cannot_be_read_proves_nothing_alone_and_is_not_waited_for(fence, refusal, result):
+    helper = Helper()
+    helper.refuses = refusal
+    with anyio.fail_after(1):
+        assert (await fence(helper)).result is result
+
+
 async def test_a_wrong_password_is_definite(fence):
     bmc = Bmc()
     bmc.refuses = AccessDenied("wrong password")

@@ -111,3 +111,12 @@ async def test_a_name_is_looked_up_again_and_another_address_is_noticed():
     assert addresses.moved([host]) == [3]  # type: ignore[list-item]
     host.template["HA_ADDRESS"] = "192.0.2.7"
     assert addresses.moved([host]) == [3]  # type: ignore[list-item]
+
+
+def test_the_very_same_device_at_two_hosts_is_refused_to_both():
+    made = armory()
+    hosts = [OneHost(id=number, name=f"kvm-0{number}", template={"FENCE_IP": ip})
+             for number, ip in ((1, "192.0.2.1"), (2, "192.0.2.1"), (3, "192.0.2.3"))]  # fmt: skip
+    plans = made.equip(hosts)  # type: ignore[arg-type]
+    assert [bool(plans[number].levels) for number in (1, 2, 3)] == [False, False, True]
+    assert "the very same device as kvm-02" in made.problems[(1, "bmc")]

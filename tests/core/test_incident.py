@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ha_controller.core import trust
+from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost, ReadHost, ResumeVm
 from ha_controller.core.events import (
     EvidenceTaken,
@@ -181,8 +183,25 @@ def test_a_level_of_weak_devices_is_never_used_as_a_proof(make_cloud):
     cloud.run(6)
     cloud.kill(3, "off")
     cloud.run(90)
-    assert not cloud.ordered(Fence)
-    assert "no usable fence device" in cloud.incident(3).stopped
+    assert cloud.ordered(Fence)  # it may help a person, who has the last word
+    assert "weak evidence" in cloud.incident(3).stopped
+    assert not cloud.ordered(MoveVm)
+
+
+def test_a_device_that_was_never_read_on_proves_nothing(cloud):
+    cloud.controller.state.trusts.clear()
+    cloud.kill(3, "off")
+    cloud.run(150)
+    assert cloud.ordered(Fence)
+    assert "bmc was never read on" in cloud.incident(3).stopped
+    assert not cloud.ordered(MoveVm)
+
+
+def test_that_a_device_was_read_on_is_remembered_over_a_restart(cloud):
+    again = Controller(cloud.settings, cloud.now)
+    again.restore([], cloud.cloud, cloud.now, cloud.trusts.values())
+    assert trust.was_seen_on(again.state, 3, cloud.levels[0][0])
+    assert not trust.was_seen_on(again.state, 3, Device(name="bmc", fingerprint="another"))
 
 
 # --- guards -----------------------------------------------------------------------------------------------------------

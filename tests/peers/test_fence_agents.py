@@ -15,6 +15,7 @@ import pytest
 from ha_controller_fence_agents import BridgeAgent, BridgeConfig
 from pydantic import SecretStr, ValidationError
 
+from ha_controller.app import show_plugin
 from ha_controller.plugin import Capability, FenceAgent, FenceError, PowerState
 from ha_controller.testing import CHECKS, Check, Fault, Rig
 from tests.peers import sushy
@@ -241,3 +242,14 @@ def test_parameters_are_checked_against_the_agents_own_metadata(
 
 def test_an_older_name_of_a_required_parameter_will_do() -> None:
     BridgeConfig(program="fence_apc_snmp", parameters={"ipaddr": "192.0.2.1", "port": "3"})
+
+
+def test_the_parameters_of_an_installed_agent_are_shown() -> None:
+    found = show_plugin("fence-agents", "fence_apc_snmp")
+    assert found is not None
+    settings = {setting["name"]: setting for setting in found["settings"]}
+    assert settings["ip"]["required"]
+    assert "action" not in settings
+    assert "weak evidence" in found["summary"]
+    assert "fence_ipmilan" in show_plugin("fence-agents")["variants"]  # type: ignore[index]
+    assert show_plugin("fence-agents", "fence_no_such_thing") is None

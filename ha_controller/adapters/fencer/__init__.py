@@ -1,6 +1,6 @@
 """Fences: orders to devices, reading back, checks and drills."""
 
 from ha_controller.adapters.fencer.fencer import Fencer
-from ha_controller.adapters.fencer.switch import Device
+from ha_controller.adapters.fencer.switch import Device, reads_power
 
-__all__ = ["Device", "Fencer"]
+__all__ = ["Device", "Fencer", "reads_power"]

@@ -13,7 +13,7 @@ from typing import TypeVar
 import anyio
 import structlog
 
-from ha_controller.adapters.fencer.switch import Device, Outcome, Sent, Switch, contained
+from ha_controller.adapters.fencer.switch import Device, Outcome, Sent, Switch, can_read, contained, reads_power
 from ha_controller.core.effects import Drill, Fence, ReadPower
 from ha_controller.core.events import (
     DeviceChecked,
@@ -114,10 +114,13 @@ class Fencer:
     async def _fence_level(self, order: Fence, devices: list[Device]) -> None:
         outcomes: list[Outcome] = []
         acknowledged: set[str] = set()
+        readable = [device for device in devices if can_read(device)]
+        needed = {device.name for device in readable or devices}  # those that cannot be read help if they can
 
         def acknowledge(name: str) -> None:
+            before = needed <= acknowledged
             acknowledged.add(name)
-            if len(acknowledged) == len(devices) and order.send:
+            if order.send and not before and needed <= acknowledged:
                 self._report(FenceAccepted(host=order.host, incident=order.incident, attempt=order.attempt))
 
         async def one(device: Device) -> None:
@@ -130,7 +133,7 @@ class Fencer:
         detail = "; ".join(f"{outcome.device}: {outcome.detail}" for outcome in outcomes)
         mismatched = tuple(outcome.device for outcome in outcomes if outcome.mismatched)
         moments = [outcome.off_read_at for outcome in outcomes if outcome.off_read_at is not None]
-        if len(moments) == len(devices) and await self._off_together(devices):
+        if readable and len(moments) == len(readable) and await self._off_together(readable):
             self._fence_reported(order, FenceResult.OFF_READ, max(moments), detail)
         elif len(outcomes) == len(devices) and all(outcome.sent is Sent.REFUSED for outcome in outcomes):
             self._fence_reported(order, FenceResult.REFUSED, None, detail, mismatched)
@@ -245,7 +248,7 @@ class Fencer:
         states = [
             await self._in_background(device, device.agent.power_state())
             for device in devices
-            if device.level == first and Capability.READ_POWER in device.agent.capabilities
+            if device.level == first and reads_power(device)
         ]
         if not states:
             raise Unreachable("no fence device that can be read")

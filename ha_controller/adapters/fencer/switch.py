@@ -49,6 +49,16 @@ class Device:
     background: set[anyio.CancelScope] = field(default_factory=set)  #: checks and readings that a fence pushes aside
 
 
+def can_read(device: Device) -> bool:
+    """Whether the device says what became of an order; without that it helps, and proves nothing."""
+    return Capability.READ_POWER in device.agent.capabilities
+
+
+def reads_power(device: Device) -> bool:
+    """Whether what it reads is the host's power, and not its way to the storage."""
+    return can_read(device) and Capability.STORAGE not in device.agent.capabilities
+
+
 class Sent(StrEnum):
     ACCEPTED = "acknowledged"
     REFUSED = "refused"
@@ -80,10 +90,10 @@ class Switch:
             else:
                 sent, detail = Sent.ACCEPTED, "acknowledged before the restart"
             ordered_at = self._clock()  # readings count from the end of the order, which may have taken its time
-            if sent is Sent.REFUSED:
-                return Outcome(device=device.name, sent=sent, off_read_at=None, detail=detail)
             if sent is Sent.ACCEPTED:
                 acknowledge(device.name)
+            if sent is Sent.REFUSED or not can_read(device):
+                return Outcome(device=device.name, sent=sent, off_read_at=None, detail=detail)
             off_read_at = await self._read_back(device, ordered_at)
         if deadline.cancelled_caught:
             detail = f"{detail}; not read off within {device.timeout_s:g} s"
@@ -97,6 +107,8 @@ class Switch:
         except AccessDenied as error:
             return Sent.REFUSED, str(error)
         except Rejected as error:
+            if not can_read(device):
+                return Sent.REFUSED, str(error)
             return await self._look_after_refusal(device, str(error))
         except FenceError as error:
             return Sent.UNKNOWN, str(error)

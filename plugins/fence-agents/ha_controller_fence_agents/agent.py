@@ -22,10 +22,12 @@ from ha_controller.plugin import (
     FenceError,
     PowerState,
     Rejected,
+    Setting,
     Unreachable,
+    Variant,
 )
 from ha_controller_fence_agents import program
-from ha_controller_fence_agents.metadata import Metadata, NoMetadata, complaints, metadata_of
+from ha_controller_fence_agents.metadata import RESERVED, Metadata, NoMetadata, complaints, metadata_of
 
 #: They take everything that is not "on" for "off", a plug that does not exist too (read in fence-agents 4.12).
 WEAK_PROGRAMS: Final = frozenset(
@@ -108,6 +110,26 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
     def variants(cls) -> tuple[str, ...]:
         """Return the names of the installed agents."""
         return program.installed()
+
+    @classmethod
+    def variant(cls, name: str) -> Variant | None:
+        """Return what an installed agent says of itself."""
+        metadata = _metadata(name)
+        if metadata is None:
+            return None
+        settings = tuple(
+            Setting(
+                name=parameter.name,
+                type="|".join(parameter.options) if parameter.options else parameter.kind,
+                required=parameter.required and not parameter.default,
+                default=parameter.default,
+                text=parameter.text,
+            )
+            for parameter in metadata.parameters
+            if parameter.name not in RESERVED and not parameter.deprecated
+        )
+        weak = " Its off is weak evidence." if name in WEAK_PROGRAMS else ""
+        return Variant(name=name, summary=f"{metadata.summary}.{weak}", settings=settings)
 
     async def power_off(self) -> None:
         """Run the action "off".
