@@ -235,7 +235,8 @@ class Controller:
         if view is None or host is None or power.fingerprints(host, [event.device]) != (event.fingerprint,):
             return
         device = view.devices.setdefault(event.device, DeviceView())
-        if event.ok is not device.ok and (device.checked_at is not None or not event.ok):
+        before = True if device.checked_at is None else device.ok  # the first check is told when it fails
+        if event.ok is not before:
             self._tell_of_check(host, event)
         device.ok, device.summary, device.checked_at = event.ok, event.summary, now
         if event.ok:

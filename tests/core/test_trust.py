@@ -187,6 +187,13 @@ def test_a_check_that_goes_bad_is_told_once_and_so_is_its_repair(cloud):
     assert "passes its check again" in cloud.told()
 
 
+def test_a_device_that_fails_its_very_first_check_is_told(cloud):
+    cloud.controller.state.view(3).devices.clear()
+    check(cloud, None, ok=False)
+    check(cloud, None, ok=False)
+    assert cloud.told().count("does not pass its check") == 1
+
+
 def test_the_hosts_are_listed_with_the_age_and_the_identity_of_their_devices(cloud):
     host_says(cloud, OURS)
     check(cloud, OURS)
