@@ -106,8 +106,11 @@ class ControllerSources:
                 states.labels(str(host.id), host.name, each.value).set(state.view(host.id).state is each)
         ready = gauge("fence_device_ready", "1 if the device passed its last check", "host", "device", "identity")
         age = gauge("fence_device_check_age_seconds", "Since the device was checked; -1: never", "host", "device")
+        drill = gauge("fence_device_drill_age_seconds", "Since a drill with the device; -1: never", "host", "device")
         for host in state.hosts.values():
             for device in power.devices(host):
+                drilled_at = trust.drilled_at(state, host.id, device)
+                drill.labels(host.name, device.name).set(-1 if drilled_at is None else now - drilled_at)
                 view = state.view(host.id).devices.get(device.name)
                 whose = trust.how_trusted(state, host, device)
                 ready.labels(host.name, device.name, whose).set(view is not None and view.ok and not view.mismatch)

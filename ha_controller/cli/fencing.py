@@ -45,6 +45,42 @@ def fencing_list(host: str | None, output: str) -> None:
     _devices_shown(_device_rows(client.request("GET", "/api/v1/hosts"), host), output)
 
 
+@fencing.command("status")
+@click.option("--drilled-within", default="180d", show_default=True, help="A drill that is older is overdue.")
+@output_option
+def fencing_status(drilled_within: str, output: str) -> None:
+    """Say whether every host could be powered off now, and which drills are overdue; exit code 1 if one could not."""
+    from ha_controller.durations import parse_duration
+
+    try:
+        within_s = parse_duration(drilled_within)
+    except ValueError as error:
+        raise client.Failure(2, f"--drilled-within: {error}") from None
+    summary = _summary(client.request("GET", "/api/v1/hosts"), within_s)
+    show_answer(summary, output, show.fencing_status)
+    client.finish(1 if summary["cannot"] else 0)
+
+
+def _summary(rows: list[Any], within_s: float) -> dict[str, Any]:
+    devices = [device for row in rows for device in row["fencing"]]
+    usable = {row["name"]: [d for d in row["fencing"] if d["ready"] and not d["mismatch"]] for row in rows}
+    overdue = [
+        f"{row['name']} ({device['device']})"
+        for row in rows
+        for device in row["fencing"]
+        if device["drilled_s_ago"] is None or device["drilled_s_ago"] > within_s
+    ]
+    return {
+        "hosts": len(rows),
+        "devices": len(devices),
+        "ready": sum(map(len, usable.values())),
+        "cannot": sorted(name for name, ready in usable.items() if not ready),
+        "asks": sorted(n for n, ready in usable.items() if ready and all(d["identity"] == "unproven" for d in ready)),
+        "never_on": sorted(f"{r['name']} ({d['device']})" for r in rows for d in r["fencing"] if not d["seen_on"]),
+        "overdue": sorted(overdue),
+    }
+
+
 @fencing.command("check")
 @click.argument("host", required=False)
 @output_option

@@ -183,6 +183,23 @@ def devices(answer: Json) -> None:
     table(["HOST", "LEVEL", "DEVICE", "READY", "CHECKED", "IDENTITY", "WHAT IT SAYS"], rows)
 
 
+def fencing_status(answer: Json) -> None:
+    """Print `fencing status`: one verdict, then what there is to do."""
+    able = answer["hosts"] - len(answer["cannot"])
+    click.echo(
+        f"{able} of {answer['hosts']} hosts can be powered off; {answer['ready']} of {answer['devices']} devices ready."
+    )
+    for key, what in (
+        ("cannot", "cannot be powered off (see: ha-controller fencing list)"),
+        ("asks", "wait for an approval, since nobody vouches for their devices"),
+        ("never_on", "were never read on, so they prove nothing"),
+        ("overdue", "have had no drill for too long (ha-controller fencing test HOST --real)"),
+    ):
+        if answer[key]:
+            more = f" and {len(answer[key]) - 8} more" if len(answer[key]) > 8 else ""
+            click.echo(f"{len(answer[key])} {what}: {safe(', '.join(answer[key][:8]))}{more}")
+
+
 def plugin(answer: Json) -> None:
     """Print `plugins show`."""
     click.echo(f"{answer['kind']} ({answer['what']}): {safe(answer['summary'])}")

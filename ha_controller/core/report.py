@@ -133,6 +133,8 @@ def _fencing(state: State, host: Host, now: float) -> list[Json]:
             "summary": view.devices[device.name].summary if device.name in view.devices else "not checked yet",
             "checked_s_ago": _age(view, device.name, now),
             "identity": trust.how_trusted(state, host, device),
+            "seen_on": trust.was_seen_on(state, host.id, device),
+            "drilled_s_ago": None if (at := trust.drilled_at(state, host.id, device)) is None else round(now - at, 1),
             "mismatch": view.devices[device.name].mismatch if device.name in view.devices else "",
         }
         for level, devices in enumerate(host.levels, start=1)

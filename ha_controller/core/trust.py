@@ -40,6 +40,12 @@ def how_trusted(state: State, host: Host, device: Device) -> str:
     return "noted" if device.identity_noted else "unproven"
 
 
+def drilled_at(state: State, host: int, device: Device) -> float | None:
+    """When a drill last switched the host with this device; None if none did with these settings."""
+    record = _record(state.trust(host), device.name, device.fingerprint)
+    return record.at if record is not None and record.how == DRILLED else None
+
+
 def level_is_trusted(state: State, host: Host, level: tuple[Device, ...]) -> bool:
     """Whether all devices of a level may be used without asking a person."""
     return bool(level) and all(is_trusted(state, host, device) for device in level)
@@ -106,8 +112,8 @@ def note_trust(state: State, host: int, device: str, fingerprint: str, how: str,
     """Put on record that a device belongs to the host."""
     trust = state.trust(host)
     known = _record(trust, device, fingerprint)
-    if known is not None and (known.how == how or how == PROVEN):
-        return  # not written again at every check
+    if known is not None and how == PROVEN:
+        return  # not written again at every check; a drill is, with its date
     others = tuple(record for record in trust.devices if record.name != device)
     record = DeviceTrust(name=device, fingerprint=fingerprint, how=how, at=now)
     state.save_trust(replace(trust, devices=(*others, record)))
