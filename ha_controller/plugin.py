@@ -9,12 +9,15 @@ module, and `ha_controller.testing` for its own tests.
 
 from __future__ import annotations
 
+import socket
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Flag, auto
-from typing import ClassVar, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
+import anyio.to_thread
 import pluggy
 from pydantic import BaseModel, ConfigDict, SecretStr
 
@@ -92,7 +95,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Variant:
-    """One of the programs, models or the like that an agent stands for, as people are shown it."""
+    """One of the programs or the like that an agent stands for, as people are shown it."""
 
     name: str
     summary: str
@@ -258,6 +261,40 @@ class ProbeUnavailable(Exception):
     """A channel cannot work on this machine. The text says why and what helps."""
 
 
+# --- for agents -------------------------------------------------------------------------------------------------------
+
+
+async def addresses_of(
+    name: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM
+) -> list[tuple[socket.AddressFamily, Any]]:
+    """Look a name or a literal address up; returns (family, socket address) in the resolver's order.
+
+    A literal asks nobody. A name costs one of anyio's threads: in asyncio's default pool six hung lookups would stop
+    every other one.
+
+    Raises:
+        Unreachable: the name has no address.
+    """
+
+    def look_up(flags: int) -> list[tuple[socket.AddressFamily, Any]]:
+        return [(entry[0], entry[4]) for entry in socket.getaddrinfo(name, port, type=kind, flags=flags)]
+
+    with suppress(OSError):
+        return look_up(socket.AI_NUMERICHOST)
+    try:
+        return await anyio.to_thread.run_sync(look_up, 0, abandon_on_cancel=True)
+    except (OSError, UnicodeError) as error:
+        raise Unreachable(f"{name}: the name cannot be resolved: {error}") from error
+
+
+def one_line(text: str, *secrets: str, characters_max: int = 200) -> str:
+    """Return what a device said as one short line that is safe to show: no secret, no control character."""
+    for secret in sorted(filter(None, secrets), key=len, reverse=True):
+        text = text.replace(secret, "***")
+    printable = "".join(character if character.isprintable() else " " for character in text)
+    return " ".join(printable.split())[:characters_max]
+
+
 # --- hooks ------------------------------------------------------------------------------------------------------------
 
 
@@ -265,7 +302,7 @@ class HookSpecs:
     """The hooks. Every implementation returns at once and does no I/O."""
 
     @hookspec
-    def ha_controller_fence_agents(self) -> Sequence[type[FenceAgent[AgentConfig]]]:  # type: ignore[empty-body]
+    def ha_controller_fence_agents(self) -> Sequence[type[FenceAgent[Any]]]:  # type: ignore[empty-body]
         """Return the fence agent classes of this plugin."""
 
     @hookspec
@@ -299,7 +336,9 @@ __all__ = [
     "Target",
     "Unreachable",
     "Variant",
+    "addresses_of",
     "duration_field",
     "hookimpl",
     "hookspec",
+    "one_line",
 ]

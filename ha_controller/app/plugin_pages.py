@@ -26,11 +26,12 @@ def show_plugin(kind: str, variant: str | None = None) -> dict[str, Any] | None:
         can = [str(each.name) for each in Capability if each in agent.capabilities]
         if variant is not None:
             found = agent.variant(variant)
-            described = None if found is None else asdict(found)
-            return described and {"kind": f"{kind} {variant}", "what": "fence agent", "capabilities": can, **described}
+            if found is None:
+                return None
+            return {"kind": f"{kind} {variant}", "what": "fence agent", "capabilities": can, **asdict(found)}
         page = _page(agent, agent.config_model)
         return {"kind": kind, "what": "fence agent", "capabilities": can, "variants": list(agent.variants()), **page}
-    if probe is not None:
+    if probe is not None and variant is None:
         return {"kind": kind, "what": "probe channel", "capabilities": [], **_page(probe, probe.config_model)}
     return None
 

@@ -72,7 +72,9 @@ def why_unproven(state: State, host: Host | None, names: Sequence[str]) -> str:
     """Why OFF, read by all of these devices, is not yet a proof; empty if it is one."""
     used = [] if host is None else [device for level in host.levels for device in level if device.name in names]
     strong = [device for device in used if device.proves_off and not device.weak_off]
-    if host is None or not strong:
+    if host is None:
+        return "the host is no longer in OpenNebula"
+    if not strong:
         return "weak evidence: another device or a person must say so, too"
     unseen = [device.name for device in strong if not was_seen_on(state, host.id, device)]
     return f"{', '.join(unseen)} was never read on, so it may belong to nothing" if unseen else ""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import traceback
-from contextlib import suppress
 from typing import Final
 
 import anyio
+from pydantic import ValidationError
 
 from ha_controller.plugin import AccessDenied, AgentConfig, Capability, FenceAgent, FenceError, PowerState, Rejected
-from ha_controller.testing.rig import Check, ConformanceFailure, Fault, Rig
+from ha_controller.testing.rig import Check, Fault, Rig
 from ha_controller.testing.tools import (
     CALL_WITHIN_S,
     CANCEL_WITHIN_S,
@@ -51,9 +51,12 @@ async def has_strict_settings(rig: Rig) -> None:
     settings = rig.make_agent().config
     require(issubclass(rig.agent_class.config_model, AgentConfig), "config_model is no AgentConfig")
     require(isinstance(settings, rig.agent_class.config_model), "the agent's settings are not of its config_model")
-    with suppress(ValueError):
+    complaints: list[str] = []
+    try:
         rig.agent_class.config_model.model_validate({**settings.model_dump(), "no_such_key": 1})
-        raise ConformanceFailure("the settings take unknown keys")
+    except ValidationError as error:
+        complaints = [each["type"] for each in error.errors(include_input=False) if each["loc"] == ("no_such_key",)]
+    require(complaints == ["extra_forbidden"], "the settings take unknown keys")
     require_no_secret(rig, "the settings show a secret, use SecretStr", repr(settings), settings.model_dump_json())
 
 

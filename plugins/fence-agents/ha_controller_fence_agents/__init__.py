@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from ha_controller.plugin import AgentConfig, FenceAgent, hookimpl
+from ha_controller.plugin import FenceAgent, hookimpl
 from ha_controller_fence_agents.agent import BridgeAgent, BridgeConfig
 
 __all__ = ["BridgeAgent", "BridgeConfig", "ha_controller_fence_agents"]
 
 
 @hookimpl
-def ha_controller_fence_agents() -> Sequence[type[FenceAgent[AgentConfig]]]:
+def ha_controller_fence_agents() -> Sequence[type[FenceAgent[Any]]]:
     """Return the one agent class of this plugin."""
-    return [BridgeAgent]  # type: ignore[list-item]  # a class for narrower settings; the controller pairs class and settings
+    return [BridgeAgent]

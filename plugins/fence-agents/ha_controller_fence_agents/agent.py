@@ -10,7 +10,6 @@ import re
 from typing import Annotated, ClassVar, Final, Self
 
 import anyio
-import anyio.to_thread
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ha_controller.plugin import (
@@ -25,9 +24,10 @@ from ha_controller.plugin import (
     Setting,
     Unreachable,
     Variant,
+    one_line,
 )
 from ha_controller_fence_agents import program
-from ha_controller_fence_agents.metadata import RESERVED, Metadata, NoMetadata, complaints, metadata_of
+from ha_controller_fence_agents.metadata import RESERVED, NoMetadata, complaints, metadata_of
 
 #: They take everything that is not "on" for "off", a plug that does not exist too (read in fence-agents 4.12).
 WEAK_PROGRAMS: Final = frozenset(
@@ -46,7 +46,6 @@ _UNREACHABLE: Final = re.compile(
     r"timed out|timeout|connection lost|connection refused|unable to connect|no route|could not resolve|unreachable",
     re.IGNORECASE,
 )
-_WORDS_MAX: Final = 300
 
 
 class BridgeConfig(AgentConfig):
@@ -61,8 +60,6 @@ class BridgeConfig(AgentConfig):
     @classmethod
     def _are_lines(cls, parameters: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
         for name, value in parameters.items():
-            if not name.replace("-", "_").isidentifier():
-                raise ValueError(f'"{name}" is no name of a parameter')
             if isinstance(value, str) and re.search(r"[\n\r\0]", value):
                 raise ValueError(f"{name} has more than one line")
             if _SECRET_NAME.search(name) and not _SECRET_FROM_ELSEWHERE.search(name):
@@ -114,8 +111,9 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
     @classmethod
     def variant(cls, name: str) -> Variant | None:
         """Return what an installed agent says of itself."""
-        metadata = _metadata(name)
-        if metadata is None:
+        try:
+            metadata = metadata_of(name)
+        except NoMetadata:
             return None
         settings = tuple(
             Setting(
@@ -162,10 +160,7 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
         Raises:
             FenceError: the device did not answer, or the plug cannot be read.
         """
-        metadata = await anyio.to_thread.run_sync(_metadata, self.config.program)
-        if metadata is None:
-            return CheckReport(ok=False, summary=f"{self.config.program} is not installed any more")
-        if "monitor" in metadata.actions:
+        if "monitor" in metadata_of(self.config.program).actions:  # known since the settings were checked
             await self._done("monitor")
         power = await self.power_state()
         weak = "; its off is weak evidence" if Capability.WEAK_OFF in self.capabilities else ""
@@ -197,20 +192,11 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
         return Unreachable(text) if _UNREACHABLE.search(said) and not reached else FenceError(text)
 
     def _scrubbed(self, output: str) -> str:
-        """Return the agent's last words in one line, without time stamps, warnings and secrets."""
-        for secret in sorted((s.get_secret_value() for s in self.config.secrets.values()), key=len, reverse=True):
-            output = output.replace(secret, "***") if secret else output
-        lines = [re.sub(r"^[\d\-:, ]+(ERROR|WARNING): ", "", line.strip()) for line in output.splitlines()]
-        told = [line for line in lines if line and "Warning" not in line and not line.startswith("WARNING")]
-        words = " / ".join(dict.fromkeys(told[-3:]))
-        return "".join(character if character.isprintable() else " " for character in words)[:_WORDS_MAX]
-
-
-def _metadata(name: str) -> Metadata | None:
-    try:
-        return metadata_of(name)
-    except NoMetadata:
-        return None
+        """Return the agent's last words in one line, without time stamps, warnings of Python and secrets."""
+        lines = [line.strip() for line in output.splitlines() if "warning" not in line.lower()]
+        told = [re.sub(r"^[\d\-:, ]+ERROR: ", "", line) for line in lines if line]
+        secrets = (secret.get_secret_value() for secret in self.config.secrets.values())
+        return one_line(" / ".join(dict.fromkeys(told[-3:])), *secrets, characters_max=300)
 
 
 def _written(value: str | int | bool) -> str:

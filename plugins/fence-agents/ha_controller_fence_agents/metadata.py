@@ -103,7 +103,7 @@ def complaints(metadata: Metadata, given: Mapping[str, str | None]) -> list[str]
         elif value is not None and (wrong := _wrong(known[name], value)):
             found.append(wrong)
     for parameter in known.values():
-        names = {parameter.name, parameter.replaces} | {p.replaces for p in known.values() if p.name == parameter.name}
+        names = {parameter.name, parameter.replaces}
         if parameter.required and not parameter.default and not parameter.deprecated and not names & given.keys():
             found.append(f"{parameter.name} is missing ({parameter.text})")
     return found

@@ -123,7 +123,7 @@ class _Process:
         self._mark = secrets.token_hex(8)
 
     def run(self) -> Ended:
-        """Start it and wait for its end. Its output is cut after a while."""
+        """Start it and wait for its end. Its output is read whole and cut at the end."""
         with self._lock:
             if self._unwanted:
                 return Ended(status=-signal.SIGKILL, output="", errors="")

@@ -103,8 +103,7 @@ async def test_a_program_that_is_gone_did_nothing(toy: MakeAgent, tmp_path: Path
 )
 async def test_a_call_that_is_cut_off_leaves_no_process(toy: MakeAgent, tmp_path: Path, script: str):
     agent = toy(f"trap '' TERM\n{script}")
-    with anyio.move_on_after(0.6):
-        await agent.power_off()
+    await cut_off_when_it_runs(agent)
     with anyio.fail_after(2):
         while living(NAP):  # noqa: ASYNC110
             await anyio.sleep(0.02)
@@ -121,11 +120,19 @@ async def test_a_call_that_is_cut_off_before_it_began_starts_nothing(toy: MakeAg
 
 async def test_a_program_that_nobody_can_stop_is_stopped(toy: MakeAgent):
     agent = toy(f"while :; do {NAP} & done")  # a fork bomb, slowly
-    with anyio.move_on_after(0.2):
-        await agent.power_off()
+    await cut_off_when_it_runs(agent)
     with anyio.fail_after(5):
         while living(NAP):  # noqa: ASYNC110
             await anyio.sleep(0.05)
+
+
+async def cut_off_when_it_runs(agent: BridgeAgent) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(agent.power_off)
+        with anyio.fail_after(10):
+            while not living(NAP):  # noqa: ASYNC110
+                await anyio.sleep(0.02)
+        group.cancel_scope.cancel()
 
 
 def living(command: str) -> list[int]:

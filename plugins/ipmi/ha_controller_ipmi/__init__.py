@@ -7,14 +7,15 @@ does lives in `agent` (what is asked of a BMC), `session` (one login over asynci
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from ha_controller.plugin import AgentConfig, FenceAgent, hookimpl
+from ha_controller.plugin import FenceAgent, hookimpl
 from ha_controller_ipmi.agent import IpmiAgent, IpmiConfig
 
 __all__ = ["IpmiAgent", "IpmiConfig", "ha_controller_fence_agents"]
 
 
 @hookimpl
-def ha_controller_fence_agents() -> Sequence[type[FenceAgent[AgentConfig]]]:
+def ha_controller_fence_agents() -> Sequence[type[FenceAgent[Any]]]:
     """Return the one agent class of this plugin."""
-    return [IpmiAgent]  # type: ignore[list-item]  # a class for narrower settings; the controller pairs class and settings
+    return [IpmiAgent]

@@ -13,15 +13,11 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
-import anyio.to_thread
-
-from ha_controller.plugin import FenceError, Unreachable
+from ha_controller.plugin import FenceError, Unreachable, addresses_of
 from ha_controller_ipmi.rmcp import Credentials, Rmcp
-
-_SocketAddress = tuple[socket.AddressFamily, Any]
 
 
 class IpmiSession(asyncio.DatagramProtocol):
@@ -150,7 +146,7 @@ async def open_session(address: str, port: int, credentials: Credentials) -> Asy
 async def _log_in_somewhere(address: str, port: int, credentials: Credentials) -> IpmiSession:
     bmc_name = f"BMC {address} port {port}"
     failure = Unreachable(f"{bmc_name}: the name has no address")
-    for family, socket_address in await _resolve(address, port, bmc_name):
+    for family, socket_address in await addresses_of(address, port, socket.SOCK_DGRAM):
         session = IpmiSession(credentials, bmc_name)
         try:
             await session.log_in(family, socket_address)
@@ -159,17 +155,3 @@ async def _log_in_somewhere(address: str, port: int, credentials: Credentials) -
         else:
             return session
     raise failure
-
-
-async def _resolve(address: str, port: int, bmc_name: str) -> list[_SocketAddress]:
-    with suppress(OSError):
-        return _lookup(address, port, socket.AI_NUMERICHOST)  # never asks a server
-    try:
-        # anyio's own threads, not asyncio's default pool: six hung lookups there would stop every other one.
-        return await anyio.to_thread.run_sync(_lookup, address, port, 0, abandon_on_cancel=True)
-    except (OSError, UnicodeError) as error:
-        raise Unreachable(f"{bmc_name}: the name cannot be resolved: {error}") from error
-
-
-def _lookup(address: str, port: int, flags: int) -> list[_SocketAddress]:
-    return [(entry[0], entry[4]) for entry in socket.getaddrinfo(address, port, type=socket.SOCK_DGRAM, flags=flags)]

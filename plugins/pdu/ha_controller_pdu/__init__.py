@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from ha_controller.plugin import AgentConfig, FenceAgent, hookimpl
+from ha_controller.plugin import FenceAgent, hookimpl
 from ha_controller_pdu.agent import PduAgent
 from ha_controller_pdu.config import PduConfig
 
@@ -15,6 +16,6 @@ __all__ = ["PduAgent", "PduConfig", "ha_controller_fence_agents"]
 
 
 @hookimpl
-def ha_controller_fence_agents() -> Sequence[type[FenceAgent[AgentConfig]]]:
+def ha_controller_fence_agents() -> Sequence[type[FenceAgent[Any]]]:
     """Return the one agent class of this plugin."""
-    return [PduAgent]  # type: ignore[list-item]  # a class for narrower settings; the controller pairs class and settings
+    return [PduAgent]

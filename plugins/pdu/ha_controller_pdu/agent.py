@@ -125,7 +125,7 @@ class PduAgent(FenceAgent[PduConfig]):
             return
         if len(errors) == len(self._outlets) and all(isinstance(error, (AccessDenied, Rejected)) for error in errors):
             raise errors[0]
-        raise FenceError("; ".join(map(str, errors))) from None
+        raise FenceError("; ".join(map(str, errors)))
 
     async def _look_before_switching(self) -> None:
         _, errors = await self._each(self._outlet_state)

@@ -10,10 +10,8 @@ each version 3 account, because one engine mixes up accounts of the same name.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -45,7 +43,7 @@ from pysnmp.hlapi.v3arch.asyncio import (
 from pysnmp.proto import errind
 from pysnmp.proto.rfc1902 import Integer32
 
-from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable
+from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable, addresses_of
 from ha_controller_pdu.config import PduConfig
 
 ANSWER_WITHIN_S: Final = 1.0
@@ -61,7 +59,7 @@ _DENIALS: Final = (
     errind.WrongDigest, errind.UnknownUserName, errind.UnsupportedSecurityLevel, errind.DecryptionError,
     errind.AuthenticationFailure, errind.AuthenticationError, errind.UnknownSecurityName,
 )  # fmt: skip
-#: RFC 3416: an order that ended so was not carried out, or nobody knows
+#: RFC 3416: an order that ended so was not carried out
 _NO_RIGHT: Final = frozenset({"noAccess", "authorizationError"})
 _REFUSED: Final = frozenset(
     {"tooBig", "badValue", "wrongType", "wrongLength", "wrongEncoding", "wrongValue", "noCreation",
@@ -134,9 +132,8 @@ class Pdu:
 
     async def _asked(self, command: Any, question: ObjectType) -> tuple[str, Any]:
         """Ask one question, again when there is no answer; returns the error status ("" for none) and the value."""
+        target, engine = await self._target(), await _engine_for(self.config)
         async with _lock_of(self.address, self.config.port):
-            target = await self._target()
-            engine = await _engine_for(self.config)
             for _ in range(TRIES):
                 try:
                     failure, status, _, values = await command(
@@ -161,9 +158,9 @@ class Pdu:
         return "", values[0][1]
 
     async def _target(self) -> UdpTransportTarget | Udp6TransportTarget:
-        literal, family = await _looked_up(self.address, self.config.port)
+        family, sockaddr = (await addresses_of(self.address, self.config.port, socket.SOCK_DGRAM))[0]
         kind = Udp6TransportTarget if family == socket.AF_INET6 else UdpTransportTarget
-        return await kind.create((literal, self.config.port), timeout=ANSWER_WITHIN_S, retries=0)
+        return await kind.create((sockaddr[0], self.config.port), timeout=ANSWER_WITHIN_S, retries=0)
 
 
 def close_engines() -> None:
@@ -174,7 +171,7 @@ def close_engines() -> None:
 
 
 def _lock_of(address: str, port: int) -> anyio.Lock:
-    """Many PDUs answer one request at a time; hosts that share one wait for each other, a second at the most."""
+    """Many PDUs answer one request at a time. Hosts that share one wait for each other; at a dead one, in vain."""
     locks = _locks.get({})
     _locks.set(locks)
     return locks.setdefault((address, port), anyio.Lock())
@@ -210,20 +207,3 @@ def _account(config: PduConfig) -> CommunityData | UsmUserData:
         authProtocol=_AUTH[config.auth_protocol],
         **private,
     )
-
-
-async def _looked_up(address: str, port: int) -> tuple[str, socket.AddressFamily]:
-    """Return a literal address. A name costs a thread of anyio's, never one of asyncio's few."""
-    try:
-        version = ipaddress.ip_address(address).version
-    except ValueError:
-        pass
-    else:
-        return address, socket.AF_INET6 if version == 6 else socket.AF_INET
-    try:
-        ask = partial(socket.getaddrinfo, address, port, type=socket.SOCK_DGRAM)
-        found = await anyio.to_thread.run_sync(ask, abandon_on_cancel=True)
-    except (OSError, UnicodeError) as error:
-        raise Unreachable(f"PDU {address}: the name cannot be resolved: {error}") from error
-    family, _, _, _, sockaddr = found[0]
-    return str(sockaddr[0]), family

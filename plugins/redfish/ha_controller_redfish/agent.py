@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, ClassVar, Final
+from typing import Annotated, ClassVar, Final, Self
 
 import anyio
-from pydantic import Field, SecretStr, field_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 
 from ha_controller.plugin import (
     AccessDenied,
@@ -26,6 +26,7 @@ from ha_controller.plugin import (
     Identity,
     PowerState,
     Rejected,
+    one_line,
 )
 from ha_controller_redfish import documents
 from ha_controller_redfish.certificate import shown_certificate
@@ -47,7 +48,6 @@ FORCE_OFF, ON = "ForceOff", "On"
 TASK_WATCH_S: Final = 2.0  #: so long a task is watched: some BMCs refuse an order only there (Lenovo TSM)
 TASK_POLL_S: Final = 0.5
 ACCOUNTS_MAX: Final = 32
-ENDS_SOON: Final = timedelta(days=30)
 
 
 class RedfishConfig(AgentConfig):
@@ -77,6 +77,12 @@ class RedfishConfig(AgentConfig):
         if ca_file is not None and not ca_file.is_file():
             raise ValueError("no such file")
         return ca_file
+
+    @model_validator(mode="after")
+    def _trusts_one_way(self) -> Self:
+        if self.fingerprint is not None and self.ca_file is not None:
+            raise ValueError("fingerprint and ca_file exclude each other: a pinned certificate needs no CA")
+        return self
 
 
 class RedfishAgent(FenceAgent[RedfishConfig]):
@@ -223,8 +229,8 @@ class RedfishAgent(FenceAgent[RedfishConfig]):
                 except FenceError:
                     return  # the order was accepted; reading the power decides
         if failure := documents.task_failure(task):
-            text = failure.replace(self.config.password.get_secret_value(), "***")
-            raise FenceError(f"the BMC accepted the order and its task failed: {text}")
+            words = one_line(failure, self.config.password.get_secret_value())
+            raise FenceError(f"the BMC accepted the order and its task failed: {words}")
 
     # --- the check ---
 
@@ -236,18 +242,26 @@ class RedfishAgent(FenceAgent[RedfishConfig]):
 
     async def _account(self, service: Service) -> tuple[bool, str]:
         """Return whether our account may fence, in words; an account that cannot be read is told and taken as good."""
+        notes: list[str] = []
         try:
             account = await self._own_account(service)
-            if account is None:
-                return True, "logged in; the rights of the account cannot be read, only a drill shows them"
-            role = (await service.get(documents.link(account, "Links", "Role"))).document
-        except (Rejected, AccessDenied, FenceError):
-            return True, "logged in; the rights of the account cannot be read, only a drill shows them"
-        if documents.may_reset(role) is False:
-            text = f"the account has the role {role.get('Id')}, which may not switch the power: make it an Operator"
-            return False, documents.one_line(text)
-        usable, words = documents.password_trouble(account, datetime.now(UTC))
-        return usable, words or "logged in, the account may switch the power"
+            if account is not None:
+                usable, words = documents.password_trouble(account, datetime.now(UTC))
+                if not usable:
+                    return False, words
+                notes.append(words)
+                role = (await service.get(documents.link(account, "Links", "Role"))).document
+                if documents.may_reset(role) is False:
+                    name = one_line(str(role.get("Id")), self.config.password.get_secret_value())
+                    return (
+                        False,
+                        f"the account has the role {name}, which may not switch the power: make it an Operator",
+                    )
+                return True, "; ".join(["logged in, the account may switch the power", *filter(None, notes)])
+        except FenceError:
+            pass  # many BMCs show accounts to administrators only
+        unknown = "logged in; the rights of the account cannot be read, only a drill shows them"
+        return True, "; ".join([unknown, *filter(None, notes)])
 
     async def _own_account(self, service: Service) -> Document | None:
         root = (await service.get(ROOT)).document
@@ -263,9 +277,14 @@ class RedfishAgent(FenceAgent[RedfishConfig]):
         return None
 
     async def _certificate_note(self) -> str:
-        ends = (await shown_certificate(self.config.address, self.config.port)).ends
-        if self.config.fingerprint is not None or ends is None or ends - datetime.now(UTC) > ENDS_SOON:
+        if self.config.fingerprint is not None:
             return ""  # a pinned certificate is taken whatever its end
+        try:
+            ends = (await shown_certificate(self.config.address, self.config.port)).ends
+        except FenceError:
+            return ""  # all else went well
+        if ends is None or ends - datetime.now(UTC) > documents.ENDS_SOON:
+            return ""
         return f"its certificate expires on {ends:%Y-%m-%d}, and fencing with it: renew it"
 
     @cached_property

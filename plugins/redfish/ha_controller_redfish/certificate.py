@@ -14,14 +14,14 @@ import anyio
 from anyio.streams.tls import TLSAttribute
 from cryptography import x509
 
-from ha_controller.plugin import Unreachable
+from ha_controller.plugin import Unreachable, addresses_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Certificate:
     """What a BMC shows."""
 
-    fingerprint: str  #: SHA-256, as hexadecimal digits with colons
+    fingerprint: str  #: SHA-256, as hexadecimal digits
     ends: datetime | None  #: None when it cannot be read
 
 
@@ -34,7 +34,8 @@ async def shown_certificate(address: str, port: int) -> Certificate:
     anyone = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anyone.check_hostname, anyone.verify_mode = False, ssl.CERT_NONE
     try:
-        connection = await anyio.connect_tcp(address, port, ssl_context=anyone, tls_standard_compatible=False)
+        literal = (await addresses_of(address, port))[0][1][0]
+        connection = await anyio.connect_tcp(literal, port, ssl_context=anyone, tls_standard_compatible=False)
         try:
             raw = connection.extra(TLSAttribute.peer_certificate_binary)
         finally:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from ha_controller.plugin import FenceError, Identity, PowerState
@@ -16,7 +16,7 @@ from ha_controller.plugin import FenceError, Identity, PowerState
 Document = Mapping[str, Any]
 
 RESET: Final = "#ComputerSystem.Reset"
-_WORDS_MAX: Final = 200
+ENDS_SOON: Final = timedelta(days=30)  #: of passwords and certificates
 _UNSET_UUIDS: Final = frozenset({uuid.UUID(int=0), uuid.UUID(int=2**128 - 1)})
 #: Everything but "Off" has power or may have. "PoweringOff" claims nothing: the order is on its way.
 _POWER_STATES: Final = {
@@ -128,7 +128,7 @@ def is_running(task: Document) -> bool:
 
 
 def said(document: object) -> str:
-    """Return what the BMC says of an error, in one line; empty when it says nothing."""
+    """Return what the BMC says of an error, as it says it; empty when it says nothing."""
     if not isinstance(document, Mapping):
         return ""
     error = document.get("error")
@@ -138,15 +138,9 @@ def said(document: object) -> str:
             messages = holder.get(key)
             texts = [m.get("Message") for m in messages if isinstance(m, Mapping)] if isinstance(messages, list) else []
             if words := " ".join(text for text in texts if isinstance(text, str)):
-                return one_line(words)
+                return words
     message = error.get("message") if isinstance(error, Mapping) else None
-    return one_line(message) if isinstance(message, str) else ""
-
-
-def one_line(text: str) -> str:
-    """Return a device's text without control characters, and not too long."""
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:_WORDS_MAX]
+    return message if isinstance(message, str) else ""
 
 
 def may_reset(role: Document) -> bool | None:
@@ -170,10 +164,9 @@ def password_trouble(account: Document, now: datetime) -> tuple[bool, str]:
     except ValueError:
         return True, ""
     ends = ends if ends.tzinfo else ends.replace(tzinfo=UTC)
-    days = (ends - now).days
     if ends <= now:
         return False, f"the password expired on {ends:%Y-%m-%d}"
-    return True, f"the password expires on {ends:%Y-%m-%d}" if days < 30 else ""
+    return True, f"the password expires on {ends:%Y-%m-%d}" if ends - now < ENDS_SOON else ""
 
 
 def _uuid(written: object) -> str | None:

@@ -12,18 +12,16 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import anyio
-import anyio.to_thread
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable
+from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable, addresses_of, one_line
 from ha_controller_redfish.documents import Document, said
 
 Trust = ssl.SSLContext | aiohttp.Fingerprint | bool  #: what aiohttp verifies a certificate by
@@ -58,7 +56,7 @@ class Login:
     address: str
     port: int
     username: str
-    password: str
+    password: str = field(repr=False)
 
     @property
     def name(self) -> str:
@@ -94,7 +92,8 @@ class Service:
         """Read a document.
 
         Raises:
-            Unreachable, AccessDenied, FenceError: it could not be read.
+            Rejected: there is no such document (`NotFound`), or it is not given.
+            FenceError: it could not be read.
         """
         return await self._request("GET", path)
 
@@ -137,8 +136,7 @@ class Service:
         return self._judged(method, path, response, raw)
 
     def _judged(self, method: str, path: str, response: aiohttp.ClientResponse, raw: bytes) -> Answer:
-        document = self._document(raw)
-        status, words = response.status, said(document)
+        document, status = self._document(raw), response.status
         if status in (200, 201, 202, 204):
             if document is None and (raw or method == "GET"):
                 raise FenceError(f"{self._login.name}: {path} is no JSON object")
@@ -148,8 +146,7 @@ class Service:
                 etag=response.headers.get("ETag"),
                 location=response.headers.get("Location"),
             )
-        # a device may quote what it was sent
-        words = words.replace(self._login.password, "***")
+        words = one_line(said(document), self._login.password)  # a device may quote what it was sent
         text = f"{self._login.name}: HTTP {status} to {method} {path}" + (f": {words}" if words else "")
         if status in (401, 403):
             raise AccessDenied(text)
@@ -205,23 +202,16 @@ def trust_in(ca_file: Path | None, fingerprint: str | None) -> Trust:
 
 
 class _Resolver(AbstractResolver):
-    """Looks names up in anyio's threads: six hung lookups in asyncio's default pool would stop every other one."""
+    """Lets aiohttp look names up as all agents do."""
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        look_up = partial(socket.getaddrinfo, host, port, family, socket.SOCK_STREAM)
-        found = await anyio.to_thread.run_sync(look_up, abandon_on_cancel=True)
         return [
             ResolveResult(
-                hostname=host,
-                host=str(entry[4][0]),
-                port=port,
-                family=entry[0],
-                proto=entry[2],
-                flags=socket.AI_NUMERICHOST,
+                hostname=host, host=str(sockaddr[0]), port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST
             )
-            for entry in found
+            for kind, sockaddr in await addresses_of(host, port)
         ]
 
     async def close(self) -> None:

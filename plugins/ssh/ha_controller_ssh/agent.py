@@ -25,13 +25,14 @@ from ha_controller.plugin import (
     PowerState,
     Rejected,
     Unreachable,
+    addresses_of,
+    one_line,
 )
 
 SILENCE_MAX_S: Final = 30  #: for a call without a deadline of its own
 KEEPALIVE_S: Final = 1.0
 KEEPALIVES_LOST_MAX: Final = 3
 _NOT_FOUND: Final = frozenset({126, 127})  #: of the shell: cannot be run, is not there
-_WORDS_MAX: Final = 200
 
 
 class SshConfig(AgentConfig):
@@ -87,8 +88,11 @@ class SshAgent(FenceAgent[SshConfig]):
             FenceError: the host did not answer, or is not the known one, or refused the login.
         """
         if self.config.check_command is not None:
-            await self._run(self.config.check_command)
-            return CheckReport(ok=True, summary=f"logged in as {self.config.username}; check_command succeeded")
+            async with self._connection() as connection:
+                done = await connection.run(self.config.check_command, check=False, stdin=asyncssh.DEVNULL)
+            succeeded = done.exit_status == 0
+            words = "succeeded" if succeeded else f"failed: {self._told(str(done.stderr or done.stdout or ''))}"
+            return CheckReport(ok=succeeded, summary=f"logged in as {self.config.username}; check_command {words}")
         async with self._connection():
             pass
         text = f"logged in as {self.config.username}; whether it may power off is not checked (check_command)"
@@ -102,18 +106,21 @@ class SshAgent(FenceAgent[SshConfig]):
         name = self.config.address
         if done.exit_status is None or done.exit_signal is not None:
             raise Unreachable(f"{name}: the connection was lost after the command was sent; it may be going off")
-        said = "".join(c if c.isprintable() else " " for c in str(done.stderr or done.stdout or ""))
-        text = f"{name}: the command ended with status {done.exit_status}: {self._masked(said).strip()[:_WORDS_MAX]}"
+        said = self._told(str(done.stderr or done.stdout or ""))
+        text = f"{name}: the command ended with status {done.exit_status}: {said}"
         raise Rejected(text) if done.exit_status in _NOT_FOUND else FenceError(text)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[asyncssh.SSHClientConnection]:
         """Log in, and be gone at the end without a farewell that could be waited for."""
         config, name = self.config, f"{self.config.address} port {self.config.port}"
+        # as known_hosts has it
+        alias = config.address if config.port == 22 else f"[{config.address}]:{config.port}"
         try:
             connection = await asyncssh.connect(
-                config.address,
+                (await addresses_of(config.address, config.port))[0][1][0],
                 config.port,
+                host_key_alias=alias,
                 username=config.username,
                 password=None if config.password is None else config.password.get_secret_value(),
                 client_keys=None if config.key_file is None else [str(config.key_file)],
@@ -134,14 +141,13 @@ class SshAgent(FenceAgent[SshConfig]):
         except asyncssh.PermissionDenied:
             raise AccessDenied(f"{name}: refuses the login of {config.username}") from None
         except asyncssh.KeyImportError as error:
-            raise AccessDenied(f"{name}: the key cannot be used: {self._masked(str(error))}") from None
+            raise AccessDenied(f"{name}: the key cannot be used: {self._told(str(error))}") from None
         except (asyncssh.ConnectionLost, TimeoutError) as error:
-            raise Unreachable(f"{name}: {self._masked(str(error)) or 'no answer'}") from None
+            raise Unreachable(f"{name}: {self._told(str(error)) or 'no answer'}") from None
         except OSError as error:
             raise Unreachable(f"{name}: {error.strerror or error}") from None
         except (asyncssh.Error, ValueError) as error:
-            raise FenceError(f"{name}: {self._masked(str(error))[:_WORDS_MAX]}") from None
+            raise FenceError(f"{name}: {self._told(str(error))}") from None
 
-    def _masked(self, text: str) -> str:
-        secret = "" if self.config.password is None else self.config.password.get_secret_value()
-        return text.replace(secret, "***") if secret else text
+    def _told(self, text: str) -> str:
+        return one_line(text, "" if self.config.password is None else self.config.password.get_secret_value())
