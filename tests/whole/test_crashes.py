@@ -117,7 +117,7 @@ def _recovered(runtime: Runtime) -> bool:
 def _ready(runtime: Runtime) -> bool:
     state = runtime.controller.state
     views = state.views.values()
-    return len(views) == 4 and all(any(device.seen_on_at for device in view.devices.values()) for view in views)
+    return len(views) == 4 and all(any(device.passed_at for device in view.devices.values()) for view in views)
 
 
 async def _story(folder: Path, die_at: str) -> tuple[FailPoints, list[str]]:
