@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import anyio.lowlevel
 import pytest
 from ha_controller_fence_agents import BridgeAgent, BridgeConfig
 from pydantic import SecretStr, ValidationError
@@ -20,8 +19,8 @@ from ha_controller.plugin import Capability, FenceAgent, FenceError, PowerState
 from ha_controller.testing import CHECKS, Check, Fault, Rig
 from tests.peers import sushy
 from tests.peers.certificates import self_signed
+from tests.peers.conftest import IpmiRig
 from tests.peers.ipmi_sim import OPERATOR, BlackHole, IpmiSim, IpmiSimFarm
-from tests.peers.ipmi_sim import Fault as FaultFile
 from tests.peers.snmp_pdu import MAY_WRITE, PduFarm
 from tests.peers.sushy import SushyEmulator
 
@@ -65,44 +64,20 @@ def processes(word: str) -> list[str]:
 # --- the conformance suite, with fence_ipmilan ------------------------------------------------------------------------
 
 
-class BridgeRig:
+class BridgeRig(IpmiRig):
     """Implements `ha_controller.testing.Rig` with fence_ipmilan and one ipmi_sim."""
 
     agent_class: type[FenceAgent[Any]] = BridgeAgent
     secrets: Sequence[str] = (OPERATOR.password, WRONG_PASSWORD)
-    system_uuid: str | None = None
     tells_denials = False  # "Unable to obtain correct plug status or plug is not available"
 
     def __init__(self, bmc: IpmiSim, nonsense_port: int) -> None:
-        self.bmc = bmc
-        self._nonsense_port = nonsense_port
-        self._fault: Fault | None = None
+        super().__init__(bmc, nonsense_port)
+        self.system_uuid = None
 
     def make_agent(self, *, wrong_password: bool = False) -> FenceAgent[Any]:
         port = self._nonsense_port if self._fault is Fault.NONSENSE else self.bmc.port
         return ipmilan(self.bmc, WRONG_PASSWORD if wrong_password else OPERATOR.password, port)
-
-    async def host_is_on(self) -> bool:
-        return self.bmc.power_is_on()
-
-    async def set_host_power(self, on: bool) -> None:
-        self.bmc.set_power(on)
-
-    async def set_fault(self, fault: Fault | None) -> None:
-        if self._fault is Fault.HANGS:
-            self.bmc.restart()
-        for file in FaultFile:
-            self.bmc.repair(file)
-        self._fault = fault
-        match fault:
-            case Fault.HANGS:
-                self.bmc.freeze()
-            case Fault.STAYS_ON:
-                self.bmc.break_with(FaultFile.STUCK)
-            case Fault.REFUSES:
-                self.bmc.break_with(FaultFile.FAIL)
-            case Fault.SLOW:
-                self.bmc.break_with(FaultFile.OFFLAG, "1")
 
 
 @pytest.fixture
