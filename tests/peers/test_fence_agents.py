@@ -47,16 +47,25 @@ def dummy(folder: Path, **parameters: Any) -> BridgeAgent:
     return BridgeAgent(BridgeConfig(program="fence_dummy", parameters=written))
 
 
-def processes(word: str) -> list[str]:
-    """Command lines of living processes that contain a word."""
+@pytest.fixture(autouse=True)
+def mark(monkeypatch: pytest.MonkeyPatch) -> str:
+    """Mark what this test starts: another run on this machine may use the same agents."""
+    word = f"test-{os.getpid()}-{time.monotonic_ns()}"
+    monkeypatch.setattr("ha_controller_fence_agents.program.secrets.token_hex", lambda size: word)
+    return word
+
+
+def processes(mark: str) -> list[str]:
+    """Command lines of living processes that this test has started, and those of their descendants."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
             state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            environ = (entry / "environ").read_bytes().decode(errors="replace")
         except (OSError, IndexError):
             continue
-        if word in line and state not in "ZX" and entry.name != str(os.getpid()):
+        if state not in "ZX" and mark in environ:
             found.append(line)
     return found
 
@@ -149,19 +158,19 @@ async def test_fence_apc_snmp_calls_a_missing_plug_off_and_is_therefore_weak(
         farm.stop()
 
 
-async def test_a_black_hole_ends_at_the_deadline_and_leaves_no_process(black_hole: BlackHole) -> None:
-    agent, mark = ipmilan(black_hole), f"{black_hole.port}"
+async def test_a_black_hole_ends_at_the_deadline_and_leaves_no_process(black_hole: BlackHole, mark: str) -> None:
+    agent = ipmilan(black_hole)
     began = time.monotonic()
     with anyio.move_on_after(2) as scope:
         await agent.power_off()
     assert scope.cancelled_caught
     assert time.monotonic() - began < 2.5
     with anyio.fail_after(2):
-        while processes("fence_ipmilan") or processes(f"-p {mark}"):
+        while processes(mark):
             await anyio.sleep(0.05)
 
 
-async def test_hung_agents_delay_no_other(black_hole: BlackHole, tmp_path: Path) -> None:
+async def test_hung_agents_delay_no_other(black_hole: BlackHole, tmp_path: Path, mark: str) -> None:
     (tmp_path / "status").write_text("on")
     took: list[float] = []
     async with anyio.create_task_group() as group:
@@ -174,16 +183,16 @@ async def test_hung_agents_delay_no_other(black_hole: BlackHole, tmp_path: Path)
         group.cancel_scope.cancel()
     assert took[0] < 5
     with anyio.fail_after(2):
-        while processes("fence_ipmilan"):
+        while processes(mark):
             await anyio.sleep(0.05)
 
 
-async def test_no_secret_is_on_the_command_line_of_the_agent(black_hole: BlackHole) -> None:
+async def test_no_secret_is_on_the_command_line_of_the_agent(black_hole: BlackHole, mark: str) -> None:
     seen: list[str] = []
     async with anyio.create_task_group() as group:
         group.start_soon(ipmilan(black_hole, WRONG_PASSWORD).power_state)
         with anyio.fail_after(5):
-            while not (seen := processes("fence_ipmilan")):
+            while not (seen := processes(mark)):
                 await anyio.sleep(0.02)
         group.cancel_scope.cancel()
     assert WRONG_PASSWORD not in " ".join(seen)
