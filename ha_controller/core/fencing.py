@@ -126,7 +126,9 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         ask_for_power(state, host.id, tuple(others), now)
     elif silence_confirmed(views, state.settings, off_read_at):
         text = f"{names} read off twice, no channel answers since"
-        proof = Proof(at=off_read_at, text=text, devices=attempt.devices, fingerprints=attempt.fingerprints)
+        # only those that can be read again before the moves: others (SSH) helped, and prove nothing
+        proving = tuple(name for name in attempt.devices if name in readable(host))
+        proof = Proof(at=off_read_at, text=text, devices=proving, fingerprints=fingerprints(host, proving))
         off_is_verified(state, incident, proof, now)
     elif now - off_read_at > state.settings.confirm_silence_max_s:
         doctor = "Our own probes fail; see: ha-controller doctor"

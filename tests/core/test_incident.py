@@ -188,6 +188,15 @@ def test_a_level_of_weak_devices_is_never_used_as_a_proof(make_cloud):
     assert not cloud.ordered(MoveVm)
 
 
+def test_what_cannot_be_read_helps_a_level_and_does_not_stop_the_moves(make_cloud):
+    helper = Device(name="ssh", identity_noted=True, proves_off=False)
+    cloud = make_cloud(levels=((Device(name="bmc", identity_noted=True), helper),))
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(150)
+    assert cloud.state(3) is HostState.RECOVERED
+
+
 def test_a_device_that_was_never_read_on_proves_nothing(cloud):
     cloud.controller.state.trusts.clear()
     cloud.kill(3, "off")

@@ -293,7 +293,8 @@ async def test_a_task_that_runs_is_not_waited_for_longer_than_two_seconds(
 
 
 @pytest.mark.parametrize(
-    ("status", "error"), [(409, Rejected), (400, Rejected), (403, AccessDenied), (503, Busy), (500, FenceError)]
+    ("status", "error"),
+    [(409, Rejected), (400, Rejected), (403, AccessDenied), (429, Busy), (503, FenceError), (500, FenceError)],
 )
 async def test_refusals_are_told_apart(
     double: RedfishDouble, certificate: Certificate, status: int, error: type[FenceError]

@@ -34,8 +34,10 @@ WEAK_PROGRAMS: Final = frozenset(
     f"fence_{name}"
     for name in ("apc_snmp", "tripplite_snmp", "cisco_mds", "emerson", "ibmblade", "ifmib", "intelmodular", "ipdu")
 )
+_SAYS_OFF: Final = re.compile(r"^Status: OFF\s*$", re.MULTILINE)
 ON, OFF = 0, 2  #: exit status of the action "status"
-_SECRET_NAME: Final = re.compile(r"passw|secret|token|community")
+_NO_POWER: Final = frozenset({"fence_sbd", "fence_evacuate", "fence_compute"})
+_SECRET_NAME: Final = re.compile(r"passw|secret|token|community|api_?key")
 _SECRET_FROM_ELSEWHERE: Final = re.compile(r"_(script|file)$")
 _DENIED: Final = re.compile(
     r"invalid privilege|permission denied|authentication fail|unauthori[sz]ed|403 forbidden|access denied|"
@@ -80,6 +82,8 @@ class BridgeConfig(AgentConfig):
             metadata = metadata_of(self.program)
         except NoMetadata as error:
             raise ValueError(str(error)) from None
+        if "reboot" not in metadata.actions or self.program in _NO_POWER:
+            raise ValueError(f"{self.program} does not switch power (storage, fabric, evacuation): it cannot prove off")
         lacking = {"off", "status"} - metadata.actions
         if lacking:
             raise ValueError(f"{self.program} has no action {', '.join(sorted(lacking))}, so it can prove nothing")
@@ -99,7 +103,7 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
 
     def __init__(self, config: BridgeConfig) -> None:
         super().__init__(config)
-        if config.weak_off or config.program in WEAK_PROGRAMS:
+        if config.weak_off or config.program in WEAK_PROGRAMS or _takes_missing_for_off(config):
             self.capabilities = type(self).capabilities | Capability.WEAK_OFF
         self._one_call = anyio.Lock()
 
@@ -142,7 +146,9 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
         await self._done("on")
 
     async def power_state(self) -> PowerState:
-        """Run the action "status": exit status 0 is on, 2 is off, anything else is unknown.
+        """Run the action "status": exit status 0 is on, 2 with the words "Status: OFF" is off, all else unknown.
+
+        The words are needed: shells and Python end with 2 when they cannot read the program.
 
         Raises:
             FenceError: the agent could not tell.
@@ -150,7 +156,7 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
         ended = await self._run("status")
         if ended.status == ON:
             return PowerState.ON
-        if ended.status == OFF:
+        if ended.status == OFF and _SAYS_OFF.search(ended.output):
             return PowerState.OFF
         raise self._error("status", ended)
 
@@ -197,6 +203,13 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
         told = [re.sub(r"^[\d\-:, ]+ERROR: ", "", line) for line in lines if line]
         secrets = (secret.get_secret_value() for secret in self.config.secrets.values())
         return one_line(" / ".join(dict.fromkeys(told[-3:])), *secrets, characters_max=300)
+
+
+def _takes_missing_for_off(config: BridgeConfig) -> bool:
+    """Whether the agent is told, or tends by itself, to call a plug off that is not there."""
+    if "missing_as_off" in config.parameters:
+        return _written(config.parameters["missing_as_off"]).lower() not in ("0", "no", "off", "false")
+    return config.program == "fence_zvmip"
 
 
 def _written(value: str | int | bool) -> str:

@@ -75,21 +75,27 @@ async def run(path: str, given: str) -> Ended:
     process = _Process(path, given)
     await starts.acquire()
     started = False
+    ended: Ended | OSError
+
+    async def allow_the_next() -> None:
+        nonlocal started
+        await anyio.sleep(START_S)
+        started = True
+        starts.release()
+
     try:
         async with anyio.create_task_group() as group:
-
-            async def allow_the_next() -> None:
-                nonlocal started
-                await anyio.sleep(START_S)
-                started = True
-                starts.release()
-
             group.start_soon(allow_the_next)
-            ended = await _waited_for(process, threads)
+            try:
+                ended = await _waited_for(process, threads)
+            except OSError as error:
+                ended = error  # raised outside, or the group would wrap it
             group.cancel_scope.cancel()
     finally:
         if not started:
             starts.release()
+    if isinstance(ended, OSError):
+        raise ended
     return ended
 
 
@@ -98,7 +104,8 @@ async def _waited_for(process: _Process, threads: anyio.CapacityLimiter) -> Ende
         return await anyio.to_thread.run_sync(process.run, abandon_on_cancel=True, limiter=threads)
     except BaseException:
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(process.end)  # milliseconds: it only sends signals
+            # milliseconds: it only sends signals; a thread of its own, since the shared ones may all wait for DNS
+            await anyio.to_thread.run_sync(process.end, limiter=anyio.CapacityLimiter(1))
         raise
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import anyio
 import pytest
 from ha_controller_fence_agents import BridgeAgent, BridgeConfig, metadata, program
-from pydantic import SecretStr
+from pydantic import SecretStr, ValidationError
 
 from ha_controller.plugin import AccessDenied, Capability, FenceError, PowerState, Rejected, Unreachable
 
@@ -19,7 +19,7 @@ METADATA = """<resource-agent name="fence_toy" shortdesc="A toy"><parameters>
 <parameter name="ip" required="1"><content type="string"/><shortdesc>IP address</shortdesc></parameter>
 <parameter name="password" required="0"><content type="string"/></parameter>
 <parameter name="size" required="0"><content type="select"><option value="big"/><option value="small"/></content></parameter>
-</parameters><actions><action name="off"/><action name="on"/><action name="status"/><action name="monitor"/></actions>
+</parameters><actions><action name="reboot"/><action name="off"/><action name="on"/><action name="status"/><action name="monitor"/></actions>
 </resource-agent>"""  # noqa: E501
 NAP = f"sleep {10_000 + os.getpid()}"  #: of this test process alone
 MakeAgent = Callable[..., BridgeAgent]
@@ -57,7 +57,7 @@ async def test_what_is_given_to_the_program(toy: MakeAgent, tmp_path: Path, monk
 
 @pytest.mark.parametrize(("status", "power"), [(0, PowerState.ON), (2, PowerState.OFF)])
 async def test_on_and_off_are_exit_statuses(toy: MakeAgent, status: int, power: PowerState):
-    assert await toy(f"exit {status}").power_state() is power
+    assert await toy(f"echo Status: {power.name}; exit {status}").power_state() is power
 
 
 @pytest.mark.parametrize(
@@ -66,6 +66,7 @@ async def test_on_and_off_are_exit_statuses(toy: MakeAgent, status: int, power: 
         ("echo 'ERROR: Connection timed out' >&2; exit 1", Unreachable),
         ("echo 'Failed: Invalid privileges' >&2; exit 1", AccessDenied),
         ("echo 'Failed: something' >&2; exit 1", FenceError),
+        ("exit 2", FenceError),  # a program that cannot be read
         ("exit 3", FenceError),
         ("kill -9 $$", FenceError),
     ],
@@ -160,3 +161,20 @@ def _no_leftovers():
     yield
     for pid in living(NAP):
         os.kill(pid, signal.SIGKILL)
+
+
+def test_what_takes_a_missing_plug_for_off_is_weak(toy: MakeAgent, tmp_path: Path):
+    toy("exit 0")
+    (tmp_path / "metadata").write_text(METADATA.replace('"size"', '"missing_as_off"').replace("select", "boolean"))
+    metadata.metadata_of.cache_clear()
+    parameters = {"ip": "192.0.2.1", "missing_as_off": True}
+    agent = BridgeAgent(BridgeConfig.model_validate({"program": "fence_toy", "parameters": parameters}))
+    assert Capability.WEAK_OFF in agent.capabilities
+
+
+def test_what_switches_no_power_is_refused(toy: MakeAgent, tmp_path: Path):
+    toy("exit 0")
+    (tmp_path / "metadata").write_text(METADATA.replace('<action name="reboot"/>', ""))
+    metadata.metadata_of.cache_clear()
+    with pytest.raises(ValidationError, match="does not switch power"):
+        BridgeConfig.model_validate({"program": "fence_toy", "parameters": {"ip": "192.0.2.1"}})

@@ -134,13 +134,17 @@ class Pdu:
         """Ask one question, again when there is no answer; returns the error status ("" for none) and the value."""
         target, engine = await self._target(), await _engine_for(self.config)
         async with _lock_of(self.address, self.config.port):
-            for _ in range(TRIES):
+            for attempt in range(TRIES):
                 try:
                     failure, status, _, values = await command(
                         engine, _account(self.config), target, ContextData(), question, lookupMib=False
                     )
                 except (PySnmpError, OSError) as error:
                     raise Unreachable(f"{self._name}: {type(error).__name__}") from None
+                if attempt and command is set_cmd and (failure is None or isinstance(failure, _DENIALS)):
+                    refusal = failure or (int(status) and status.prettyPrint())
+                    if refusal:  # of the repeated order; the first one may have been carried out
+                        raise FenceError(f"{self._name}: refused the repeated order ({refusal})")
                 if failure is None:
                     return self._judged(status, values)
                 if isinstance(failure, _DENIALS):

@@ -178,12 +178,18 @@ class RedfishAgent(FenceAgent[RedfishConfig]):
                 )
             self._system_path = paths[0]
             return await service.get(paths[0])
+        found = {}
         for path in paths:
             answer = await service.get(path)
             if documents.is_called(answer.document, self.config.system):
-                self._system_path = path
-                return answer
-        raise Rejected(f"none of the service's {len(paths)} systems is called {self.config.system}")
+                found[path] = answer
+        if len(found) != 1:
+            count = len(found) or "none"
+            raise Rejected(
+                f"{count} of the service's {len(paths)} systems is called {self.config.system}: name its UUID"
+            )
+        [(self._system_path, answer)] = found.items()
+        return answer
 
     # --- the order ---
 

@@ -64,6 +64,8 @@ def member_paths(collection: Document) -> list[str]:
     members = collection.get("Members")
     if not isinstance(members, Sequence) or isinstance(members, str):
         raise FenceError("the BMC answered a collection without members")
+    if "Members@odata.nextLink" in collection or collection.get("Members@odata.count", len(members)) != len(members):
+        raise FenceError("the BMC shows only a part of a collection: nothing is guessed from it")
     return [link(member) for member in members if isinstance(member, Mapping)]
 
 

@@ -154,8 +154,8 @@ class Service:
             raise NotFound(text)
         if status in (412, 428):
             raise WantsETag(text)
-        if status in (429, 503):
-            raise Busy(text)
+        if status == 429 or (status == 503 and method == "GET"):
+            raise Busy(text)  # to an order, 503 may come from a proxy whose back end took it
         if status in _NOTHING_DONE or 300 <= status < 400:
             raise Rejected(text)
         raise FenceError(text)
