@@ -31,8 +31,7 @@ from ha_controller_fence_agents.metadata import RESERVED, NoMetadata, complaints
 
 #: They take everything that is not "on" for "off", a plug that does not exist too (read in fence-agents 4.12).
 WEAK_PROGRAMS: Final = frozenset(
-    f"fence_{name}"
-    for name in ("apc_snmp", "tripplite_snmp", "cisco_mds", "emerson", "ibmblade", "ifmib", "intelmodular", "ipdu")
+    f"fence_{name}" for name in ("apc_snmp", "tripplite_snmp", "emerson", "ibmblade", "intelmodular", "ipdu")
 )
 _SAYS_OFF: Final = re.compile(r"^Status: OFF\s*$", re.MULTILINE)
 ON, OFF = 0, 2  #: exit status of the action "status"

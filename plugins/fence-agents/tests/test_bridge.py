@@ -178,3 +178,10 @@ def test_what_switches_no_power_is_refused(toy: MakeAgent, tmp_path: Path):
     metadata.metadata_of.cache_clear()
     with pytest.raises(ValidationError, match="does not switch power"):
         BridgeConfig.model_validate({"program": "fence_toy", "parameters": {"ip": "192.0.2.1"}})
+
+
+async def test_a_program_that_cannot_be_started_did_nothing(toy: MakeAgent, tmp_path: Path):
+    agent = toy("exit 0")
+    (tmp_path / "fence_toy").write_bytes(b"\x7fELF nonsense")
+    with pytest.raises(Rejected, match="cannot be started"):
+        await agent.power_off()

@@ -53,9 +53,9 @@ ACCOUNTS_MAX: Final = 32
 class RedfishConfig(AgentConfig):
     """Settings of one BMC."""
 
-    address: Annotated[str, Field(min_length=1, pattern=r"^[^/@\s]+$")]  #: IPv4 or IPv6 literal, or a name
+    address: Annotated[str, Field(min_length=1, pattern=r"^[^/@\s\[\]]+$")]  #: IPv4 or IPv6 literal, or a name
     port: Annotated[int, Field(ge=1, le=65535)] = 443
-    username: Annotated[str, Field(min_length=1)]
+    username: Annotated[str, Field(min_length=1, pattern=r"^[^:]+$")]  #: basic authentication knows no colon in it
     password: Annotated[SecretStr, Field(min_length=1)]
     system: str | None = None  #: UUID, serial number or Id; needed when the service has several systems
     fingerprint: str | None = None  #: SHA-256 of a self-signed certificate; `fencing check` shows it

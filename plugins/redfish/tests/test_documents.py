@@ -86,6 +86,7 @@ def test_what_a_bmc_says_is_found(document: Any, words: str):
 @pytest.mark.parametrize(
     "wrong",
     [{"fingerprint": "AB:CD"}, {"ca_file": "/no/such/file"}, {"address": "user@bmc"}, {"address": "bmc/path"},
+     {"address": "[::1]"}, {"username": "a:b"},
      {"username": ""}, {"password": ""}, {"tls": "off"}],
 )  # fmt: skip
 def test_wrong_settings_are_refused(wrong: dict[str, str]):
