@@ -44,7 +44,6 @@ from ha_controller.core.model import (
     HostTrust,
     Incident,
     Lever,
-    PowerState,
     Signal,
 )
 from ha_controller.core.settings import Settings
@@ -161,7 +160,7 @@ class Controller:
             elif reading.signal is Signal.SILENT:
                 view.answers_since = None
                 self.state.watch(reading.host, True)
-            if reading.host in self.state.watched or view.state is not HostState.OK:
+            if reading.host in self.state.watched or view.state is not HostState.OK or view.off_while_alive:
                 touched.add(reading.host)
         return touched
 
@@ -193,6 +192,7 @@ class Controller:
         for name in changed:
             view.devices.pop(name, None)
             view.power.pop(name, None)
+            view.off_while_alive.pop(name, None)
         for channel in self.state.settings.channels:
             if changed and channel.domain is Domain.POWER:
                 view.views.pop(channel.name, None)
@@ -242,8 +242,7 @@ class Controller:
         if event.ok:
             device.passed_at = now
         trust.note_device(self.state, host, event, now)
-        if event.power is PowerState.ON:
-            trust.note_seen_on(self.state, host.id, event.device, event.fingerprint)
+        trust.note_power(self.state, host, event, now)
 
     def _tell_of_check(self, host: Host, event: DeviceChecked) -> None:
         """Told at every change: a broken fence is found in peace time."""
@@ -291,6 +290,7 @@ class Controller:
         host, view = state.hosts.get(host_id), state.views.get(host_id)
         if host is None or view is None:
             return
+        trust.look_for_contradictions(state, host, now)
         if view.state in (HostState.OK, HostState.SUSPECT):
             suspicion.advance(state, host, now)
         incident = state.incidents.get(host_id)

@@ -24,6 +24,7 @@ class DeviceView:
     checked_at: float | None = None
     summary: str = "not checked yet"
     mismatch: str = ""  #: it belongs to another machine: in words
+    contradicted: bool = False  #: people were told that it feeds something else
 
 
 @dataclass(slots=True)
@@ -39,6 +40,7 @@ class HostView:
     read_failed: str = ""  #: why the last reading gave nothing
     one_state: int | None = None
     vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
+    off_while_alive: dict[str, float] = field(default_factory=dict)  #: device -> when it read OFF
     power: dict[str, tuple[float, PowerState]] = field(default_factory=dict)  #: device -> (asked at, state)
     power_asked_at: float = -1e9
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ha_controller.core.detector import alive_channels, life_since
 from ha_controller.core.effects import Severity
 from ha_controller.core.events import DeviceChecked
-from ha_controller.core.model import Device, DeviceTrust, Host, HostTrust, Identity
+from ha_controller.core.model import Device, DeviceTrust, Host, HostState, HostTrust, Identity, PowerState
 from ha_controller.core.state import State
 
 PROVEN, DRILLED = "proven", "drilled"
@@ -60,12 +61,55 @@ def was_seen_on(state: State, host: int, device: Device) -> bool:
     return (device.name, device.fingerprint) in state.trust(host).seen_on
 
 
-def note_seen_on(state: State, host: int, device: str, fingerprint: str) -> None:
-    """Put on record that a device was read ON. Durable: in an outage it cannot be learned any more."""
-    trust = state.trust(host)
-    if (device, fingerprint) not in trust.seen_on:
-        others = tuple(seen for seen in trust.seen_on if seen[0] != device)
-        state.save_trust(replace(trust, seen_on=(*others, (device, fingerprint))))
+def note_power(state: State, host: Host, event: DeviceChecked, now: float) -> None:
+    """Put on record that a device was read ON. Durable: in an outage it cannot be learned any more.
+
+    OFF from a host that answers is watched for a moment: see `look_for_contradictions`.
+    """
+    view, trust = state.view(host.id), state.trust(host.id)
+    view.off_while_alive.pop(event.device, None)
+    if event.power is PowerState.ON:
+        view.devices[event.device].contradicted = False
+        seen = (event.device, event.fingerprint)
+        if seen not in trust.seen_on:
+            others = tuple(known for known in trust.seen_on if known[0] != event.device)
+            state.save_trust(replace(trust, seen_on=(*others, seen)))
+        return
+    answers = view.state is HostState.OK and alive_channels(view.views, state.settings, now)
+    if event.power is PowerState.OFF and answers:
+        view.off_while_alive[event.device] = now
+
+
+def look_for_contradictions(state: State, host: Host, now: float) -> None:
+    """A device that reads OFF between two answers of the host feeds something else: its OFF proves nothing any more.
+
+    Only life within seconds counts. Later life may be that of a host that really was off, and has booted since.
+    """
+    view = state.view(host.id)
+    for device, moment in list(view.off_while_alive.items()):
+        channel = life_since(view.views, moment)
+        if channel or now - moment > state.settings.evidence_ttl_s:
+            del view.off_while_alive[device]
+        if channel and now - moment <= state.settings.evidence_ttl_s:
+            _withdraw(state, host, device, channel)
+
+
+def _withdraw(state: State, host: Host, device: str, channel: str) -> None:
+    trust = state.trust(host.id)
+    kept = tuple(seen for seen in trust.seen_on if seen[0] != device)
+    if kept != trust.seen_on:
+        state.save_trust(replace(trust, seen_on=kept))
+    view = state.view(host.id).devices.get(device)
+    if view is None or view.contradicted:
+        return
+    view.contradicted = True
+    state.tell(
+        Severity.CRITICAL,
+        f"{host.name}: fence device {device} reads OFF while the host answers ({channel}): it feeds something else. "
+        "Its OFF proves nothing until it has been read ON",
+        "Check the cabling and the outlet, then: ha-controller fencing check",
+        host=host.id,
+    )
 
 
 def why_unproven(state: State, host: Host | None, names: Sequence[str]) -> str:
@@ -77,7 +121,11 @@ def why_unproven(state: State, host: Host | None, names: Sequence[str]) -> str:
     if not strong:
         return "weak evidence: another device or a person must say so, too"
     unseen = [device.name for device in strong if not was_seen_on(state, host.id, device)]
-    return f"{', '.join(unseen)} was never read on, so it may belong to nothing" if unseen else ""
+    return (
+        f"{', '.join(unseen)} was never read on, or is off while the host answers, so it may feed something else"
+        if unseen
+        else ""
+    )
 
 
 def note_host(state: State, host: Host, identity: Identity, source: str) -> None:

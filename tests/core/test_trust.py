@@ -8,7 +8,7 @@ import pytest
 from world import Cloud
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Answer, Drill, Fence
+from ha_controller.core.effects import Answer, Drill, Fence, MoveVm
 from ha_controller.core.events import (
     DeviceChecked,
     DrillReported,
@@ -20,7 +20,7 @@ from ha_controller.core.events import (
 )
 from ha_controller.core.model import Device, HostState, Identity, PowerState
 from ha_controller.core.report import hosts
-from ha_controller.core.trust import is_trusted
+from ha_controller.core.trust import is_trusted, was_seen_on
 
 OURS, OTHERS = Identity(system_uuid="4c4c4544-0003"), Identity(system_uuid="4c4c4544-0099")
 BMC = Device(name="bmc", tells_identity=True)
@@ -192,6 +192,52 @@ def test_a_device_that_fails_its_very_first_check_is_told(cloud):
     check(cloud, None, ok=False)
     check(cloud, None, ok=False)
     assert cloud.told().count("does not pass its check") == 1
+
+
+def reads(cloud: Cloud, power: PowerState) -> None:
+    cloud.feed(DeviceChecked(host=3, device="bmc", fingerprint="", ok=True, power=power, summary="s"))
+
+
+def proves(cloud: Cloud) -> bool:
+    return was_seen_on(cloud.controller.state, 3, cloud.levels[0][0])
+
+
+def test_a_device_that_reads_off_between_two_answers_of_the_host_proves_nothing_and_is_told_once(cloud):
+    for _ in range(2):
+        reads(cloud, PowerState.OFF)
+        cloud.run(6)
+    assert not proves(cloud)
+    assert cloud.told().count("reads OFF while the host answers") == 1
+    reads(cloud, PowerState.ON)
+    assert proves(cloud)
+
+
+def test_a_host_that_was_off_and_has_booted_since_contradicts_nobody(cloud):
+    cloud.kill(3, "off")
+    cloud.run(0.2)
+    reads(cloud, PowerState.OFF)  # true, although the last answer is still fresh
+    cloud.run(8)
+    cloud.dead.clear()
+    cloud.run(20)
+    assert proves(cloud)
+
+
+def test_a_recabled_outlet_condemns_nobody_and_moves_nothing():
+    made = Cloud(levels=((Device(name="bmc", identity_noted=True),),))
+    made.run(6)
+    reads(made, PowerState.OFF)
+    made.run(6)
+    made.kill(3, "off")
+    made.run(150)
+    assert not made.ordered(MoveVm)
+    assert "off while the host answers" in made.incident(3).stopped
+
+
+def test_an_exchanged_host_has_to_be_read_on_anew(cloud):
+    host_says(cloud, OURS)
+    assert proves(cloud)
+    host_says(cloud, Identity(system_uuid="11111111-2222-3333-4444-555555555555"))
+    assert not proves(cloud)
 
 
 def test_the_hosts_are_listed_with_the_age_and_the_identity_of_their_devices(cloud):
