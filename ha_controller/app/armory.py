@@ -117,7 +117,7 @@ class Armory:
             agent=agent,
             timeout_s=fence.timeout_s,
             level=fence.level,
-            fingerprint=_fingerprint(fence.agent, settings),
+            fingerprint=_fingerprint(fence.agent, agent.config),
         )
         self._built[key] = (fence, settings, device)
         return device
@@ -127,9 +127,9 @@ class Armory:
         log.warning("a fence device cannot be used", device=key[1], problem=problem)
 
 
-def _fingerprint(kind: str, settings: Mapping[str, Any]) -> str:
-    """Another one means another device. Secrets are masked in it, so a new password is the same device."""
-    return hashlib.sha256(repr((kind, sorted(settings.items()))).encode()).hexdigest()[:12]
+def _fingerprint(kind: str, config: AgentConfig) -> str:
+    """Another one means another device. Its secrets are masked, so a new password is the same device."""
+    return hashlib.sha256(repr((kind, sorted(config.model_dump().items()))).encode()).hexdigest()[:12]
 
 
 def _matches(patterns: Sequence[str], host: OnedHost) -> bool:

@@ -66,6 +66,12 @@ def test_another_address_is_another_device_and_another_password_is_not():
     assert fingerprint(armory(), there) != first
 
 
+def test_a_password_in_the_hosts_template_is_no_part_of_the_fingerprint():
+    made = armory(password="{FENCE_PASSWORD}")
+    one, two = (OneHost(template={"FENCE_IP": "192.0.2.1", "FENCE_PASSWORD": word}) for word in ("one", "two"))
+    assert fingerprint(made, one) == fingerprint(made, two)
+
+
 def test_a_changed_timeout_reaches_the_device():
     made, host = armory(), OneHost(template={"FENCE_IP": "192.0.2.1"})
     made.equip([host])  # type: ignore[list-item]

@@ -23,7 +23,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 FIRST_PORT = 19000
 PORTS_PER_WORKER = 400
@@ -223,6 +223,13 @@ class IpmiSimFarm:
         return bmc
 
 
+class Peer(Protocol):
+    """Something that answers datagrams."""
+
+    address: str
+    port: int
+
+
 class _Side(asyncio.DatagramProtocol):
     def __init__(self, take: Callable[[bytes, Any], None]) -> None:
         self._take = take
@@ -232,8 +239,8 @@ class _Side(asyncio.DatagramProtocol):
 
 
 @asynccontextmanager
-async def tampering_relay(bmc: IpmiSim, tamper: Callable[[bytes], Iterable[bytes]]) -> AsyncIterator[int]:
-    """Yield a port that leads one client to a BMC; each answer is replaced by the datagrams that `tamper` returns."""
+async def tampering_relay(bmc: Peer, tamper: Callable[[bytes], Iterable[bytes]]) -> AsyncIterator[int]:
+    """Yield a port that leads one client to a peer; each answer is replaced by the datagrams that `tamper` returns."""
     loop = asyncio.get_running_loop()
     client: Any = None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from ha_controller_pdu import PduAgent, PduConfig
 from ha_controller_pdu.snmp import close_engines
@@ -18,7 +20,7 @@ from ha_controller.core.effects import Fence
 from ha_controller.core.events import Event, FenceReported, FenceResult
 from ha_controller.plugin import AccessDenied, FenceAgent, FenceError, PowerState, Rejected, Unreachable
 from ha_controller.testing import CHECKS, Check, Fault, Rig
-from tests.peers.ipmi_sim import BlackHole
+from tests.peers.ipmi_sim import BlackHole, tampering_relay
 from tests.peers.snmp_pdu import AUTH, MAY_READ, MAY_WRITE, PRIV, READER, SHA1_USER, USER, Pdu, PduFarm
 
 pytestmark = pytest.mark.peer
@@ -328,6 +330,41 @@ async def test_hosts_that_share_a_pdu_ask_one_after_the_other(pdu: Pdu) -> None:
                 group.start_soon(agent_for(pdu, outlet, port=port).power_state)
     assert mute.heard == 1
     transport.abort()
+
+
+async def test_a_repeated_order_that_is_refused_may_have_acted_the_first_time(pdu: Pdu) -> None:
+    lost: list[bytes] = []
+
+    def lose_the_answer(answer: bytes) -> list[bytes]:
+        if pdu.orders() and not lost:
+            lost.append(answer)
+            pdu.break_with("readonly")
+            return []
+        return [answer]
+
+    async with tampering_relay(pdu, lose_the_answer) as port:
+        with pytest.raises(FenceError, match="refused the repeated order") as raised:
+            await agent_for(pdu, port=port).power_off()
+    assert type(raised.value) is FenceError
+    assert not pdu.is_on(3)
+
+
+async def test_wrong_accounts_of_other_hosts_take_turns_with_a_good_one(pdu: Pdu) -> None:
+    wrong = agent_for(pdu, version="2c", community="wrong-7")
+    good = agent_for(pdu)
+    await good.power_state()
+
+    async def fail(agent: PduAgent) -> None:
+        with suppress(Unreachable):
+            await agent.power_state()
+
+    async with anyio.create_task_group() as group:
+        for _ in range(4):
+            group.start_soon(fail, wrong)
+        await anyio.lowlevel.checkpoint()
+        began = time.monotonic()
+        await good.power_state()
+        assert time.monotonic() - began < 7  # a try of each, not all tries of all (12 s)
 
 
 async def test_a_dead_pdu_delays_no_other(pdu: Pdu, black_hole: BlackHole) -> None:

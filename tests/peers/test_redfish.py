@@ -325,6 +325,15 @@ async def test_the_password_is_sent_to_the_bmc_alone(double: RedfishDouble, cert
         await agent.power_state()
 
 
+async def test_of_two_systems_with_one_serial_number_none_is_taken(
+    double: RedfishDouble, certificate: Certificate
+) -> None:
+    double.systems = {"/redfish/v1/Systems/2": {"Id": "2", "SerialNumber": "SN12345", "PowerState": "Off"}}
+    with pytest.raises(Rejected, match="2 of the service's 2 systems"):
+        await agent_for(double, ca_file=certificate.cert, system="SN12345").power_state()
+    assert await agent_for(double, ca_file=certificate.cert, system="1").power_state() is PowerState.ON
+
+
 async def test_a_system_that_moved_is_found_again(double: RedfishDouble, certificate: Certificate) -> None:
     agent = agent_for(double, ca_file=certificate.cert, system="SN12345")
     assert await agent.power_state() is PowerState.ON

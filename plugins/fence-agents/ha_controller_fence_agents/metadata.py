@@ -48,9 +48,8 @@ class NoMetadata(Exception):
     """The program is not there, or says nothing usable; the text says which."""
 
 
-@cache
 def metadata_of(program: str) -> Metadata:
-    """Ask an installed agent. Blocks for about 0.2 s the first time; not for the path of a fence.
+    """Ask an installed agent. Blocks for about 0.2 s the first time (10 s if it hangs); not for the path of a fence.
 
     Raises:
         NoMetadata: it is not installed, or its answer cannot be read.
@@ -58,6 +57,15 @@ def metadata_of(program: str) -> Metadata:
     path = find(program)
     if path is None:
         raise NoMetadata(f"{program} is not installed. Debian: apt install fence-agents")
+    described = _description(path)
+    if isinstance(described, str):
+        raise NoMetadata(f"{program} does not describe itself ({described})")
+    return described
+
+
+@cache
+def _description(path: str) -> Metadata | str:
+    """Return what a program says of itself, or why it does not; a hung one is waited for once."""
     try:
         asked = subprocess.run(
             [path, "-o", "metadata"],
@@ -65,7 +73,12 @@ def metadata_of(program: str) -> Metadata:
         )  # fmt: skip
         return _parsed(asked.stdout)
     except (OSError, subprocess.TimeoutExpired, ElementTree.ParseError) as error:
-        raise NoMetadata(f"{program} does not describe itself ({type(error).__name__})") from None
+        return type(error).__name__
+
+
+def forget() -> None:
+    """Ask every program anew, for tests."""
+    _description.cache_clear()
 
 
 def _parsed(document: bytes) -> Metadata:

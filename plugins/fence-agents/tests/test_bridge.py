@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import anyio
+import anyio.to_thread
 import pytest
 from ha_controller_fence_agents import BridgeAgent, BridgeConfig, metadata, program
 from pydantic import SecretStr, ValidationError
@@ -38,7 +40,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeAgent:
         path.chmod(0o755)
         (tmp_path / "metadata").write_text(METADATA)
         monkeypatch.setattr(program, "PATH", f"{tmp_path}:{program.PATH}")
-        metadata.metadata_of.cache_clear()
+        metadata.forget()
         settings = {"program": "fence_toy", "parameters": {"ip": "192.0.2.1"}} | config
         return BridgeAgent(BridgeConfig.model_validate(settings))
 
@@ -166,7 +168,7 @@ def _no_leftovers():
 def test_what_takes_a_missing_plug_for_off_is_weak(toy: MakeAgent, tmp_path: Path):
     toy("exit 0")
     (tmp_path / "metadata").write_text(METADATA.replace('"size"', '"missing_as_off"').replace("select", "boolean"))
-    metadata.metadata_of.cache_clear()
+    metadata.forget()
     parameters = {"ip": "192.0.2.1", "missing_as_off": True}
     agent = BridgeAgent(BridgeConfig.model_validate({"program": "fence_toy", "parameters": parameters}))
     assert Capability.WEAK_OFF in agent.capabilities
@@ -175,7 +177,7 @@ def test_what_takes_a_missing_plug_for_off_is_weak(toy: MakeAgent, tmp_path: Pat
 def test_what_switches_no_power_is_refused(toy: MakeAgent, tmp_path: Path):
     toy("exit 0")
     (tmp_path / "metadata").write_text(METADATA.replace('<action name="reboot"/>', ""))
-    metadata.metadata_of.cache_clear()
+    metadata.forget()
     with pytest.raises(ValidationError, match="does not switch power"):
         BridgeConfig.model_validate({"program": "fence_toy", "parameters": {"ip": "192.0.2.1"}})
 
@@ -185,3 +187,37 @@ async def test_a_program_that_cannot_be_started_did_nothing(toy: MakeAgent, tmp_
     (tmp_path / "fence_toy").write_bytes(b"\x7fELF nonsense")
     with pytest.raises(Rejected, match="cannot be started"):
         await agent.power_off()
+
+
+def test_a_program_that_does_not_describe_itself_is_asked_once(toy: MakeAgent, tmp_path: Path):
+    toy("exit 0")
+    (tmp_path / "metadata").write_text("no XML")
+    metadata.forget()
+    for _ in range(2):
+        with pytest.raises(ValidationError, match="does not describe itself"):
+            BridgeConfig.model_validate({"program": "fence_toy"})
+        (tmp_path / "metadata").write_text(METADATA)
+
+
+@pytest.mark.parametrize("name", ["password", "apikey", "api_key", "community", "snmp_priv_passwd"])
+def test_a_secret_among_the_parameters_is_refused(toy: MakeAgent, name: str):
+    toy("exit 0")
+    with pytest.raises(ValidationError, match="write it into the table secrets") as raised:
+        BridgeConfig.model_validate({"program": "fence_toy", "parameters": {"ip": "192.0.2.1", name: "hidden-7"}})
+    assert "hidden-7" not in str(raised.value)
+
+
+async def test_a_cut_off_program_is_killed_although_all_shared_threads_wait(toy: MakeAgent):
+    agent, shared = toy(NAP), anyio.to_thread.current_default_thread_limiter()
+    free, shared.total_tokens = shared.total_tokens, 1
+    leave = threading.Event()
+    try:
+        async with anyio.create_task_group() as others:
+            others.start_soon(anyio.to_thread.run_sync, leave.wait)
+            with anyio.fail_after(5):
+                await cut_off_when_it_runs(agent)
+            assert living(NAP) == []
+            leave.set()
+    finally:
+        leave.set()
+        shared.total_tokens = free

@@ -71,6 +71,16 @@ _locks: RunVar[dict[tuple[str, int], anyio.Lock]] = RunVar("one request per PDU"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class _Reply:
+    """What a PDU answered."""
+
+    value: Any = None
+    refusal: str = ""  #: the error status, or what is wrong with the account
+    denied: bool = False  #: the account is not taken
+    repeated: bool = False  #: earlier packets got no answer, and may have been carried out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Pdu:
     """A PDU and who we are there."""
 
@@ -105,10 +115,15 @@ class Pdu:
 
         Raises:
             AccessDenied, Rejected: nothing was done.
-            FenceError: the outcome is unknown.
+            FenceError: the outcome is unknown, also when a repeated order is refused: the first may have acted.
         """
-        status, _ = await self._asked(set_cmd, ObjectType(ObjectIdentity(oid), Integer32(value)))
-        if status in _NO_RIGHT:
+        reply = await self._asked(set_cmd, ObjectType(ObjectIdentity(oid), Integer32(value)))
+        status = reply.refusal
+        if not status:
+            return
+        if reply.repeated:
+            raise FenceError(f"{self._name}: refused the repeated order ({status}), and did not answer the first")
+        if reply.denied or status in _NO_RIGHT:
             raise AccessDenied(f"{self._name}: the account may not write ({status})")
         if status in ("noSuchName", "readOnly", "notWritable"):
             raise Rejected(
@@ -116,50 +131,44 @@ class Pdu:
             )
         if status in _REFUSED:
             raise Rejected(f"{self._name}: refused {oid} = {value} ({status})")
-        if status:
-            raise FenceError(f"{self._name}: {status} to {oid} = {value}")
+        raise FenceError(f"{self._name}: {status} to {oid} = {value}")
 
     async def _get(self, oid: str) -> Any:
-        status, value = await self._asked(get_cmd, ObjectType(ObjectIdentity(oid)))
-        if status == "noSuchName":
+        reply = await self._asked(get_cmd, ObjectType(ObjectIdentity(oid)))
+        if reply.refusal == "noSuchName":
             return None  # version 1
-        if status in _NO_RIGHT:
-            raise AccessDenied(f"{self._name}: the account may not read {oid} ({status})")
-        if status:
-            raise FenceError(f"{self._name}: {status} to {oid}")
+        if reply.denied or reply.refusal in _NO_RIGHT:
+            raise AccessDenied(f"{self._name}: the account may not read {oid} ({reply.refusal})")
+        if reply.refusal:
+            raise FenceError(f"{self._name}: {reply.refusal} to {oid}")
         # versions 2c and 3 answer a missing object with a value of a special type
-        return None if type(value).__name__ in ("NoSuchObject", "NoSuchInstance", "EndOfMibView", "Null") else value
+        missing = type(reply.value).__name__ in ("NoSuchObject", "NoSuchInstance", "EndOfMibView", "Null")
+        return None if missing else reply.value
 
-    async def _asked(self, command: Any, question: ObjectType) -> tuple[str, Any]:
-        """Ask one question, again when there is no answer; returns the error status ("" for none) and the value."""
+    async def _asked(self, command: Any, question: ObjectType) -> _Reply:
+        """Ask one question, again when there is no answer; other hosts of the PDU may ask in between."""
         target, engine = await self._target(), await _engine_for(self.config)
-        async with _lock_of(self.address, self.config.port):
-            for attempt in range(TRIES):
+        for attempt in range(TRIES):
+            async with _lock_of(self.address, self.config.port):
                 try:
                     failure, status, _, values = await command(
                         engine, _account(self.config), target, ContextData(), question, lookupMib=False
                     )
                 except (PySnmpError, OSError) as error:
                     raise Unreachable(f"{self._name}: {type(error).__name__}") from None
-                if attempt and command is set_cmd and (failure is None or isinstance(failure, _DENIALS)):
-                    refusal = failure or (int(status) and status.prettyPrint())
-                    if refusal:  # of the repeated order; the first one may have been carried out
-                        raise FenceError(f"{self._name}: refused the repeated order ({refusal})")
-                if failure is None:
-                    return self._judged(status, values)
-                if isinstance(failure, _DENIALS):
-                    raise AccessDenied(f"{self._name}: refuses the account ({failure})")
-                if not isinstance(failure, errind.RequestTimedOut):
-                    raise FenceError(f"{self._name}: {failure}")
+            if isinstance(failure, errind.RequestTimedOut):
+                continue
+            if isinstance(failure, _DENIALS):
+                return _Reply(refusal=str(failure), denied=True, repeated=attempt > 0)
+            if failure is not None:
+                raise FenceError(f"{self._name}: {failure}")
+            if int(status):
+                return _Reply(refusal=str(status.prettyPrint()), repeated=attempt > 0)
+            if len(values) != 1:
+                raise FenceError(f"{self._name}: answered {len(values)} values to one question")
+            return _Reply(value=values[0][1])
         hint = "" if self.config.version == "3" else ", or it does not know the community"
         raise Unreachable(f"{self._name}: no answer{hint}")
-
-    def _judged(self, status: Any, values: Any) -> tuple[str, Any]:
-        if int(status):
-            return str(status.prettyPrint()), None
-        if len(values) != 1:
-            raise FenceError(f"{self._name}: answered {len(values)} values to one question")
-        return "", values[0][1]
 
     async def _target(self) -> UdpTransportTarget | Udp6TransportTarget:
         family, sockaddr = (await addresses_of(self.address, self.config.port, socket.SOCK_DGRAM))[0]

@@ -102,3 +102,9 @@ def test_a_fingerprint_may_have_colons():
         {"address": "192.0.2.7", "username": "fencer", "password": "secret-7", "fingerprint": written}
     )
     assert config.fingerprint == "ab" * 32
+
+
+@pytest.mark.parametrize("more", [{"Members@odata.nextLink": "/redfish/v1/Systems?page=2"}, {"Members@odata.count": 2}])
+def test_a_part_of_a_collection_is_not_taken_for_the_whole(more: dict[str, Any]):
+    with pytest.raises(FenceError, match="only a part"):
+        documents.member_paths({"Members": [{"@odata.id": "/redfish/v1/Systems/1"}], **more})
