@@ -302,12 +302,14 @@ class HookSpecs:
     """The hooks. Every implementation returns at once and does no I/O."""
 
     @hookspec
-    def ha_controller_fence_agents(self) -> Sequence[type[FenceAgent[Any]]]:  # type: ignore[empty-body]
+    def ha_controller_fence_agents(self) -> Sequence[type[FenceAgent[Any]]]:
         """Return the fence agent classes of this plugin."""
+        raise NotImplementedError
 
     @hookspec
-    def ha_controller_probes(self) -> Sequence[type[Probe[ProbeConfig]]]:  # type: ignore[empty-body]
+    def ha_controller_probes(self) -> Sequence[type[Probe[Any]]]:
         """Return the probe channel classes of this plugin."""
+        raise NotImplementedError
 
 
 __all__ = [

@@ -263,7 +263,7 @@ async def _errors_are_values(request: web.Request, handler: _Handler) -> web.Str
         return _problem(error.status, 1, error.reason)
     except TimeoutError:
         return _problem(504, 6, "No answer yet; look again with: ha-controller status")
-    except Exception:
+    except Exception:  # the border to a handler: a bug costs one answer
         log.exception("a request failed", path=request.path)
         return _problem(500, 1, "Internal error; the controller's log has the details.")
 

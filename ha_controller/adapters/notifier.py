@@ -118,7 +118,7 @@ class _Outbox:
                 await self._notifier.tell(message)
         except TimeoutError:
             self._complain(f"a message was not delivered within {self._timeout_s:g} s", message)
-        except Exception:
+        except Exception:  # the border to a notifier: the next message goes out
             self._complain("a message was not delivered", message, exc_info=True)
 
     def _complain(self, problem: str, message: Message, *, exc_info: bool = False) -> None:

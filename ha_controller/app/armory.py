@@ -107,8 +107,7 @@ class Armory:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors(include_input=False))
             self._cannot(key, f"host {host.name}: {wrong}")
             return None
-        except Exception as error:
-            # the border to a plugin: its bug costs this device and nothing else
+        except Exception as error:  # the border to a plugin: its bug costs this device and nothing else
             log.exception("a fence agent could not be made", device=fence.name, host=host.name)
             self._cannot(key, f"host {host.name}: bug in the agent {fence.agent} ({type(error).__name__})")
             return None

@@ -98,7 +98,7 @@ def serve(path: Path) -> int:
     runtime = Runtime(config, registry)
     try:
         return anyio.run(_run, runtime, path)
-    except BaseExceptionGroup as group:
+    except BaseExceptionGroup as group:  # what is expected is told in words, a bug keeps its traceback
         expected, bugs = group.split(_EXPECTED)
         if bugs is not None:
             raise

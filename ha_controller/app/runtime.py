@@ -171,7 +171,7 @@ class Runtime:
         try:
             if await self.addresses.resolve(hosts):
                 self._aim()
-        except Exception:
+        except Exception:  # a border: no name may end the controller
             log.exception("the names of hosts could not be looked up")
 
     def dispatch(self, effect: Effect) -> None:
@@ -207,7 +207,7 @@ class Runtime:
         """The border: a bug in an executor ends one order, which then has an unknown outcome, and nothing else."""
         try:
             await executor(effect)
-        except Exception:
+        except Exception:  # a border: the order has an unknown outcome, the controller goes on
             log.exception("an order ended with an error of ours", effect=type(effect).__name__)
 
     def _tell(self, effect: Tell) -> None:

@@ -136,7 +136,7 @@ class OnedServer:
             raise _Fault(-503, f"{not_xml}document types are refused")
         try:
             arguments, method = xmlrpc.client.loads(body)
-        except Exception as error:
+        except Exception as error:  # xmlrpc.client raises whatever its parser and its conversions raise
             raise _Fault(-503, f"{not_xml}{type(error).__name__}") from None
         return method or "", tuple(arguments)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 Template = dict[str, str | dict[str, str]]
+_COMMA = re.compile(r"\s*,")
 _NAME = re.compile(r"\s*([A-Za-z0-9_]+)\s*=[ \t]*")
 _QUOTED = re.compile(r'"((?:[^"\\]|\\.)*)"')
 _BARE = re.compile(r"[^\n]*")
@@ -32,7 +33,8 @@ def _vector(text: str, at: int) -> tuple[dict[str, str], int]:
     found: dict[str, str] = {}
     while name := _NAME.match(text, at):
         found[name[1]], at = _value(text, name.end(), _BARE_IN_VECTOR)
-        at = re.compile(r"\s*,?").match(text, at).end()  # type: ignore[union-attr]  # it matches the empty string
+        comma = _COMMA.match(text, at)
+        at = at if comma is None else comma.end()
     closing = re.compile(r"\s*\]").match(text, at)
     if closing is None:
         raise TemplateError("syntax error, unexpected $end, expecting COMMA or CBRACKET")

@@ -15,10 +15,14 @@ from typing import Any
 import pytest
 from ha_controller_ipmi import IpmiAgent, IpmiConfig
 
+from ha_controller.adapters.fencer import Device, Fencer
+from ha_controller.core.effects import Fence
+from ha_controller.core.events import Event, FenceReported
 from ha_controller.plugin import FenceAgent, SecretStr
 from ha_controller.testing import Fault
 from tests.peers.ipmi_sim import ADDRESS, OPERATOR, BlackHole, IpmiSim, IpmiSimFarm
 from tests.peers.ipmi_sim import Fault as FaultFile
+from tests.peers.snmp_pdu import PduFarm
 
 KG = "a-key-of-the-bmc"
 WRONG_PASSWORD = "not-the-password"
@@ -42,6 +46,18 @@ def peers_venv() -> Path:
     if os.environ.get("CI"):
         pytest.fail("sushy-tools is not installed: make peers")
     pytest.skip("sushy-tools is not installed: make peers")
+
+
+@pytest.fixture
+def pdu_farm(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[PduFarm]:
+    """Start real SNMP agents with it; all are ended after the test."""
+    require_peer("snmpd")
+    require_peer("snmpget")
+    folder = tmp_path / "pdus"
+    folder.mkdir()
+    farm = PduFarm(folder)
+    yield farm
+    farm.stop()
 
 
 @pytest.fixture
@@ -120,3 +136,14 @@ class IpmiRig:
                 self.bmc.break_with(FaultFile.FAIL)
             case Fault.SLOW:
                 self.bmc.break_with(FaultFile.OFFLAG, "1")
+
+
+async def fenced(agent: FenceAgent[Any], timeout_s: float = 15.0) -> FenceReported:
+    """Fence one host with one device, as the controller does."""
+    events: list[Event] = []
+    clock = asyncio.get_running_loop().time
+    fencer = Fencer(report=events.append, may_act=lambda: True, clock=clock)
+    fencer.equip(1, {"device": Device(name="device", agent=agent, timeout_s=timeout_s)})
+    await fencer.fence(Fence(host=1, incident=1, attempt=1, devices=("device",), send=True, not_after=clock() + 5))
+    [report] = [event for event in events if isinstance(event, FenceReported)]
+    return report

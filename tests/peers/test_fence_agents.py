@@ -134,28 +134,23 @@ async def test_fence_redfish_switches_a_system(tmp_path: Path, peers_venv: Path)
 
 
 async def test_fence_apc_snmp_calls_a_missing_plug_off_and_is_therefore_weak(
-    tmp_path: Path, require_peer: Callable[[str], str]
+    pdu_farm: PduFarm,
 ) -> None:
-    require_peer("snmpd")
-    farm = PduFarm(tmp_path)
-    pdu = farm.start("apc-rpdu")
+    pdu = pdu_farm.start("apc-rpdu")
     parameters = {"ip": pdu.address, "ipport": pdu.port, "snmp_version": "2c"}
     secrets = {"community": SecretStr(MAY_WRITE)}
-    try:
-        present = BridgeAgent(
-            BridgeConfig(program="fence_apc_snmp", parameters={**parameters, "plug": "3"}, secrets=secrets)
-        )
-        assert await present.power_state() is PowerState.ON
-        missing = BridgeAgent(
-            BridgeConfig(program="fence_apc_snmp", parameters={**parameters, "plug": "99"}, secrets=secrets)
-        )
-        assert await missing.power_state() is PowerState.OFF  # the agent says so
-        assert Capability.WEAK_OFF in missing.capabilities  # and is not believed alone
-        assert Capability.WEAK_OFF not in BridgeAgent.capabilities
-        await present.power_off()
-        assert not pdu.is_on(3)
-    finally:
-        farm.stop()
+    present = BridgeAgent(
+        BridgeConfig(program="fence_apc_snmp", parameters={**parameters, "plug": "3"}, secrets=secrets)
+    )
+    assert await present.power_state() is PowerState.ON
+    missing = BridgeAgent(
+        BridgeConfig(program="fence_apc_snmp", parameters={**parameters, "plug": "99"}, secrets=secrets)
+    )
+    assert await missing.power_state() is PowerState.OFF  # the agent says so
+    assert Capability.WEAK_OFF in missing.capabilities  # and is not believed alone
+    assert Capability.WEAK_OFF not in BridgeAgent.capabilities
+    await present.power_off()
+    assert not pdu.is_on(3)
 
 
 async def test_a_black_hole_ends_at_the_deadline_and_leaves_no_process(black_hole: BlackHole, mark: str) -> None:
@@ -176,7 +171,9 @@ async def test_hung_agents_delay_no_other(black_hole: BlackHole, tmp_path: Path,
     async with anyio.create_task_group() as group:
         for _ in range(12):
             group.start_soon(ipmilan(black_hole).power_state)
-        await anyio.sleep(1.0)
+        with anyio.fail_after(10):
+            while len(processes(mark)) < 4:
+                await anyio.sleep(0.05)
         began = time.monotonic()
         assert await dummy(tmp_path).power_state() is PowerState.ON
         took.append(time.monotonic() - began)

@@ -7,7 +7,6 @@ snmpd and, for accounts of Redfish, a double over real TLS.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,6 @@ from tests.peers.snmp_pdu import PduFarm
 from tests.whole.test_serve import Served, served
 
 pytestmark = [pytest.mark.peer, pytest.mark.filterwarnings("ignore::ResourceWarning")]
-
-
-@pytest.fixture
-def pdu_farm(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[PduFarm]:
-    require_peer("snmpd")
-    folder = tmp_path / "pdus"
-    folder.mkdir()
-    farm = PduFarm(folder)
-    yield farm
-    farm.stop()
 
 
 def toml(**settings: Any) -> str:

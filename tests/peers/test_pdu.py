@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -15,11 +14,10 @@ import pytest
 from ha_controller_pdu import PduAgent, PduConfig
 from ha_controller_pdu.snmp import close_engines
 
-from ha_controller.adapters.fencer import Device, Fencer
-from ha_controller.core.effects import Fence
-from ha_controller.core.events import Event, FenceReported, FenceResult
+from ha_controller.core.events import FenceResult
 from ha_controller.plugin import AccessDenied, FenceAgent, FenceError, PowerState, Rejected, Unreachable
 from ha_controller.testing import CHECKS, Check, Fault, Rig
+from tests.peers.conftest import fenced
 from tests.peers.ipmi_sim import BlackHole, tampering_relay
 from tests.peers.snmp_pdu import AUTH, MAY_READ, MAY_WRITE, PRIV, READER, SHA1_USER, USER, Pdu, PduFarm
 
@@ -40,15 +38,6 @@ def agent_for(pdu: Pdu | BlackHole, outlets: Any = 3, **settings: Any) -> PduAge
     account = {} if "version" in settings else V3
     written = {"address": pdu.address, "port": pdu.port, "model": model, "outlets": outlets, **account, **settings}
     return PduAgent(PduConfig.model_validate(written))
-
-
-@pytest.fixture
-def pdu_farm(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[PduFarm]:
-    require_peer("snmpd")
-    require_peer("snmpget")
-    farm = PduFarm(tmp_path)
-    yield farm
-    farm.stop()
 
 
 @pytest.fixture(autouse=True)
@@ -227,16 +216,6 @@ async def test_accounts_of_the_same_name_with_other_passwords_do_not_disturb_eac
 
 
 # --- several outlets --------------------------------------------------------------------------------------------------
-
-
-async def fenced(agent: PduAgent, timeout_s: float = 12.0) -> FenceReported:
-    events: list[Event] = []
-    clock = asyncio.get_running_loop().time
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=clock)
-    fencer.equip(1, {"pdu": Device(name="pdu", agent=agent, timeout_s=timeout_s)})
-    await fencer.fence(Fence(host=1, incident=1, attempt=1, devices=("pdu",), send=True, not_after=clock() + 5))
-    [report] = [event for event in events if isinstance(event, FenceReported)]
-    return report
 
 
 async def test_one_outlet_of_two_on_is_on(pdu: Pdu) -> None:

@@ -6,7 +6,6 @@ The controller is a process of its own; hosts and OpenNebula are embedded ones, 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import anyio
@@ -19,14 +18,6 @@ from tests.whole.test_serve import served
 
 pytestmark = [pytest.mark.peer, pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]
 HUNG = 2  #: kvm-03
-
-
-@pytest.fixture
-def pdu_farm(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[PduFarm]:
-    require_peer("snmpd")
-    farm = PduFarm(tmp_path)
-    yield farm
-    farm.stop()
 
 
 async def test_two_outlets_end_what_a_lying_bmc_did_not(tmp_path: Path, pdu_farm: PduFarm) -> None:
@@ -51,7 +42,9 @@ async def test_two_outlets_end_what_a_lying_bmc_did_not(tmp_path: Path, pdu_farm
         with anyio.fail_after(30):
             while "4 of 4 hosts can be powered off; 5 of 5" not in (await controller.cli("fencing", "status"))[1]:
                 await anyio.sleep(0.3)
-        await anyio.sleep(3)
+        with anyio.fail_after(30):
+            while json.loads((await controller.cli("status", "-o", "json"))[1])["settling_s"]:
+                await anyio.sleep(0.2)
         cloud.hardware.machines[HUNG].bmc_stuck = True
         cloud.break_host(HUNG, "hang")
         with anyio.fail_after(120):

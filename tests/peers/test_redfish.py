@@ -14,13 +14,12 @@ import pytest
 from ha_controller_redfish import RedfishAgent, RedfishConfig
 from ha_controller_redfish.service import Busy
 
-from ha_controller.adapters.fencer import Device, Fencer
-from ha_controller.core.effects import Fence
-from ha_controller.core.events import Event, FenceReported, FenceResult
+from ha_controller.core.events import FenceResult
 from ha_controller.plugin import AccessDenied, FenceAgent, FenceError, Identity, PowerState, Rejected, Unreachable
 from ha_controller.testing import CHECKS, Check, Fault, Rig
 from tests.peers import redfish_double, sushy
 from tests.peers.certificates import Certificate, self_signed
+from tests.peers.conftest import fenced
 from tests.peers.redfish_double import RedfishDouble
 from tests.peers.sushy import NEVER, SushyEmulator
 
@@ -119,17 +118,6 @@ async def test_the_agent_conforms(check: Check, redfish_rig: Rig) -> None:
 
 
 # --- sushy-emulator ---------------------------------------------------------------------------------------------------
-
-
-async def fenced(agent: RedfishAgent, timeout_s: float = 15.0) -> FenceReported:
-    """Fence one host with the agent, as the controller does."""
-    events: list[Event] = []
-    clock = asyncio.get_running_loop().time
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=clock)
-    fencer.equip(1, {"bmc": Device(name="bmc", agent=agent, timeout_s=timeout_s)})
-    await fencer.fence(Fence(host=1, incident=1, attempt=1, devices=("bmc",), send=True, not_after=clock() + 5))
-    [report] = [event for event in events if isinstance(event, FenceReported)]
-    return report
 
 
 async def test_a_lagging_bmc_is_fenced_when_it_reads_off_twice(emulator: SushyEmulator) -> None:

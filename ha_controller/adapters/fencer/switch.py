@@ -179,6 +179,6 @@ async def contained(work: Awaitable[_T]) -> _T:
             raise  # ours
         log.exception("a fence agent waited for something that was cancelled")
         raise Unreachable("bug in the fence agent: what it waited for was cancelled") from None
-    except Exception as error:
+    except Exception as error:  # the border to plugins: their bug is no answer
         log.exception("a fence agent raised something else than a FenceError", error=type(error).__name__)
         raise Unreachable(f"bug in the fence agent: {type(error).__name__}") from error

@@ -5,7 +5,7 @@ goes to the adapters that hold a `Client`.
 """
 
 from ha_controller.adapters.opennebula.client import Client, HostStatus
-from ha_controller.adapters.opennebula.documents import (
+from ha_controller.adapters.opennebula.models import (
     OnedCluster,
     OnedDatastore,
     OnedDisk,

@@ -2,7 +2,7 @@
 
 It must never repeat a call by itself, never wait without a deadline, never follow a redirect, and never show the
 session string. It decides nothing: a "true" from oned only means accepted, and callers read back what became of it.
-Orders and questions come from the other adapters; oned's XML goes through `xmlrpc.py` and `documents.py`.
+Orders and questions come from the other adapters; oned's XML goes through `xmlrpc.py`, `reader.py` and `documents.py`.
 
 oned serves 15 connections at most and closes each after one reply (observed on 7.4.0), so the client opens a few, one
 for each call, and shares them in three lanes.
@@ -23,18 +23,8 @@ from urllib.parse import urlsplit
 import aiohttp
 
 from ha_controller.adapters.opennebula import documents
-from ha_controller.adapters.opennebula.documents import (
-    BadDocument,
-    DocumentReader,
-    Kind,
-    Model,
-    OnedCluster,
-    OnedDatastore,
-    OnedHook,
-    OnedHost,
-    OnedUser,
-    OnedVm,
-)
+from ha_controller.adapters.opennebula.models import OnedCluster, OnedDatastore, OnedHook, OnedHost, OnedUser, OnedVm
+from ha_controller.adapters.opennebula.reader import BadDocument, DocumentReader, Fields, Kind, Model
 from ha_controller.adapters.opennebula.xmlrpc import (
     BadReply,
     EmptyPool,
@@ -204,7 +194,7 @@ class Client:
         records = await self._pool(documents.MONITORING, "one.hostpool.monitoring", 0)
         monitored_at = {record.id: record.monitored_at for record in records}
 
-        def build(host: documents.Fields) -> OnedHost:
+        def build(host: Fields) -> OnedHost:
             model = documents.HOSTS.build(host)
             return replace(model, monitored_at=max(model.monitored_at, monitored_at.get(model.id, 0)))
 

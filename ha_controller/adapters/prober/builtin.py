@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from ha_controller.adapters.prober.bmc import BmcProbe
 from ha_controller.adapters.prober.icmp import IcmpProbe
 from ha_controller.adapters.prober.oned import OnedProbe
 from ha_controller.adapters.prober.tcp import SshProbe, TcpProbe
-from ha_controller.plugin import Probe, ProbeConfig, hookimpl
+from ha_controller.plugin import Probe, hookimpl
 
 
 @hookimpl
-def ha_controller_probes() -> Sequence[type[Probe[ProbeConfig]]]:
+def ha_controller_probes() -> Sequence[type[Probe[Any]]]:
     """Return the built-in channel classes."""
-    # classes for narrower settings than the hook says; the controller pairs each class with its own settings
-    return [IcmpProbe, SshProbe, TcpProbe, BmcProbe, OnedProbe]  # type: ignore[list-item]
+    return [IcmpProbe, SshProbe, TcpProbe, BmcProbe, OnedProbe]

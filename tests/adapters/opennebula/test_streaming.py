@@ -18,7 +18,7 @@ from pydantic import SecretStr
 
 from ha_controller.adapters.opennebula import Client, OnedHost
 from ha_controller.adapters.opennebula.documents import HOSTS as HOSTS_KIND
-from ha_controller.adapters.opennebula.documents import DocumentReader, Fields
+from ha_controller.adapters.opennebula.reader import DocumentReader, Fields
 
 HOSTS = 2_500
 VMS = 10_000

@@ -1,0 +1,131 @@
+"""What the controller knows of OpenNebula's things: frozen models, with their units and what oned leaves open.
+
+They hold only what a decision needs. `documents.py` fills them; everybody else reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedUser:
+    """The user whose session is used."""
+
+    id: int
+    name: str
+    group_id: int
+    group_ids: tuple[int, ...]
+    template: dict[str, str] = field(repr=False)  #: without passwords and tokens
+
+    @property
+    def in_oneadmin(self) -> bool:
+        """Whether pools, hooks and the configuration are shown whole; others see a part, without an error."""
+        return self.group_id == 0 or 0 in self.group_ids
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedHost:
+    """A host as oned shows it. Capacity is what VMs may be promised, not what is in use at the moment."""
+
+    id: int
+    name: str
+    state: int  #: see OnedHostState; other numbers may come
+    cluster_id: int
+    cluster: str
+    im_mad: str
+    vm_mad: str
+    vm_ids: tuple[int, ...]  #: every VM that holds capacity here, also POWEROFF; one that moves is on two hosts
+    max_cpu: int  #: hundredths of a core, after RESERVED_CPU; 0 while OFFLINE
+    cpu_usage: int  #: hundredths of a core promised to VMs
+    max_mem_kb: int  #: after RESERVED_MEM; 0 while OFFLINE
+    mem_usage_kb: int
+    running_vms: int
+    monitored_at: int  #: when oned last had news, seconds of the front-end's wall clock; 0 = never
+    zombies: tuple[str, ...]  #: VMs (ids or deploy ids) that run here although oned moved them elsewhere
+    template: dict[str, str] = field(repr=False)  #: attributes; a vector's members as "NAME/MEMBER"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedDisk:
+    """A disk of a VM."""
+
+    id: int
+    ds_id: int | None  #: the image's datastore; None for some volatile disks
+    tm_mad: str
+    tm_mad_system: str | None  #: the disk's own, else the VM's; "ssh" or "local": the bytes lie on the host
+    volatile: bool  #: made with the VM, lives on the system datastore
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedVm:
+    """A VM as oned shows it. Pools tell only the last history record, so `previous_host_ids` is empty there."""
+
+    id: int
+    name: str
+    state: int  #: see VmState; other numbers may come
+    lcm_state: int  #: see LcmState; means something only while ACTIVE
+    host_id: int | None  #: HID of the last history record; PENDING, UNDEPLOYED and DONE keep the old one
+    previous_host_ids: tuple[int, ...]  #: of the records before, oldest first
+    cluster_id: int | None
+    ds_id: int | None  #: system datastore
+    vm_mad: str
+    tm_mad: str
+    deploy_id: str
+    cpu: float  #: cores promised
+    memory_mb: int
+    locked: bool
+    lock_level: int  #: 0 none, 1 use, 2 manage, 3 admin, 4 all
+    pci: bool  #: has a PCI device: migrate only with type 1 or 2
+    disks: tuple[OnedDisk, ...]
+    automatic_requirements: str
+    sched_requirements: str
+    vmgroup_id: int | None
+    vmgroup_role: str
+    started_at: int  #: RSTIME of the last history record, seconds of the front-end's wall clock; 0 = not yet
+    resched: bool
+    attributes: dict[str, str] = field(repr=False)  #: USER_TEMPLATE: written by the VM's owner
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedDatastore:
+    """A datastore."""
+
+    id: int
+    name: str
+    type: int  #: 0 images, 1 system, 2 files
+    tm_mad: str
+    shared: bool | None  #: None: not said (image datastores never do)
+    cluster_ids: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedCluster:
+    """A cluster."""
+
+    id: int
+    name: str
+    host_ids: tuple[int, ...]
+    datastore_ids: tuple[int, ...]
+    template: dict[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedHook:
+    """A hook: a script that oned starts by itself."""
+
+    id: int
+    name: str
+    type: str  #: "state" or "api"
+    resource: str  #: "HOST", "VM", ...; empty for api hooks
+    state: str
+    command: str
+    arguments: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Monitoring:
+    """When oned last had news of a host."""
+
+    id: int  #: of the host
+    monitored_at: int  #: seconds of the front-end's wall clock
