@@ -1,0 +1,128 @@
+"""What stops a power-off: each guard says no, with its reason, and what a person can do about it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core.effects import Fence, MoveVm, OrderHost
+from ha_controller.core.events import (
+    LeadChanged,
+    SecondMasterLooked,
+    SelfChecked,
+    Verb,
+)
+from ha_controller.core.model import HostState
+from ha_controller.core.settings import Mode
+
+
+def test_three_silent_hosts_of_eight_are_a_storm(cloud):
+    for host in (1, 2, 3):
+        cloud.kill(host, "off")
+    cloud.run(30)
+    assert not cloud.ordered(Fence)
+    assert "storm" in cloud.incident(1).hold
+    cloud.dead.clear()
+    cloud.run(2)
+    assert all(cloud.state(host) is HostState.OK for host in range(8))
+
+
+def test_the_floor_lets_one_proven_host_of_three_be_handled(make_cloud):
+    cloud = make_cloud(hosts=3)
+    cloud.run(6)
+    cloud.kill(1, "off")
+    cloud.run(10)
+    assert cloud.state(1) is HostState.RECOVERED
+
+
+def test_the_floor_does_not_open_for_silence_alone(make_cloud):
+    cloud = make_cloud(hosts=3)
+    cloud.run(6)
+    cloud.kill(1, "on")
+    cloud.run(90)
+    assert not cloud.ordered(Fence)
+    cloud.operator(Verb.APPROVE, incident=cloud.incident(1).id)
+    cloud.run(10)
+    assert cloud.state(1) is HostState.RECOVERED
+
+
+def test_the_budget_stops_a_slow_cascade(make_cloud, settings):
+    cloud = make_cloud(hosts=20, settings=replace(settings, fences_max=2))
+    cloud.run(6)
+    for host in (1, 2, 3):
+        cloud.kill(host, "off")
+        cloud.run(15)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 2}
+    assert "budget" in cloud.incident(3).hold
+
+
+def test_a_cut_off_controller_shoots_nobody(cloud):
+    cloud.feed(SelfChecked(ok=False, detail="gateway does not answer"))
+    cloud.kill(3, "off")
+    cloud.run(90)
+    assert not cloud.ordered(Fence)
+    assert "self-check" in cloud.incident(3).hold
+
+
+def test_an_active_failure_hook_is_a_second_master(cloud):
+    cloud.feed(SecondMasterLooked(present=True, detail="hook 3 host_error"))
+    cloud.kill(3, "off")
+    cloud.run(20)
+    assert not cloud.ordered(Fence)
+    cloud.feed(SecondMasterLooked(present=None, detail="no rights"))
+    cloud.run(20)
+    assert not cloud.ordered(Fence)
+
+
+def test_without_the_lead_nothing_is_sent(cloud):
+    cloud.feed(LeadChanged(term=None))
+    cloud.kill(3, "off")
+    cloud.run(20)
+    assert not cloud.ordered(Fence)
+
+
+def test_nothing_is_powered_off_shortly_after_start(make_cloud):
+    cloud = make_cloud()
+    cloud.kill(3, "off")
+    cloud.run(4.5)
+    assert not cloud.ordered(Fence)
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED
+
+
+def test_observe_only_tells(make_cloud, settings):
+    cloud = make_cloud(settings=replace(settings, mode=Mode.OBSERVE))
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(30)
+    assert not cloud.ordered(Fence)
+    assert "would power it off now" in cloud.told()
+
+
+def test_approve_asks_first(make_cloud, settings):
+    cloud = make_cloud(settings=replace(settings, mode=Mode.APPROVE))
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(30)
+    assert not cloud.ordered(Fence)
+    number = cloud.incident(3).id
+    assert f"pending approve {number}" in cloud.told()
+    cloud.operator(Verb.REJECT, incident=number)
+    cloud.run(5)
+    assert not cloud.ordered(Fence)
+    cloud.operator(Verb.APPROVE, incident=number)
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED
+
+
+def test_pause_stops_the_moves_between_off_and_the_first_migrate(cloud):
+    cloud.deaf.add(OrderHost)
+    cloud.kill(3, "off")
+    cloud.run(4)
+    cloud.operator(Verb.PAUSE)
+    cloud.deaf.clear()
+    cloud.run(20)
+    assert cloud.state(3) is HostState.FENCED
+    assert not cloud.ordered(MoveVm)
+    cloud.operator(Verb.RESUME)
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED

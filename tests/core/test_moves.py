@@ -1,0 +1,180 @@
+"""What becomes of the VMs of a fenced host: the lever, destinations, orders and outcomes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core.effects import Answer, Fence, MoveVm, OrderHost, ReadHost, ResumeVm
+from ha_controller.core.events import (
+    FenceReported,
+    FenceResult,
+    InventoryRead,
+    OnedReadFailed,
+    Verb,
+)
+from ha_controller.core.model import HostState, VmStage
+
+
+def test_what_was_powered_off_stays_so(cloud):
+    cloud.vms[30] = replace(cloud.vms[30], state=8, lcm_state=0, label="POWEROFF")
+    cloud.kill(3, "off")
+    cloud.run(10)
+    record = cloud.incident(3).vm(30)
+    assert record.stage is VmStage.LEFT
+    assert "POWEROFF before" in record.reason
+    assert cloud.vms[30].host == 3
+
+
+def test_what_was_running_and_is_powered_off_now_is_moved_and_resumed(cloud):
+    cloud.kill(3, "off")
+    cloud.deaf.add(Fence)
+    cloud.run(3)
+    cloud.vms[30] = replace(cloud.vms[30], state=8, lcm_state=0, label="POWEROFF")
+    cloud.deaf.clear()
+    order = cloud.ordered(Fence)[0]
+    cloud.deaf.add(MoveVm)
+    cloud.feed(
+        FenceReported(
+            host=3,
+            incident=order.incident,
+            attempt=order.attempt,
+            result=FenceResult.OFF_READ,
+            off_read_at=cloud.now,
+            detail="",
+        )
+    )
+    cloud.run(3)
+    move = next(order for order in cloud.ordered(MoveVm) if order.vm == 30)
+    cloud.vms[30] = replace(cloud.vms[30], host=move.destination)
+    cloud.deaf.clear()
+    cloud.run(10)
+    assert [order.vm for order in cloud.ordered(ResumeVm)] == [30]
+    assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+
+
+def test_a_migrate_without_an_answer_is_repeated_to_the_same_destination_only(cloud):
+    cloud.kill(3, "off")
+    cloud.deaf.add(MoveVm)
+    cloud.run(60)
+    moves = [order for order in cloud.ordered(MoveVm) if order.vm == 30]
+    assert len(moves) > 1
+    assert len({order.destination for order in moves}) == 1
+
+
+def test_vms_that_fit_nowhere_wait_and_are_placed_when_there_is_room(make_cloud):
+    cloud = make_cloud(hosts=8, vms_per_host=2)
+    cloud.vms[30] = replace(cloud.vms[30], memory_mb=60000)
+    for host in range(8):
+        if host != 3:
+            cloud.vms[host * 10] = replace(cloud.vms[host * 10], memory_mb=30000)
+    cloud.inventory()
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(20)
+    assert cloud.state(3) is HostState.FENCED
+    assert "no room" in cloud.incident(3).hold
+    assert cloud.incident(3).vm(31).stage is VmStage.RUNNING
+    cloud.vms[50] = replace(cloud.vms[50], memory_mb=100)
+    cloud.inventory()
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED
+
+
+def test_a_vm_with_an_obstacle_is_left_alone_with_the_reason(cloud):
+    cloud.vms[30] = replace(cloud.vms[30], obstacle="its disks are on host-local storage")
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert cloud.incident(3).vm(30).reason == "its disks are on host-local storage"
+    assert cloud.vms[30].host == 3
+
+
+def test_a_vm_that_a_person_moved_meanwhile_is_left_alone(cloud):
+    cloud.kill(3, "off")
+    cloud.deaf.add(OrderHost)
+    cloud.run(4)
+    cloud.vms[30] = replace(cloud.vms[30], host=6)
+    cloud.deaf.clear()
+    cloud.run(10)
+    assert "somebody else moved it" in cloud.incident(3).vm(30).reason
+    assert 30 not in [order.vm for order in cloud.ordered(MoveVm)]
+
+
+def test_a_host_that_opennebula_reaches_is_alive_and_nothing_moves(cloud):
+    cloud.kill(3, "off")
+    cloud.deaf.add(OrderHost)
+    cloud.run(4)
+    cloud.one_states[3] = 8
+    cloud.run(1)
+    cloud.one_states[3] = 2
+    cloud.run(3)
+    assert cloud.state(3) is HostState.FAILED
+    assert "reached it over SSH" in cloud.incident(3).stopped
+    assert not cloud.ordered(MoveVm)
+
+
+def test_a_device_that_reads_on_again_stops_the_moves(cloud):
+    cloud.kill(3, "off")
+    cloud.deaf.add(MoveVm)
+    cloud.run(5)
+    cloud.dead[3] = "on"
+    cloud.deaf.clear()
+    cloud.run(5)
+    assert "powered the host on" in cloud.incident(3).stopped
+    assert all(vm.host == 3 for vm in cloud.vms.values() if vm.id in (30, 31))
+
+
+def test_a_repaired_host_is_readmitted_on_order_only(cloud):
+    cloud.kill(3, "off")
+    cloud.run(10)
+    del cloud.dead[3]
+    cloud.run(5)
+    cloud.operator(Verb.UNFENCE, 3)
+    assert cloud.ordered(Answer)[-1].code == 4
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED
+    cloud.operator(Verb.UNFENCE, 3)
+    cloud.run(3)
+    assert cloud.state(3) is HostState.OK
+    assert cloud.one_states[3] == 2
+    assert not cloud.incident(3).open
+
+
+def test_a_host_is_not_readmitted_while_a_power_off_is_under_way(cloud):
+    cloud.kill(3)
+    cloud.deaf.add(Fence)
+    cloud.run(62)
+    del cloud.dead[3]
+    cloud.run(12)
+    cloud.operator(Verb.UNFENCE, 3)
+    assert cloud.ordered(Answer)[-1].code == 4
+    assert "under way" in cloud.ordered(Answer)[-1].text
+
+
+def test_a_dead_host_whose_vms_cannot_be_read_is_told_and_not_touched(cloud):
+    cloud.deaf.add(ReadHost)
+    cloud.feed(OnedReadFailed(detail="no answer within 5 s"))
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert not cloud.ordered(Fence)
+    assert cloud.told().count("its VMs cannot be read: no answer within 5 s") == 1
+
+
+def test_an_excluded_host_opens_no_incident(cloud):
+    hosts = [replace(cloud.host(host), excluded="HA_IGNORE=YES" if host == 3 else "") for host in range(8)]
+    cloud.feed(InventoryRead(hosts=tuple(hosts)))
+    cloud.kill(3, "off")
+    cloud.run(30)
+    assert cloud.state(3) is HostState.SUSPECT
+    assert not cloud.incidents
+
+
+def test_an_incident_of_a_host_that_was_deleted_is_still_told_after_a_restart(cloud):
+    cloud.kill(3, "mute")
+    cloud.run(61)
+    assert cloud.state(3) is HostState.FAILED
+    cloud.restart()
+    cloud.controller.state.hosts.clear()
+    cloud.feed(InventoryRead(hosts=tuple(cloud.host(host) for host in range(8) if host != 3)))
+    cloud.run(90)
+    assert cloud.incident(3).open
+    assert "no longer in OpenNebula" in cloud.incident(3).hold
