@@ -193,7 +193,7 @@ def fencing_status(answer: Json) -> None:
         ("cannot", "cannot be powered off (see: ha-controller fencing list)"),
         ("asks", "wait for an approval, since nobody vouches for their devices"),
         ("never_on", "were never read on, so they prove nothing"),
-        ("overdue", "have had no drill for too long (ha-controller fencing test HOST --real)"),
+        ("overdue", "have had no drill, or none lately (ha-controller fencing test HOST --real)"),
     ):
         if answer[key]:
             more = f" and {len(answer[key]) - 8} more" if len(answer[key]) > 8 else ""
