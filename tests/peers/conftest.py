@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from ha_controller_ipmi import IpmiAgent, IpmiConfig
 
 from ha_controller.adapters.fencer import Device, Fencer
 from ha_controller.core.effects import Fence
-from ha_controller.core.events import Event, FenceReported
+from ha_controller.core.events import Event, FenceReported, FenceResult
 from ha_controller.plugin import FenceAgent, SecretStr
 from ha_controller.testing import Fault
 from tests.peers.ipmi_sim import ADDRESS, OPERATOR, BlackHole, IpmiSim, IpmiSimFarm
@@ -66,6 +67,26 @@ def black_hole() -> Iterator[BlackHole]:
     hole = BlackHole()
     yield hole
     hole.close()
+
+
+@pytest.fixture
+def lose_packets(require_peer: Callable[[str], str]) -> Iterator[Callable[[int, int], None]]:
+    """Have the kernel drop a share (percent) of all UDP packets to and from a port of this machine, by nftables."""
+    require_peer("nft")
+    table = f"inet ha_controller_loss_{os.getpid()}"
+    chain = f"add table {table}; add chain {table} loss {{ type filter hook input priority 0; }}"
+
+    def lose(port: int, percent: int) -> None:
+        dice = f"numgen random mod 100 < {percent} drop"
+        rules = "; ".join(f"add rule {table} loss udp {side} {port} {dice}" for side in ("sport", "dport"))
+        subprocess.run(["nft", f"{chain}; {rules}"], check=True, capture_output=True, timeout=10)
+
+    if os.geteuid() != 0:
+        if os.environ.get("CI"):
+            pytest.fail("nftables need root")
+        pytest.skip("nftables need root")
+    yield lose
+    subprocess.run(["nft", f"delete table {table}"], check=False, capture_output=True, timeout=10)
 
 
 @pytest.fixture
@@ -147,3 +168,9 @@ async def fenced(agent: FenceAgent[Any], timeout_s: float = 15.0) -> FenceReport
     await fencer.fence(Fence(host=1, incident=1, attempt=1, devices=("device",), send=True, not_after=clock() + 5))
     [report] = [event for event in events if isinstance(event, FenceReported)]
     return report
+
+
+async def fenced_in_two_rounds(agent: FenceAgent[Any], timeout_s: float) -> FenceReported:
+    """Fence one host with one device, a second time if the first was not verified, as the core orders it."""
+    first = await fenced(agent, timeout_s)
+    return first if first.result is FenceResult.OFF_READ else await fenced(agent, timeout_s)

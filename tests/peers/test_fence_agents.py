@@ -118,13 +118,8 @@ async def test_fence_dummy_goes_off_and_on(tmp_path: Path) -> None:
 async def test_fence_redfish_switches_a_system(tmp_path: Path, peers_venv: Path) -> None:
     emulator = SushyEmulator(tmp_path / "sushy", peers_venv, self_signed(tmp_path))
     emulator.start()
-    parameters = {
-        "ip": emulator.address, "ipport": emulator.port, "username": sushy.USERNAME, "ssl_insecure": True,
-        "systems_uri": f"/redfish/v1/Systems/{emulator.uuids[0]}",
-    }  # fmt: skip
-    secrets = {"password": SecretStr(sushy.PASSWORD)}
     try:
-        agent = BridgeAgent(BridgeConfig(program="fence_redfish", parameters=parameters, secrets=secrets))
+        agent = redfish(emulator.address, emulator.port, emulator.uuids[0])
         assert await agent.power_state() is PowerState.ON
         await agent.power_off()
         assert await agent.power_state() is PowerState.OFF
@@ -153,8 +148,27 @@ async def test_fence_apc_snmp_calls_a_missing_plug_off_and_is_therefore_weak(
     assert not pdu.is_on(3)
 
 
-async def test_a_black_hole_ends_at_the_deadline_and_leaves_no_process(black_hole: BlackHole, mark: str) -> None:
-    agent = ipmilan(black_hole)
+def redfish(address: str, port: int, system: str = "1") -> BridgeAgent:
+    parameters = {
+        "ip": address, "ipport": port, "username": sushy.USERNAME, "ssl_insecure": True,
+        "systems_uri": f"/redfish/v1/Systems/{system}",
+    }  # fmt: skip
+    secrets = {"password": SecretStr(sushy.PASSWORD)}
+    return BridgeAgent(BridgeConfig(program="fence_redfish", parameters=parameters, secrets=secrets))
+
+
+@pytest.fixture
+def deaf_port() -> Iterator[int]:
+    """A TCP port that accepts a connection and never says a word."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        yield int(deaf.getsockname()[1])
+
+
+@pytest.mark.parametrize("program", ["fence_ipmilan", "fence_redfish"])
+async def test_a_black_hole_ends_at_the_deadline_and_leaves_no_process(
+    program: str, black_hole: BlackHole, deaf_port: int, mark: str
+) -> None:
+    agent = ipmilan(black_hole) if program == "fence_ipmilan" else redfish("127.0.0.1", deaf_port)
     began = time.monotonic()
     with anyio.move_on_after(2) as scope:
         await agent.power_off()

@@ -14,8 +14,10 @@ from ha_controller_ipmi import IpmiAgent, IpmiConfig
 from ha_controller_ipmi.rmcp import NETFN_APP, NETFN_CHASSIS, Credentials
 from ha_controller_ipmi.session import open_session
 
+from ha_controller.core.events import FenceResult
 from ha_controller.plugin import AccessDenied, FenceError, PowerState, Rejected, Unreachable
 from ha_controller.testing import CHECKS, Check, Rig
+from tests.peers.conftest import fenced_in_two_rounds
 from tests.peers.ipmi_sim import (
     ADMINISTRATOR,
     MONITOR,
@@ -394,3 +396,13 @@ def test_a_missing_peer_skips_here_and_fails_in_ci(
     with pytest.raises(pytest.fail.Exception, match="no-such-program"):
         require_peer("no-such-program")
     assert require_peer("sh").endswith("sh")
+
+
+async def test_with_every_tenth_packet_lost_each_way_it_is_still_fenced(
+    bmc: IpmiSim, lose_packets: Callable[[int, int], None]
+) -> None:
+    lose_packets(bmc.port, 10)
+    report = await fenced_in_two_rounds(agent_for(bmc), 15)
+    assert report.result is FenceResult.OFF_READ
+    assert set(bmc.orders()) == {"power 0"}  # sent again when an answer was lost, never as something else
+    assert not bmc.power_is_on()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,7 +17,7 @@ from ha_controller_pdu.snmp import close_engines
 from ha_controller.core.events import FenceResult
 from ha_controller.plugin import AccessDenied, FenceAgent, FenceError, PowerState, Rejected, Unreachable
 from ha_controller.testing import CHECKS, Check, Fault, Rig
-from tests.peers.conftest import fenced
+from tests.peers.conftest import fenced, fenced_in_two_rounds
 from tests.peers.ipmi_sim import BlackHole, tampering_relay
 from tests.peers.snmp_pdu import AUTH, MAY_READ, MAY_WRITE, PRIV, READER, SHA1_USER, USER, Pdu, PduFarm
 
@@ -370,3 +370,14 @@ async def test_a_dead_pdu_delays_no_other(pdu: Pdu, black_hole: BlackHole) -> No
 async def test_an_unknown_name_is_unreachable(pdu: Pdu) -> None:
     with anyio.fail_after(20), pytest.raises(Unreachable, match="resolved"):
         await agent_for(pdu, address="no-such-pdu.invalid").power_state()
+
+
+@pytest.mark.parametrize("account", ["2c", "3"])
+async def test_with_every_tenth_packet_lost_each_way_it_is_still_fenced(
+    pdu: Pdu, account: str, lose_packets: Callable[[int, int], None]
+) -> None:
+    lose_packets(pdu.port, 10)
+    report = await fenced_in_two_rounds(agent_for(pdu, **ACCOUNTS[account]), 15)
+    assert report.result is FenceResult.OFF_READ
+    assert set(pdu.orders()) == {"3 0"}
+    assert not pdu.is_on(3)
