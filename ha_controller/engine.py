@@ -15,7 +15,7 @@ import anyio
 import anyio.lowlevel
 
 from ha_controller.core.controller import Controller, Decision
-from ha_controller.core.effects import Drill, Effect, Fence, MoveVm, OrderHost, ResumeVm, Tell
+from ha_controller.core.effects import Drill, Effect, Fence, LiftOrders, MoveVm, OrderHost, RenewOrders, ResumeVm, Tell
 from ha_controller.core.events import (
     DrillReported,
     Event,
@@ -24,6 +24,8 @@ from ha_controller.core.events import (
     FenceReported,
     HostOrderReported,
     OperatorCommanded,
+    OrdersLifted,
+    OrdersRenewed,
     TimePassed,
     VmOrderReported,
 )
@@ -135,6 +137,10 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
         case Drill(host=host):
             text = f"drill: power off and on with {', '.join(effect.devices)}"
             return TrailEntry(at=now, kind="intent", text=text, host=host)
+        case RenewOrders(host=host, incident=incident):
+            text = f"renew the order of {', '.join(effect.devices)}"
+        case LiftOrders(host=host, incident=incident):
+            text = f"lift the order of {', '.join(effect.devices)}"
         case OrderHost(host=host, incident=incident):
             text = f"tell OpenNebula: {effect.step.value} host {host}"
         case MoveVm(source=host, incident=incident):
@@ -159,6 +165,10 @@ def _reported(event: Event, now: float) -> TrailEntry | None:
         case DrillReported(host=host):
             text = "drill: " + "; ".join(f"{device}: {detail}" for device, _, _, detail in event.results)
             return TrailEntry(at=now, kind="report", text=text, host=host)
+        case OrdersRenewed(host=host, incident=incident) | OrdersLifted(host=host, incident=incident):
+            verb = "renewed" if isinstance(event, OrdersRenewed) else "lifted"
+            failed = "; ".join(f"{device}: {detail}" for device, detail in event.failed)
+            text = f"orders not {verb}: {failed}" if failed else f"orders {verb}"
         case HostOrderReported(host=host, incident=incident):
             text = f"OpenNebula, {event.step.value}: {event.result.value}. {event.detail}"
         case VmOrderReported(incident=incident):

@@ -70,7 +70,9 @@ class Capability(Flag):
     POWER_ON = auto()
     IDENTITY = auto()  #: identity() can prove which machine this device controls
     WEAK_OFF = auto()  #: its OFF may also mean "not there": it needs a second signal
-    STORAGE = auto()  #: isolates the host from its storage; joins a level, never proves alone
+    STORAGE = auto()  #: isolates the host from its storage; joins a level, never proves alone; see `datastores`
+    LASTING = auto()  #: its order stays in force also while the host runs, until power_on() lifts it
+    DRILL_NEEDED = auto()  #: its OFF is believed only after a drill has shown that it works
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +125,8 @@ class FenceAgent(ABC, Generic[ConfigT]):
     config_model: ClassVar[type[AgentConfig]]
     capabilities: Capability  #: of the class; an agent whose settings decide it sets its own in __init__
     sample_period_s: ClassVar[float] = 4.0  #: how old a power reading of this kind of device may be
+    datastores: tuple[int, ...] = ()  #: with STORAGE: ids of the OpenNebula datastores that it cuts the host off from
+    takes_s: float = 0.0  #: power_off() and reading it back take at least this long; a shorter `timeout` is refused
 
     def __init__(self, config: ConfigT) -> None:
         """Keep the settings. No I/O here."""
@@ -143,7 +147,8 @@ class FenceAgent(ABC, Generic[ConfigT]):
     async def power_off(self) -> None:
         """Order the power off: hard, never graceful, never a cycle. Return as soon as the device accepted it.
 
-        Must be idempotent: the order is sent even when the power is off already.
+        Must be idempotent: the order is sent even when the power is off already. With LASTING it is repeated every ten
+        minutes for as long as it must stay in force: an order that expires must last for at least an hour.
 
         Raises:
             AccessDenied, Rejected: nothing was done.
@@ -159,7 +164,7 @@ class FenceAgent(ABC, Generic[ConfigT]):
         """
 
     async def power_on(self) -> None:
-        """Order the power on. Only called for agents with POWER_ON."""
+        """Order the power on, or lift a LASTING order. Only called for agents with POWER_ON or LASTING."""
         raise Rejected(f"{self.kind} cannot power on")
 
     @abstractmethod

@@ -9,7 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from ha_controller.core.controller import Controller, Decision
-from ha_controller.core.effects import Effect, Fence, HostStep, MoveVm, OrderHost, ReadHost, ReadPower, ResumeVm, Tell
+from ha_controller.core.effects import (
+    Effect,
+    Fence,
+    HostStep,
+    LiftOrders,
+    MoveVm,
+    OrderHost,
+    ReadHost,
+    ReadPower,
+    RenewOrders,
+    ResumeVm,
+    Tell,
+)
 from ha_controller.core.events import (
     DeviceChecked,
     Event,
@@ -23,6 +35,8 @@ from ha_controller.core.events import (
     LeadChanged,
     OperatorCommanded,
     OrderResult,
+    OrdersLifted,
+    OrdersRenewed,
     PowerRead,
     SecondMasterLooked,
     SelfChecked,
@@ -74,6 +88,8 @@ class Cloud:
     incidents: dict[int, Incident] = field(default_factory=dict)  #: as the journal would hold them
     cloud: CloudRecord = field(default_factory=CloudRecord)
     trusts: dict[int, HostTrust] = field(default_factory=dict)
+    device_power: dict[str, PowerState] = field(default_factory=dict)  #: where one reads something else than the BMC
+    lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
     def __post_init__(self) -> None:
@@ -201,7 +217,14 @@ class Cloud:
                 self._fence(effect)
             case ReadPower(host=host, devices=devices):
                 power = PowerState(self.dead.get(host, "on")) if self.dead.get(host) != "mute" else PowerState.UNKNOWN
-                self.feed(PowerRead(host=host, asked_at=self.now, states=tuple((name, power) for name in devices)))
+                states = tuple((name, self.device_power.get(name, power)) for name in devices)
+                self.feed(PowerRead(host=host, asked_at=self.now, states=states))
+            case RenewOrders(host=host, incident=incident, devices=devices):
+                failed = tuple((name, self.lift_fails) for name in devices if self.lift_fails)
+                self.feed(OrdersRenewed(host=host, incident=incident, failed=failed))
+            case LiftOrders(host=host, incident=incident, devices=devices):
+                failed = tuple((name, self.lift_fails) for name in devices if self.lift_fails)
+                self.feed(OrdersLifted(host=host, incident=incident, failed=failed))
             case OrderHost():
                 self._order_host(effect)
             case MoveVm(vm=vm, destination=destination):

@@ -207,6 +207,7 @@ class Recoverer:
             memory_mb=vm.memory_mb,
             obstacle=self._obstacle(vm),
             label=vm_state_name(vm.state, vm.lcm_state),
+            datastores=_datastores_of(vm),
         )
 
     def _obstacle(self, vm: OnedVm) -> str:
@@ -308,3 +309,14 @@ def _not_as_decided(vm: OnedVm, order: MoveVm | ResumeVm) -> str:
 def _result_of(error: OpenNebulaError) -> OrderResult:
     """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same."""
     return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED
+
+
+def _datastores_of(vm: OnedVm) -> tuple[int, ...]:
+    """Where a VM's disks are: the datastores of their images, and the system datastore for what is made there.
+
+    That is a volatile disk, or the copy of an image whose driver puts it there (TM_MAD_SYSTEM). -1: not told.
+    """
+    on_system = any(disk.volatile or disk.ds_id is None or disk.tm_mad_system for disk in vm.disks)
+    images = {disk.ds_id for disk in vm.disks if disk.ds_id is not None}
+    system = {-1 if vm.ds_id is None else vm.ds_id} if on_system else set()
+    return tuple(sorted(images | system))

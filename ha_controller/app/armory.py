@@ -82,6 +82,9 @@ class Armory:
                     proves_off=reads_power(device),
                     fingerprint=device.fingerprint,
                     tells_identity=Capability.IDENTITY in capabilities,
+                    drill_needed=Capability.DRILL_NEEDED in capabilities,
+                    lasting=Capability.LASTING in capabilities,
+                    datastores=device.agent.datastores if Capability.STORAGE in capabilities else None,
                 )
             )
         self.fencer.equip(host.id, devices)
@@ -110,6 +113,9 @@ class Armory:
         except Exception as error:  # the border to a plugin: its bug costs this device and nothing else
             log.exception("a fence agent could not be made", device=fence.name, host=host.name)
             self._cannot(key, f"host {host.name}: bug in the agent {fence.agent} ({type(error).__name__})")
+            return None
+        if fence.timeout_s < agent.takes_s:
+            self._cannot(key, f"its timeout must be at least {agent.takes_s:g} s ({fence.timeout_s:g} s are set)")
             return None
         device = Device(
             name=fence.name,

@@ -38,10 +38,12 @@ from ha_controller.core.effects import (
     Drill,
     Effect,
     Fence,
+    LiftOrders,
     MoveVm,
     OrderHost,
     ReadHost,
     ReadPower,
+    RenewOrders,
     ResumeVm,
     Tell,
     WatchClosely,
@@ -187,6 +189,10 @@ class Runtime:
                 self._start(self.fencer.fence, effect)
             case Drill():
                 self._start(self.fencer.drill, effect)
+            case RenewOrders():
+                self._start(self.fencer.renew, effect)
+            case LiftOrders():
+                self._start(self.fencer.lift, effect)
             case OrderHost():
                 self._start(self.recoverer.order_host, effect)
             case MoveVm() | ResumeVm():

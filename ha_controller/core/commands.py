@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lever, suspicion, trust
+from ha_controller.core import lasting, lever, suspicion, trust
 from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import Answer, Drill, ReadPower
 from ha_controller.core.events import DrillReported, OperatorCommanded, PowerRead, Verb
@@ -105,6 +105,7 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
             return
         incident = replace(incident, attempts_forgiven=len(incident.attempts))
     state.view(incident.host).power.clear()
+    state.view(incident.host).off_since.clear()
     state.view(incident.host).told = ""
     state.save(
         replace(incident, held_by="", stopped="", rejected_by="", hold="", hold_needs_person=False, lever_repeats=0)
@@ -274,8 +275,13 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
         _answer(state, command.request, DONE, f"{name} is readmitted.")
     else:
         incident = state.save(replace(incident, stopped="", hold="", hold_needs_person=False))
-        lever.restore(state, incident, now)
-        _answer(state, command.request, DONE, f"{name} is given back to OpenNebula.")
+        if incident.in_force:
+            lasting.begin_to_lift(state, incident, now)
+            lifted_first = f" as soon as what {', '.join(incident.in_force)} did to it is lifted"
+        else:
+            lever.restore(state, incident, now)
+            lifted_first = ""
+        _answer(state, command.request, DONE, f"{name} is given back to OpenNebula{lifted_first}.")
 
 
 def readmit(state: State, incident: Incident, now: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ha_controller.core import commands, fencing, lever, moving, power, suspicion, trust
+from ha_controller.core import commands, fencing, lasting, lever, moving, power, suspicion, trust
 from ha_controller.core.detector import ChannelView
 from ha_controller.core.effects import Effect, Severity
 from ha_controller.core.events import (
@@ -29,6 +29,8 @@ from ha_controller.core.events import (
     LeadChanged,
     OnedReadFailed,
     OperatorCommanded,
+    OrdersLifted,
+    OrdersRenewed,
     PowerRead,
     SecondMasterLooked,
     SelfChecked,
@@ -48,6 +50,8 @@ from ha_controller.core.model import (
 )
 from ha_controller.core.settings import Settings
 from ha_controller.core.state import DeviceView, HostView, State
+
+Report = FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | HostOrderReported | VmOrderReported
 
 TICK_S = 0.1  #: how often the core wants to look while anything is going on
 
@@ -117,7 +121,10 @@ class Controller:
                 return set(state.hosts)
             case HostRead():
                 self._host_read(event)
-            case FenceAccepted() | FenceReported() | HostOrderReported() | VmOrderReported():
+            case (
+                FenceAccepted() | FenceReported() | OrdersRenewed() | OrdersLifted()
+                | HostOrderReported() | VmOrderReported()
+            ):  # fmt: skip
                 self._report(event, now)
             case PowerRead():
                 self._power_read(event, now)
@@ -192,6 +199,7 @@ class Controller:
         for name in changed:
             view.devices.pop(name, None)
             view.power.pop(name, None)
+            view.off_since.pop(name, None)
             view.off_while_alive.pop(name, None)
         for channel in self.state.settings.channels:
             if changed and channel.domain is Domain.POWER:
@@ -204,7 +212,7 @@ class Controller:
         view.read_at, view.one_state, view.read_failed = event.asked_at, event.one_state, ""
         view.vms = {vm.id: vm for vm in event.vms}
 
-    def _report(self, event: FenceAccepted | FenceReported | HostOrderReported | VmOrderReported, now: float) -> None:
+    def _report(self, event: Report, now: float) -> None:
         """Results of orders; those that belong to no open incident are late and are dropped."""
         incident = next((known for known in self.state.incidents.values() if known.id == event.incident), None)
         if incident is None:
@@ -214,6 +222,10 @@ class Controller:
                 fencing.accepted(self.state, incident, event)
             case FenceReported():
                 fencing.reported(self.state, incident, event)
+            case OrdersRenewed():
+                lasting.renewed(self.state, incident, event, now)
+            case OrdersLifted():
+                lasting.lifted(self.state, incident, event, now)
             case HostOrderReported():
                 lever.host_order_reported(self.state, incident, event)
             case VmOrderReported():
@@ -222,11 +234,7 @@ class Controller:
     def _power_read(self, event: PowerRead, now: float) -> None:
         view = self.state.views.get(event.host)
         if view is not None:
-            view.power.update(
-                (name, (event.asked_at, read))
-                for name, read in event.states
-                if name not in view.power or event.asked_at >= view.power[name][0]
-            )
+            power.note(view, event)
         commands.power_read(self.state, event, now)
 
     def _device(self, event: DeviceChecked, now: float) -> None:
@@ -296,6 +304,10 @@ class Controller:
         incident = state.incidents.get(host_id)
         if incident is None:
             return
+        if incident.lifting:
+            lasting.lift(state, incident, now)
+            return
+        lasting.renew(state, host, incident, now)
         if incident.lever in (Lever.RESTORE, Lever.RESTORED) and view.state in (HostState.FAILED, HostState.RECOVERED):
             commands.readmit(state, incident, now)
             return

@@ -62,6 +62,26 @@ class Drill:
     not_after: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RenewOrders:
+    """Order once more what these devices did to a host, so that it does not end by itself."""
+
+    host: int
+    incident: int
+    devices: tuple[str, ...]
+    not_after: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LiftOrders:
+    """Lift what these devices did to a host that is given back, and see that it is lifted."""
+
+    host: int
+    incident: int
+    devices: tuple[str, ...]
+    not_after: float
+
+
 class HostStep(StrEnum):
     """Orders to OpenNebula about a host."""
 
@@ -133,4 +153,7 @@ class Answer:
     text: str
 
 
-Effect = WatchClosely | ReadHost | ReadPower | Fence | Drill | OrderHost | MoveVm | ResumeVm | Tell | Answer
+Effect = (
+    WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders
+    | OrderHost | MoveVm | ResumeVm | Tell | Answer
+)  # fmt: skip

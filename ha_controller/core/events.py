@@ -104,6 +104,24 @@ class PowerRead:
     states: tuple[tuple[str, PowerState], ...]
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrdersRenewed:
+    """Lasting orders were renewed; `failed` names those that were not, with the reason."""
+
+    host: int
+    incident: int
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OrdersLifted:
+    """Lasting orders were lifted, and seen lifted; `failed` names those that were not, with the reason."""
+
+    host: int
+    incident: int
+    failed: tuple[tuple[str, str], ...] = ()
+
+
 class OrderResult(StrEnum):
     """What became of an order to OpenNebula."""
 
@@ -218,7 +236,7 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | DrillReported
+    | DrillReported | OrdersRenewed | OrdersLifted
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard, trust
+from ha_controller.core import guard, lasting, power, trust
 from ha_controller.core.detector import VerdictKind, life_since, silence_confirmed
 from ha_controller.core.effects import Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Attempt, AttemptOutcome, Host, HostState, Incident, PowerState, Proof
+from ha_controller.core.model import Attempt, AttemptOutcome, Device, Host, HostState, Incident, PowerState, Proof
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.state import Hold, State, bar
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
 
 ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
+WITNESS_SPACING_S = 2.0  #: between two readings of another device that confirms an OFF
 REPORT_GRACE_S = 15.0  #: beyond the device's own deadline: the executor reports earlier, or something is wrong
 
 
@@ -50,22 +51,24 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
         FenceResult.UNVERIFIED: AttemptOutcome.UNVERIFIED,
         FenceResult.REFUSED: AttemptOutcome.REFUSED,
     }[event.result]
-    host, detail, off_read_at = state.hosts.get(incident.host), event.detail, event.off_read_at
-    if outcome is AttemptOutcome.OFF_READ and (why := trust.why_unproven(state, host, attempt.devices)):
-        outcome, detail, off_read_at = AttemptOutcome.UNVERIFIED, f"{detail}; {why}", None
-    done = replace(attempt, outcome=outcome, off_read_at=off_read_at, detail=detail)
-    incident = state.save(_with_attempt(incident, done))
+    host = state.hosts.get(incident.host)
+    done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
+    incident = state.save(lasting.without_refused(_with_attempt(incident, done)))
     for name in event.mismatched:
         incident = state.save(bar(incident, [name]))
         if host is not None:
             trust.mismatch(state, host, name, event.detail)
     if outcome is not AttemptOutcome.OFF_READ:
-        state.tell_of(
-            incident,
-            Severity.WARNING,
-            f"{incident.host_name}: power-off by {', '.join(attempt.devices)} is not verified: {detail}",
-            "The next device or the next round is tried.",
-        )
+        _tell_unverified(state, incident, done)
+
+
+def _tell_unverified(state: State, incident: Incident, attempt: Attempt) -> None:
+    state.tell_of(
+        incident,
+        Severity.WARNING,
+        f"{incident.host_name}: power-off by {', '.join(attempt.devices)} is not verified: {attempt.detail}",
+        "The next device or the next round is tried.",
+    )
 
 
 def _running(incident: Incident, number: int) -> Attempt | None:
@@ -111,28 +114,75 @@ def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, n
 
 
 def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
-    """Off was read: now the other devices must not read ON, and only probes sent after that count. Life voids it."""
+    """Off was read: now the other devices must not read ON, and only probes sent after that count. Life voids it.
+
+    Where the devices that read it prove nothing by themselves, another one must say so, too.
+    """
     off_read_at = attempt.off_read_at or now
     views, names = state.view(host.id).views, ", ".join(attempt.devices)
     powers = power_since(state, host, off_read_at)
+    why = trust.why_unproven(state, host, attempt.devices)
+    second = _second_signal(state, host, incident, attempt, now) if why else ()
     if channel := life_since(views, off_read_at):
         _void(state, incident, attempt, f"{names} reads off, but {channel} answers")
-    elif on := sorted(name for name, power in powers.items() if power is PowerState.ON):
+    elif on := sorted(name for name, read in powers.items() if read is PowerState.ON):
         _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON")
     elif fingerprints(host, attempt.devices) != attempt.fingerprints:
         changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
         state.save(_with_attempt(incident, changed))
     elif others := [device for device in readable(host) if device not in (*attempt.devices, *powers)]:
         ask_for_power(state, host.id, tuple(others), now)
+    elif why and not second:
+        _wait_for_second_signal(state, host, incident, attempt, why, now)
     elif silence_confirmed(views, state.settings, off_read_at):
         text = f"{names} read off twice, no channel answers since"
+        if why:
+            text = f"{names} read off twice, and so did {', '.join(second)}; no channel answers since"
         # only those that can be read again before the moves: others (SSH) helped, and prove nothing
-        proving = tuple(name for name in attempt.devices if name in readable(host))
+        proving = tuple(name for name in (*attempt.devices, *second) if name in readable(host))
         proof = Proof(at=off_read_at, text=text, devices=proving, fingerprints=fingerprints(host, proving))
         off_is_verified(state, incident, proof, now)
     elif now - off_read_at > state.settings.confirm_silence_max_s:
         doctor = "Our own probes fail; see: ha-controller doctor"
         state.hold(incident, Hold("off was read, but no probe could confirm the silence since", "", doctor))
+
+
+def _witnesses(state: State, host: Host, incident: Incident, attempt: Attempt) -> list[str]:
+    """Devices that did not take part in an attempt, and whose OFF proves something."""
+    return [
+        device.name
+        for device in power.devices(host)
+        if device.name not in (*attempt.devices, *incident.barred)
+        and trust.is_trusted(state, host, device)
+        and not trust.why_unproven(state, host, (device.name,))
+    ]
+
+
+def _second_signal(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> tuple[str, ...]:
+    """Such devices that have read OFF twice since."""
+    view, moment = state.view(host.id), attempt.off_read_at or now
+    return tuple(
+        name
+        for name in _witnesses(state, host, incident, attempt)
+        if name in view.off_since and view.power[name][0] >= max(view.off_since[name], moment) + WITNESS_SPACING_S
+    )
+
+
+def _wait_for_second_signal(
+    state: State, host: Host, incident: Incident, attempt: Attempt, why: str, now: float
+) -> None:
+    witnesses = tuple(_witnesses(state, host, incident, attempt))
+    if witnesses and now - (attempt.off_read_at or now) <= state.settings.confirm_silence_max_s:
+        ask_for_power(state, host.id, witnesses, now)
+        return
+    asked = f"; {', '.join(witnesses)} did not say so within {state.settings.confirm_silence_max_s:g} s"
+    weak = replace(
+        attempt,
+        outcome=AttemptOutcome.UNVERIFIED,
+        off_read_at=None,
+        detail=f"{attempt.detail}; {why}{asked if witnesses else ''}",
+    )
+    _tell_unverified(state, state.save(_with_attempt(incident, weak)), weak)
 
 
 def _void(state: State, incident: Incident, attempt: Attempt, why: str) -> None:
@@ -193,13 +243,7 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
 
 def _order_power_off(state: State, host: Host, incident: Incident, now: float) -> None:
     """Order the next level, unless every round has been tried. A level needs all its devices."""
-    levels = [
-        (index, level)
-        for index, level in enumerate(host.levels)
-        if not any(device.name in incident.barred for device in level)
-        and (incident.approved_by or trust.level_is_trusted(state, host, level))
-        and not any(trust.is_mismatched(state, host.id, device) for device in level)
-    ]
+    levels = _usable_levels(state, host, incident)
     done = len(incident.attempts) - incident.attempts_forgiven
     if not levels or done >= len(levels) * state.settings.fence_rounds_max:
         _exhausted(state, host, incident)
@@ -217,7 +261,9 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
         outcome=AttemptOutcome.ORDERED,
         ordered_at=now,
     )
+    incident = lasting.note_ordered(host, incident, names)
     state.save(replace(incident, attempts=(*incident.attempts, attempt), hold="", hold_needs_person=False))
+    _tell_what_is_left_out(state, host, incident, level)
     state.save_cloud(replace(state.cloud, fences=_counted(state, host.id, now)))
     state.out.append(
         Fence(
@@ -230,6 +276,25 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
             not_after=now + ORDER_VALID_S,
         )
     )
+
+
+def _usable_levels(state: State, host: Host, incident: Incident) -> list[tuple[int, tuple[Device, ...]]]:
+    """Levels whose devices are all this host's, without those that would cut it off from the wrong storage."""
+    levels = [
+        (index, tuple(device for device in level if not lasting.why_unusable(device, incident)))
+        for index, level in enumerate(host.levels)
+        if not any(device.name in incident.barred for device in level)
+        and (incident.approved_by or trust.level_is_trusted(state, host, level))
+        and not any(trust.is_mismatched(state, host.id, device) for device in level)
+    ]
+    return [(index, level) for index, level in levels if level]
+
+
+def _tell_what_is_left_out(state: State, host: Host, incident: Incident, level: int) -> None:
+    for device in host.levels[level]:
+        if why := lasting.why_unusable(device, incident):
+            text = f"{host.name}: {device.name} is not used: {why}"
+            state.tell_of(incident, Severity.WARNING, text, "The other devices of the level are.")
 
 
 def _counted(state: State, host: int, now: float) -> tuple[tuple[float, int], ...]:

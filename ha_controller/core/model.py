@@ -93,6 +93,9 @@ class Device:
     identity_noted: bool = False  #: the operator has checked that it belongs to this host
     weak_off: bool = False  #: its OFF may also mean "not there"
     proves_off: bool = True  #: False for agents that cannot read power or act on storage only
+    drill_needed: bool = False  #: its OFF proves nothing before a drill has shown that it works
+    lasting: bool = False  #: its order stays in force until it is lifted
+    datastores: tuple[int, ...] | None = None  #: it cuts the host off from these, not from others; None: from its power
     fingerprint: str = ""  #: of its settings without secrets: another one is another device, whatever its name
     tells_identity: bool = False  #: it can say which machine it belongs to
 
@@ -131,6 +134,7 @@ class Vm:
     memory_mb: int = 0
     obstacle: str = ""  #: why it must not be moved at all (local disks, locked, policy); empty = may be moved
     label: str = ""  #: state in OpenNebula's words
+    datastores: tuple[int, ...] = ()  #: where its disks are
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -262,6 +266,7 @@ class VmRecord:
     was_state: int  #: when the incident was opened: decides what the VM *was*
     was_lcm_state: int
     was_label: str = ""
+    datastores: tuple[int, ...] | None = None  #: where its disks were; None: not on record
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
     ordered_at: float = 0.0
@@ -276,7 +281,14 @@ class VmRecord:
     @classmethod
     def of(cls, vm: Vm) -> Self:
         """What a VM is now, as what it was."""
-        return cls(id=vm.id, name=vm.name, was_state=vm.state, was_lcm_state=vm.lcm_state, was_label=vm.label)
+        return cls(
+            id=vm.id,
+            name=vm.name,
+            was_state=vm.state,
+            was_lcm_state=vm.lcm_state,
+            was_label=vm.label,
+            datastores=vm.datastores,
+        )
 
     @property
     def settled(self) -> bool:
@@ -300,6 +312,8 @@ class Incident:
     attempts: tuple[Attempt, ...] = ()
     attempts_forgiven: int = 0  #: so many of them do not count as tried, since a person said `release`
     barred: tuple[str, ...] = ()  #: devices that lied: no further shots with them
+    in_force: tuple[str, ...] = ()  #: devices whose lasting order may be in force: renewed, and lifted at the end
+    lifting: bool = False  #: the way back has begun: they are being lifted
     proof: Proof | None = None
     prior_one_state: int = OnedHostState.MONITORED
     prior_marked: bool = False

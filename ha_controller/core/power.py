@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ha_controller.core.effects import ReadPower
+from ha_controller.core.events import PowerRead
 from ha_controller.core.model import Device, Host, PowerState
-from ha_controller.core.state import State
+from ha_controller.core.state import HostView, State
 
 ASK_EVERY_S = 1.0
 
@@ -31,6 +32,18 @@ def power_since(state: State, host: Host, moment: float) -> dict[str, PowerState
     """What each device read when it was last asked, if it was asked at `moment` or later."""
     readings = state.view(host.id).power
     return {name: power for name, (asked_at, power) in sorted(readings.items()) if asked_at >= moment}
+
+
+def note(view: HostView, event: PowerRead) -> None:
+    """Keep the newest reading of each device, and since when it reads OFF without a gap."""
+    for name, read in event.states:
+        if name in view.power and event.asked_at < view.power[name][0]:
+            continue
+        view.power[name] = (event.asked_at, read)
+        if read is PowerState.OFF:
+            view.off_since.setdefault(name, event.asked_at)
+        else:
+            view.off_since.pop(name, None)
 
 
 def ask_for_power(state: State, host: int, names: tuple[str, ...], now: float) -> None:

@@ -43,6 +43,11 @@ class HostView:
     off_while_alive: dict[str, float] = field(default_factory=dict)  #: device -> when it read OFF
     power: dict[str, tuple[float, PowerState]] = field(default_factory=dict)  #: device -> (asked at, state)
     power_asked_at: float = -1e9
+    off_since: dict[str, float] = field(default_factory=dict)  #: device -> asked at, of the first of its OFFs in a row
+    renewed_at: float = -1e9  #: when lasting orders were last renewed
+    renewal_told: str = ""
+    lift_ordered_at: float | None = None
+    lifts: int = 0  #: tries of this readmission
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     told: str = ""  #: the last hold that people were told about
     answers_since: float | None = None  #: alive without a gap since then

@@ -25,16 +25,16 @@ def verdict_of(state: State, host: Host, now: float) -> Verdict:
 
 def _off_counts(state: State, host: Host) -> bool:
     """Whether the first level's OFF may condemn: known to be this host's, seen ON before, not weak."""
-    if not host.levels or not host.levels[0]:
+    reading = [device for device in host.levels[0] if device.proves_off] if host.levels else []
+    if not reading:
         return False
     if state.settings.self_check_needed and state.self_check is not True:
         return False
     return all(
         trust.is_trusted(state, host, device)
-        and device.proves_off
-        and not device.weak_off
+        and trust.is_strong(state, host.id, device)
         and trust.was_seen_on(state, host.id, device)
-        for device in host.levels[0]
+        for device in reading
     )
 
 

@@ -112,14 +112,22 @@ def _withdraw(state: State, host: Host, device: str, channel: str) -> None:
     )
 
 
+def is_strong(state: State, host: int, device: Device) -> bool:
+    """Whether the device's OFF means that its host has no power."""
+    drilled = not device.drill_needed or drilled_at(state, host, device) is not None
+    return device.proves_off and not device.weak_off and drilled
+
+
 def why_unproven(state: State, host: Host | None, names: Sequence[str]) -> str:
     """Why OFF, read by all of these devices, is not yet a proof; empty if it is one."""
     used = [] if host is None else [device for level in host.levels for device in level if device.name in names]
-    strong = [device for device in used if device.proves_off and not device.weak_off]
     if host is None:
         return "the host is no longer in OpenNebula"
+    strong = [device for device in used if is_strong(state, host.id, device)]
     if not strong:
-        return "weak evidence: another device or a person must say so, too"
+        undrilled = [device.name for device in used if device.drill_needed and not is_strong(state, host.id, device)]
+        before = f" ({', '.join(undrilled)} had no drill)" if undrilled else ""
+        return f"weak evidence{before}: another device or a person must say so, too"
     unseen = [device.name for device in strong if not was_seen_on(state, host.id, device)]
     return (
         f"{', '.join(unseen)} was never read on, or is off while the host answers, so it may feed something else"

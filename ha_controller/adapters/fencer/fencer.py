@@ -14,7 +14,7 @@ import anyio
 import structlog
 
 from ha_controller.adapters.fencer.switch import Device, Outcome, Sent, Switch, can_read, contained, reads_power
-from ha_controller.core.effects import Drill, Fence, ReadPower
+from ha_controller.core.effects import Drill, Fence, LiftOrders, ReadPower, RenewOrders
 from ha_controller.core.events import (
     DeviceChecked,
     DrillReported,
@@ -22,6 +22,8 @@ from ha_controller.core.events import (
     FenceAccepted,
     FenceReported,
     FenceResult,
+    OrdersLifted,
+    OrdersRenewed,
     PowerRead,
 )
 from ha_controller.plugin import (
@@ -194,6 +196,38 @@ class Fencer:
             for device in devices:
                 group.start_soon(one, device)
         return states
+
+    # --- lasting orders ---
+
+    async def renew(self, order: RenewOrders) -> None:
+        """Renew lasting orders and report `OrdersRenewed`."""
+        failed = await self._each(order, self._switch.renew)
+        self._report(OrdersRenewed(host=order.host, incident=order.incident, failed=failed))
+
+    async def lift(self, order: LiftOrders) -> None:
+        """Lift lasting orders and report `OrdersLifted`."""
+        failed = await self._each(order, self._switch.lift)
+        self._report(OrdersLifted(host=order.host, incident=order.incident, failed=failed))
+
+    async def _each(
+        self, order: RenewOrders | LiftOrders, act: Callable[[Device], Awaitable[str]]
+    ) -> tuple[tuple[str, str], ...]:
+        """Do something with all devices of an order at once; returns those that failed, with the reason."""
+        failed: dict[str, str] = {}
+
+        async def one(name: str) -> None:
+            device = self.device(order.host, name)
+            if device is None:
+                failed[name] = "it is no longer configured"
+            elif self._clock() > order.not_after or not self._may_act():
+                failed[name] = "not done: too late, or we no longer lead"
+            elif why := await act(device):
+                failed[name] = why
+
+        async with anyio.create_task_group() as group:
+            for name in order.devices:
+                group.start_soon(one, name)
+        return tuple(sorted(failed.items()))
 
     # --- drills ---
 

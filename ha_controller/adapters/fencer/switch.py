@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 OFF_SPACING_S = 2.0
+LIFTED_READINGS = 2
 POLL_S = 0.5
 READ_TIMEOUT_S = 4.0
 
@@ -47,6 +48,7 @@ class Device:
     fingerprint: str = ""  #: of its settings
     fencing: int = 0  #: fences under way
     background: set[anyio.CancelScope] = field(default_factory=set)  #: checks and readings that a fence pushes aside
+    lasting: anyio.Lock = field(default_factory=anyio.Lock)  #: renewing and lifting take turns
 
 
 def can_read(device: Device) -> bool:
@@ -165,6 +167,36 @@ class Switch:
                 await anyio.sleep(POLL_S)
             return "switched on again"
         return "it does NOT read on again: look at the host"
+
+    async def renew(self, device: Device) -> str:
+        """Repeat an order that is in force; returns why it could not, or nothing. One that is not is left alone."""
+        async with device.lasting:
+            power = await self.read(device)
+            if power is not PowerState.OFF:
+                return "it is not in force any more" if power is PowerState.ON else "it cannot be read"
+            return await self._within(device, device.agent.power_off())
+
+    async def lift(self, device: Device) -> str:
+        """Lift an order and see it lifted, twice; returns why it could not, or nothing."""
+        async with device.lasting:
+            return await self._within(device, self._lifted(device))
+
+    async def _lifted(self, device: Device) -> None:
+        await contained(device.agent.power_on())
+        seen = 0
+        while seen < LIFTED_READINGS:
+            await anyio.sleep(OFF_SPACING_S if seen else POLL_S)
+            seen = seen + 1 if await self.read(device) is PowerState.ON else 0
+
+    async def _within(self, device: Device, work: Awaitable[None]) -> str:
+        try:
+            with anyio.fail_after(device.timeout_s):
+                await contained(work)
+        except FenceError as error:
+            return str(error)
+        except TimeoutError:
+            return f"not seen to work within {device.timeout_s:g} s"
+        return ""
 
 
 async def contained(work: Awaitable[_T]) -> _T:

@@ -1,0 +1,159 @@
+"""Orders that stay in force on a host until they are lifted: a storage fence, a revoked watchdog lease.
+
+They are renewed for as long as the incident is open, and lifted, and seen lifted, before the host is given back to
+OpenNebula. A storage fence is used only for a host whose VMs have all their disks on storage that it knows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core import lever, power
+from ha_controller.core.effects import LiftOrders, RenewOrders, Severity
+from ha_controller.core.events import OrdersLifted, OrdersRenewed
+from ha_controller.core.model import AttemptOutcome, Device, Host, Incident
+from ha_controller.core.state import State
+
+RENEW_EVERY_S = 600.0  #: agents must let their orders expire much later
+RENEW_AGAIN_S = 60.0  #: after a failure
+LIFT_AGAIN_S = 5.0
+LIFTS_MAX = 3
+REPORT_MAX_S = 90.0  #: the executor has reported by then, or never will
+ORDER_VALID_S = 3.0
+
+
+def why_unusable(device: Device, incident: Incident) -> str:
+    """Why a storage device must not be used for this host; empty if it may be, and for all others."""
+    if device.datastores is None:
+        return ""
+    for record in incident.vms:
+        if record.datastores is None:
+            return f"it is not on record where the disks of {record.name} are"
+        outside = sorted(set(record.datastores) - set(device.datastores))
+        if outside:
+            return f"{record.name} has disks in datastore {outside[0]}, from which it does not cut the host off"
+    return ""
+
+
+def note_ordered(host: Host, incident: Incident, names: tuple[str, ...]) -> Incident:
+    """Note which lasting orders may be in force from now on."""
+    lasting = {device.name for device in power.devices(host) if device.lasting and device.name in names}
+    return replace(incident, in_force=tuple(sorted({*incident.in_force, *lasting})))
+
+
+def without_refused(incident: Incident) -> Incident:
+    """Forget the orders that were definitely refused, whenever they were sent."""
+    sent = {
+        name
+        for attempt in incident.attempts
+        if attempt.outcome is not AttemptOutcome.REFUSED
+        for name in attempt.devices
+    }
+    return replace(incident, in_force=tuple(name for name in incident.in_force if name in sent))
+
+
+# --- renewing ---------------------------------------------------------------------------------------------------------
+
+
+def renew(state: State, host: Host, incident: Incident, now: float) -> None:
+    """Keep in force what was ordered. Goes on while paused or held: it changes nothing."""
+    view = state.view(host.id)
+    last = incident.attempts[-1] if incident.attempts else None
+    under_way = last is not None and last.outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED)
+    names = _configured(host, incident)
+    if not names or under_way or state.term is None or now - view.renewed_at < RENEW_EVERY_S:
+        return
+    view.renewed_at = now
+    state.out.append(RenewOrders(host=host.id, incident=incident.id, devices=names, not_after=now + ORDER_VALID_S))
+
+
+def renewed(state: State, incident: Incident, event: OrdersRenewed, now: float) -> None:
+    """Tell what could not be renewed, once, and try again sooner."""
+    view, words = state.view(incident.host), _words(event.failed)
+    if words:
+        view.renewed_at = now - RENEW_EVERY_S + RENEW_AGAIN_S
+    told, view.renewal_told = view.renewal_told, words
+    if words in ("", told) or incident.lifting:
+        return
+    state.tell_of(
+        incident,
+        Severity.WARNING,
+        f"{incident.host_name}: an order that keeps it away from its VMs' disks could not be renewed ({words})",
+        f"It is tried again in {RENEW_AGAIN_S:.0f} s. Look at the device before the order expires.",
+    )
+
+
+def _words(failed: tuple[tuple[str, str], ...]) -> str:
+    return "; ".join(f"{device}: {detail}" for device, detail in failed)
+
+
+def _configured(host: Host, incident: Incident) -> tuple[str, ...]:
+    known = {device.name for device in power.devices(host) if device.lasting}
+    return tuple(name for name in incident.in_force if name in known)
+
+
+# --- lifting ----------------------------------------------------------------------------------------------------------
+
+
+def begin_to_lift(state: State, incident: Incident, now: float) -> None:
+    """The host is readmitted: first every order on it is lifted."""
+    view = state.view(incident.host)
+    view.lifts, view.lift_ordered_at = 0, None
+    lift(state, state.save(replace(incident, lifting=True)), now)
+
+
+def lift(state: State, incident: Incident, now: float) -> None:
+    """Order it, again after a failure or when no report came, and give up after a few tries."""
+    view, host = state.view(incident.host), state.hosts.get(incident.host)
+    if host is None or state.term is None:
+        return
+    names = _configured(host, incident)
+    if not names:
+        _lifted(state, incident, now)
+        return
+    if view.lift_ordered_at is not None and now - view.lift_ordered_at < REPORT_MAX_S:
+        return
+    if view.lifts >= LIFTS_MAX:
+        _give_up(state, incident, "no report")
+        return
+    view.lifts, view.lift_ordered_at = view.lifts + 1, now
+    state.out.append(LiftOrders(host=host.id, incident=incident.id, devices=names, not_after=now + ORDER_VALID_S))
+
+
+def lifted(state: State, incident: Incident, event: OrdersLifted, now: float) -> None:
+    """Take in what was lifted; late reports are dropped."""
+    if not incident.lifting:
+        return
+    failed = dict(event.failed)
+    host = state.hosts.get(incident.host)
+    known = () if host is None else _configured(host, incident)
+    left = tuple(name for name in incident.in_force if name in failed or name not in known)
+    incident = state.save(replace(incident, in_force=left))
+    view = state.view(incident.host)
+    if not failed:
+        _lifted(state, incident, now)
+    elif view.lifts >= LIFTS_MAX:
+        _give_up(state, incident, _words(event.failed))
+    else:
+        view.lift_ordered_at = now - REPORT_MAX_S + LIFT_AGAIN_S
+
+
+def _lifted(state: State, incident: Incident, now: float) -> None:
+    """On to OpenNebula. What has no device any more cannot be lifted by us, and people are told."""
+    if incident.in_force:
+        names = ", ".join(incident.in_force)
+        state.tell_of(
+            incident,
+            Severity.WARNING,
+            f"{incident.host_name}: what {names} did to it is not lifted: the device is not configured any more",
+            "Lift it by hand (ceph osd blocklist rm ADDRESS, or the like).",
+        )
+    lever.restore(state, state.save(replace(incident, in_force=(), lifting=False)), now)
+
+
+def _give_up(state: State, incident: Incident, why: str) -> None:
+    state.stop(
+        replace(incident, lifting=False),
+        f"what {', '.join(incident.in_force)} did to it could not be lifted ({why}); it is not given back yet",
+        f"Look at the device, or lift it by hand, then: ha-controller unfence {incident.host_name}",
+    )
