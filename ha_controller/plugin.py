@@ -71,7 +71,7 @@ class Capability(Flag):
     IDENTITY = auto()  #: identity() can prove which machine this device controls
     WEAK_OFF = auto()  #: its OFF may also mean "not there": it needs a second signal
     STORAGE = auto()  #: isolates the host from its storage; joins a level, never proves alone; see `datastores`
-    LASTING = auto()  #: its order stays in force also while the host runs, until power_on() lifts it
+    LASTING = auto()  #: its order stays in force also while the host runs, until power_on() lifts it: needs POWER_ON
     DRILL_NEEDED = auto()  #: its OFF is believed only after a drill has shown that it works
 
 
@@ -164,7 +164,7 @@ class FenceAgent(ABC, Generic[ConfigT]):
         """
 
     async def power_on(self) -> None:
-        """Order the power on, or lift a LASTING order. Only called for agents with POWER_ON or LASTING."""
+        """Order the power on, or lift a LASTING order. Only called for agents with POWER_ON."""
         raise Rejected(f"{self.kind} cannot power on")
 
     @abstractmethod

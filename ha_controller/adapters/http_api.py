@@ -49,6 +49,9 @@ class Sources(Protocol):
     def host_id(self, host: str) -> int | None:
         """The id of a host by id or name."""
 
+    def drills(self) -> Json:
+        """When each fence device is due for a drill."""
+
     def pending(self) -> Json:
         """Decisions that wait for a person."""
 
@@ -154,6 +157,7 @@ class HttpApi:
             web.get("/api/v1/status", _reads(sources.status)),
             web.get("/api/v1/hosts", _reads(sources.hosts)),
             web.get("/api/v1/hosts/{host}/explain", self._explain),
+            web.get("/api/v1/drills", _reads(sources.drills)),
             web.get("/api/v1/pending", _reads(sources.pending)),
             web.get("/api/v1/incidents", self._incidents),
             web.get("/api/v1/events", self._events),

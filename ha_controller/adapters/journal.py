@@ -161,20 +161,21 @@ class Journal:
         after_id: int = 0,
         host: int | None = None,
         incident: int | None = None,
+        beginning: str = "",
         limit: int = 200,
         newest_first: bool = False,
     ) -> list[StoredEntry]:
-        """At most `limit` entries with a higher id than `after_id`, of one host or one incident if asked.
+        """At most `limit` entries with a higher id than `after_id`; of one host, one incident, such a text, if asked.
 
         Raises:
             JournalError: the file cannot be read.
         """
         wanted = {"id > ?": after_id, "host = ?": host, "incident = ?": incident}
-        given = {condition: value for condition, value in wanted.items() if value is not None}
-        query = (
-            f"SELECT id, {_COLUMNS} FROM entries WHERE {' AND '.join(given)}"
-            f" ORDER BY id {'DESC' if newest_first else 'ASC'} LIMIT ?"
-        )
+        given: dict[str, int | str] = {condition: value for condition, value in wanted.items() if value is not None}
+        if beginning:
+            given[f"substr(text, 1, {len(beginning)}) = ?"] = beginning
+        order = "DESC" if newest_first else "ASC"
+        query = f"SELECT id, {_COLUMNS} FROM entries WHERE {' AND '.join(given)} ORDER BY id {order} LIMIT ?"
         values = (*given.values(), max(0, limit))  # SQLite takes a negative limit as "all"
         return await self._read(lambda reader: [_from_row(row) for row in reader.execute(query, values)])
 

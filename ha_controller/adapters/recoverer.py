@@ -55,13 +55,22 @@ class Scope:
 
     def why_excluded(self, host: OnedHost) -> str:
         """Why a host is none of our business; empty if it is."""
-        if host.template.get(IGNORE, "").upper() in ("YES", "TRUE", "1"):
-            return f"{IGNORE}=YES on the host in OpenNebula"
+        return f"{IGNORE}=YES on the host in OpenNebula" if _ignored(host) else self._why_not_ours(host)
+
+    def in_maintenance(self, host: OnedHost) -> bool:
+        """Whether a host is ours, and a person works on it."""
+        return _ignored(host) and not self._why_not_ours(host)
+
+    def _why_not_ours(self, host: OnedHost) -> str:
         if not _matches(self.clusters, host.cluster, host.cluster_id):
             return f"its cluster {host.cluster} is not in scope.clusters"
         if _matches(self.exclude, host.name, host.id):
             return "listed in scope.exclude"
         return ""
+
+
+def _ignored(host: OnedHost) -> bool:
+    return host.template.get(IGNORE, "").upper() in ("YES", "TRUE", "1")
 
 
 def _matches(patterns: Collection[str], name: str, number: int) -> bool:
@@ -169,6 +178,7 @@ class Recoverer:
             free_memory_mb=(host.max_mem_kb - host.mem_usage_kb) // 1024,
             vms=host.vm_ids,
             excluded=self.scope.why_excluded(host),
+            maintenance=self.scope.in_maintenance(host),
             marked=bool(host.template.get(MARK)),
             levels=plan.levels,
             identity=_noted_identity(host),

@@ -26,6 +26,7 @@ from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.prober import Prober
 from ha_controller.adapters.recoverer import FencePlan, Recoverer
 from ha_controller.app.armory import Addresses, Armory
+from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.settings import core_settings, scope
 from ha_controller.app.sources import ControllerSources
@@ -48,7 +49,7 @@ from ha_controller.core.effects import (
     Tell,
     WatchClosely,
 )
-from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, LeadChanged, SettingsChanged
+from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, LeadChanged, SettingsChanged, Verb
 from ha_controller.engine import Engine, JournalPort
 from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading
 
@@ -284,7 +285,18 @@ class Runtime:
                 group.start_soon(self._host_identifier().run)
             group.start_soon(second_master.run)
             group.start_soon(self._keep_lead)
+            group.start_soon(self._drill_schedule().run)
             ready()
+
+    def _drill_schedule(self) -> DrillSchedule:
+        async def order(host: int) -> Answer:
+            return await self.commander.order(
+                Verb.DRILL, who="the drill schedule", reason="overdue", host=host, incident=None
+            )
+
+        return DrillSchedule(
+            settings=lambda: self.config.drill, state=self.controller.state, clock=self.clock, order=order
+        )
 
     def _host_identifier(self) -> HostIdentifier:
         identity = self.config.identity

@@ -13,6 +13,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from ha_controller import __version__
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import OpenNebulaError
+from ha_controller.app import drills
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import power, report, trust
@@ -79,11 +80,16 @@ class ControllerSources:
         entries = await self._journal.entries(
             after_id=_number(query.get("after"), 0),
             host=None if host is None else self.host_id(host),
+            beginning=query.get("beginning", ""),
             incident=_number(query.get("incident"), None),
             limit=min(1000, _number(query.get("limit"), 200)),
             newest_first="newest" in query,
         )
         return [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.id)]
+
+    def drills(self) -> Json:
+        """When each fence device is due for a drill."""
+        return drills.schedule(self._state, self._runtime.config.drill, self._runtime.clock())
 
     def metrics(self) -> str:
         """Prometheus text: build, mode, lead, states of the hosts."""

@@ -25,6 +25,7 @@ from ha_controller.cli.common import (
     type_the_name,
     yes_option,
 )
+from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
 
 CONFIG_ERROR = 78
@@ -353,3 +354,4 @@ def version() -> None:
 
 
 commands.add_command(fencing)
+commands.add_command(drill)

@@ -200,6 +200,17 @@ def fencing_status(answer: Json) -> None:
             click.echo(f"{len(answer[key])} {what}: {safe(', '.join(answer[key][:8]))}{more}")
 
 
+def drills(answer: Json) -> None:
+    """Print `drill schedule`."""
+    rows = []
+    for row in answer:
+        ago = row["drilled_s_ago"]
+        last = "never" if ago is None else f"{lasted(ago)} ago"
+        due = "now" if row["due_in_s"] <= 0 else f"in {lasted(row['due_in_s'])}"
+        rows.append([row["host"], row["device"], last, due, row["obstacle"] or "none: it can be drilled"])
+    table(["HOST", "DEVICE", "LAST DRILL", "DUE", "OBSTACLE"], rows)
+
+
 def plugin(answer: Json) -> None:
     """Print `plugins show`."""
     click.echo(f"{answer['kind']} ({answer['what']}): {safe(answer['summary'])}")

@@ -1,6 +1,7 @@
 """The configuration: TOML files and variables, checked all at once, with file and line for every problem."""
 
 from ha_controller.config.loader import ConfigError, Problem, load
-from ha_controller.config.model import Config, FenceDevice, MissingAttribute, describe
+from ha_controller.config.model import Config, Drills, FenceDevice, describe
+from ha_controller.config.placeholders import MissingAttribute
 
-__all__ = ["Config", "ConfigError", "FenceDevice", "MissingAttribute", "Problem", "describe", "load"]
+__all__ = ["Config", "ConfigError", "Drills", "FenceDevice", "MissingAttribute", "Problem", "describe", "load"]

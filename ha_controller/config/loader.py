@@ -25,7 +25,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ha_controller.config.model import Config, Detect, FenceDevice, fields_at, has_placeholder, leaf_types
+from ha_controller.config.model import Config, Detect, FenceDevice, fields_at, leaf_types
+from ha_controller.config.placeholders import has_placeholder
 from ha_controller.config.positions import DEPTH_MAX, Layers, Location, Origin, Origins, as_toml, dotted, parse
 from ha_controller.config.secret import WHERE_TO_READ, Vault, is_source
 from ha_controller.plugin import AgentConfig, ProbeConfig
@@ -36,9 +37,8 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 
 _PREFIX: Final = "HA_"
 _PLAIN_VARIABLES: Final = MappingProxyType({"HA_MODE": "mode", "HA_STATE_DIR": "state_dir"})
-_DISTRIBUTIONS: Final = MappingProxyType(  #: agents that exist -> what to install
-    {kind: f"ha-controller-{kind}" for kind in ("ipmi", "redfish", "pdu", "fence-agents", "ssh", "manual")}
-)
+_AGENTS: Final = ("ipmi", "redfish", "pdu", "fence-agents", "ssh", "manual", "ceph", "watchdog")
+_DISTRIBUTIONS: Final = MappingProxyType({kind: f"ha-controller-{kind}" for kind in _AGENTS})  #: what to install
 _VALUE_CHARACTERS_MAX: Final = 60
 
 

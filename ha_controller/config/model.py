@@ -31,10 +31,11 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from ha_controller.config.placeholders import filled
 from ha_controller.config.positions import Location, Origins, as_toml, dotted
 from ha_controller.durations import Duration, Share, duration_field, format_duration
 
-_PLACEHOLDER: Final = re.compile(r"\{([A-Z][A-Z0-9_]*)\}")
+_WINDOW: Final = re.compile(r"((?:[01]\d|2[0-3]):[0-5]\d)-((?:[01]\d|2[0-3]):[0-5]\d)")
 _SOCKET_BYTES_MAX: Final = 107  #: sockaddr_un.sun_path without the NUL, unix(7)
 
 
@@ -65,6 +66,13 @@ def _literal_address(written: str) -> str:
         return str(ipaddress.ip_address(written))
     except ValueError:
         raise ValueError("not a literal IP address. A name needs DNS, which may be what is broken") from None
+
+
+def _window(written: str) -> str:
+    match = _WINDOW.fullmatch(written)
+    if match is None or match[1] == match[2]:
+        raise ValueError('no part of a day. Write begin and end like "01:00-05:00"')
+    return written
 
 
 Pattern = Annotated[str, BeforeValidator(_pattern), Field(min_length=1)]  #: name, id or glob
@@ -232,7 +240,7 @@ class FenceDevice(BaseModel):
         Raises:
             MissingAttribute: a placeholder names an attribute that the host has not, or has empty.
         """
-        return {key: _filled(value, attributes) for key, value in self.settings.items()}
+        return {key: filled(value, attributes) for key, value in self.settings.items()}
 
 
 class HostIdentity(Section):
@@ -256,6 +264,15 @@ class Recover(Section):
 
     parallel: Annotated[int, _count(1, 50)] = 5
     vm_timeout_s: Duration = duration_field("120s", key="vm_timeout")  #: one VM's way to RUNNING
+
+
+class Drills(Section):
+    """How often each fence device is tried for real, and whether the controller may begin a drill by itself."""
+
+    every_s: Duration = duration_field("180d", key="every")  #: an older drill is overdue
+    automatic: StrictBool = False  #: hosts in maintenance (HA_IGNORE) without VMs, one after the other
+    days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ("sat", "sun")
+    window: Annotated[str, AfterValidator(_window)] = "01:00-05:00"  #: local time
 
 
 class Leader(Section):
@@ -290,6 +307,7 @@ class Config(Section):
     fence: tuple[FenceDevice, ...] = ()
     identity: HostIdentity = HostIdentity()
     recover: Recover = Recover()
+    drill: Drills = Drills()
     leader: Leader = Leader()
     api: Api = Api()
     log: Log = Log()
@@ -305,47 +323,6 @@ class Config(Section):
         """Keep where the values come from, when the loader says so."""
         if isinstance(context, Origins):
             self._origins = context
-
-
-# --- placeholders -----------------------------------------------------------------------------------------------------
-
-
-class MissingAttribute(Exception):
-    """A host lacks an attribute that a fence device's settings ask for."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(f"the host has no attribute {name}")
-        self.name = name
-
-
-def has_placeholder(value: object) -> bool:
-    """Whether a value is only known per host."""
-    if isinstance(value, dict):
-        return any(map(has_placeholder, value.values()))
-    if isinstance(value, list):
-        return any(map(has_placeholder, value))
-    return isinstance(value, str) and _PLACEHOLDER.search(value) is not None
-
-
-def is_placeholder(value: object) -> bool:
-    """Whether a value is one placeholder and nothing else: the only text that may stand for a secret."""
-    return isinstance(value, str) and _PLACEHOLDER.fullmatch(value) is not None
-
-
-def _filled(value: Any, attributes: Mapping[str, str]) -> Any:
-    if isinstance(value, dict):
-        return {key: _filled(inner, attributes) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_filled(inner, attributes) for inner in value]
-    if not isinstance(value, str):
-        return value
-
-    def attribute(match: re.Match[str]) -> str:
-        if not (found := attributes.get(match[1])):
-            raise MissingAttribute(match[1])
-        return found
-
-    return _PLACEHOLDER.sub(attribute, value)
 
 
 # --- for the loader ---------------------------------------------------------------------------------------------------

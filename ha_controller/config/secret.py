@@ -19,7 +19,8 @@ from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from ha_controller.config.model import fields_at, is_placeholder, leaf_types
+from ha_controller.config.model import fields_at, leaf_types
+from ha_controller.config.placeholders import is_placeholder
 from ha_controller.config.positions import Location
 
 COMMAND_DEADLINE_S: Final = 10.0

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ha_controller.core import lasting, lever, suspicion, trust
 from ha_controller.core.detector import alive_channels
-from ha_controller.core.effects import Answer, Drill, ReadPower
+from ha_controller.core.effects import Answer, Drill, ReadPower, Severity
 from ha_controller.core.events import DrillReported, OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
 from ha_controller.core.machine import Trigger
@@ -146,7 +146,7 @@ def _drill(state: State, command: OperatorCommanded, now: float) -> None:
         _answer(state, command.request, NO_SUCH, "There is no such host.")
         return
     view, names = state.view(host.id), readable(host)
-    if not host.excluded:
+    if not host.maintenance:
         text = f"{host.name} is not in maintenance: set HA_IGNORE=YES on it in OpenNebula first, and move its VMs away."
         _answer(state, command.request, REFUSED, text)
     elif host.vms or view.vms:
@@ -174,6 +174,14 @@ def drill_reported(state: State, event: DrillReported, now: float) -> None:
         if switched:
             trust.note_trust(state, event.host, device, fingerprint, trust.DRILLED, now)
     passed = bool(event.results) and all(switched for _, _, switched, _ in event.results)
+    host = state.hosts.get(event.host)
+    name = host.name if host is not None else f"host {event.host}"
+    if passed:
+        state.tell(Severity.INFO, f"{name}: drill passed: {'; '.join(lines)}", "Nothing to do.", host=event.host)
+    else:
+        text = f"{name}: drill NOT passed: {'; '.join(lines) or 'nothing was done'}"
+        next_step = "Look at the device and at the host's power before this host is needed again."
+        state.tell(Severity.CRITICAL, text, next_step, host=event.host)
     _answer(state, event.request, DONE if passed else REFUSED, "\n".join(lines) or "Nothing was done.")
 
 

@@ -41,8 +41,7 @@ class Domain(StrEnum):
     ONED = "oned"  #: slow by default: never decides alone
 
 
-#: Domains that can fall silent within seconds and so may decide; oned only confirms, power speaks for itself.
-DECIDING_DOMAINS = frozenset({Domain.MANAGEMENT, Domain.VANTAGE, Domain.STORAGE})
+DECIDING_DOMAINS = frozenset({Domain.MANAGEMENT, Domain.VANTAGE, Domain.STORAGE})  #: they can fall silent in seconds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -113,6 +112,7 @@ class Host:
     free_memory_mb: int = 0  #: after RESERVED_MEM
     vms: tuple[int, ...] = ()
     excluded: str = ""  #: why the controller must not act on it; empty = in scope
+    maintenance: bool = False  #: excluded because a person works on it: drills are allowed
     marked: bool = False  #: carries our HA_STATE: DISABLED by us, not by the operator
     levels: tuple[tuple[Device, ...], ...] = ()
     identity: Identity | None = None  #: as the operator noted it in OpenNebula

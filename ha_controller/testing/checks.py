@@ -42,8 +42,13 @@ async def describes_itself(rig: Rig) -> None:
     require(agent_class.sample_period_s > 0, "sample_period_s must be positive")
     for capability, method in ((Capability.POWER_ON, "power_on"), (Capability.IDENTITY, "identity")):
         implemented = getattr(agent_class, method) is not getattr(FenceAgent, method)
-        claimed = capability in agent_class.capabilities
-        require(implemented == claimed, f"{capability.name} and the method {method} must come together")
+        said = capability in agent_class.capabilities
+        require(implemented == said, f"{capability.name} and the method {method} must come together")
+    claimed = agent_class.capabilities
+    lifts = Capability.LASTING not in claimed or Capability.POWER_ON in claimed
+    require(lifts, "a LASTING order is lifted by power_on: claim POWER_ON")
+    knows = Capability.STORAGE not in claimed or rig.make_agent().datastores
+    require(bool(knows), "with STORAGE an agent must say from which datastores it cuts a host off")
 
 
 async def has_strict_settings(rig: Rig) -> None:

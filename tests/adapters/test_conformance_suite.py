@@ -133,6 +133,14 @@ class OddKind(GoodAgent):
     kind = "Odd Kind"
 
 
+class NeverLifts(PlainAgent):
+    capabilities = PlainAgent.capabilities | Capability.LASTING
+
+
+class KnowsNoDatastore(PlainAgent):
+    capabilities = PlainAgent.capabilities | Capability.STORAGE
+
+
 class SilentAboutPowerOn(GoodAgent):
     capabilities = Capability.READ_POWER | Capability.IDENTITY
 
@@ -300,6 +308,8 @@ class BlocksTheLoop(GoodAgent):
 CAUGHT: tuple[tuple[Check, type[FenceAgent[Any]]], ...] = (
     (testing.describes_itself, OddKind),
     (testing.describes_itself, SilentAboutPowerOn),
+    (testing.describes_itself, NeverLifts),
+    (testing.describes_itself, KnowsNoDatastore),
     (testing.has_strict_settings, LooseSettings),
     (testing.has_strict_settings, OpenPassword),
     (testing.switches_a_running_host_off, DoesNothing),

@@ -118,6 +118,31 @@ async def test_a_host_that_does_not_answer_is_not_switched(bench):
     assert "not done" in detail
 
 
+class SelfReset(Machine):
+    """A device that has its host reset itself; the host boots at once, and answers before the device reads off."""
+
+    capabilities = Machine.capabilities | Capability.LASTING | Capability.DRILL_NEEDED
+
+
+@pytest.mark.parametrize("silent_s", [4.0, 0.0])
+async def test_a_host_that_resets_itself_must_have_fallen_silent_meanwhile(silent_s):
+    bench = Bench(SelfReset())
+    now = asyncio.get_running_loop().time
+    bench.answers = lambda: True
+    power_off = bench.machine.power_off
+
+    async def reset() -> None:
+        await power_off()
+        ends_at = now() + silent_s
+        bench.answers = lambda: now() >= ends_at
+
+    bench.machine.power_off = reset  # type: ignore[method-assign]
+    switched, detail = await bench.drill()
+    assert switched is bool(silent_s)
+    assert "lifted; it boots by itself" in detail  # whatever it showed, the order does not stay in force
+    assert bench.machine.on
+
+
 async def test_a_host_that_stays_off_is_told(bench):
     bench.machine.stays_off = True
     switched, detail = await bench.drill()

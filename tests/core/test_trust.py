@@ -295,7 +295,8 @@ def in_maintenance(cloud: Cloud, vms: bool = False) -> None:
         for number in (30, 31):
             del cloud.vms[number]
     known = cloud.host
-    cloud.host = lambda host: replace(known(host), excluded="HA_IGNORE=YES" if host == 3 else "")  # type: ignore[method-assign]
+    ours = {"excluded": "HA_IGNORE=YES", "maintenance": True}
+    cloud.host = lambda host: replace(known(host), **(ours if host == 3 else {}))  # type: ignore[method-assign]
     cloud.inventory()
 
 
@@ -328,3 +329,12 @@ def test_a_drill_that_switched_another_machine_makes_nothing_trusted(cloud):
     cloud.feed(DrillReported(host=3, request=drill.request, results=(("bmc", "", False, "the host still answers"),)))
     assert answer(cloud).code == 4
     assert not trusted(cloud)
+    assert "kvm-03: drill NOT passed: bmc: the host still answers" in cloud.told()
+
+
+def test_a_host_that_is_out_of_our_scope_is_not_drilled(cloud):
+    known = cloud.host
+    cloud.host = lambda host: replace(known(host), excluded="its cluster is not in scope.clusters", vms=())  # type: ignore[method-assign]
+    cloud.inventory()
+    cloud.operator(Verb.DRILL, 3)
+    assert "not in maintenance" in answer(cloud).text

@@ -51,7 +51,7 @@ def dummy(folder: Path, **parameters: Any) -> BridgeAgent:
 def mark(monkeypatch: pytest.MonkeyPatch) -> str:
     """Mark what this test starts: another run on this machine may use the same agents."""
     word = f"test-{os.getpid()}-{time.monotonic_ns()}"
-    monkeypatch.setattr("ha_controller_fence_agents.program.secrets.token_hex", lambda size: word)
+    monkeypatch.setattr("ha_controller.process.secrets.token_hex", lambda size: word)
     return word
 
 

@@ -41,6 +41,7 @@ _T = TypeVar("_T")
 
 IDENTITY_TIMEOUT_S = 2.0  #: right before a shot: a device that is slow to tell is used on what is on record
 DRILL_LOOK_S = 3.0  #: so long a host must have been silent, and was alive before, for a drill to count
+DRILL_POLL_S = 0.5
 CHECK_TIMEOUT_S = 15.0
 CHECKS_AT_ONCE = 8
 
@@ -250,16 +251,39 @@ class Fencer:
             return False, "not done: the host does not answer, so nobody could see whether it goes off"
         device.fencing += 1
         try:
-            outcome = await self._switch.off(device, send=True, acknowledge=lambda name: None)
-            if outcome.off_read_at is None:
-                return False, f"it could not be switched off: {outcome.detail}"
-            await anyio.sleep(DRILL_LOOK_S)
-            if self._shows_life(host, outcome.off_read_at):
-                return False, "it reads off and the host still answers: it is ANOTHER machine's device, or it lies"
+            why = await self._off_in_drill(host, device)
+            if why and Capability.LASTING not in device.agent.capabilities:
+                return False, why  # switching on what may be another machine's is not ours to do
             on = await self._switch.on(device)
         finally:
             device.fencing -= 1
-        return True, f"switched off and seen off, the host fell silent; {on}"
+        return not why, f"{why or 'switched off and seen off, the host fell silent'}; {on}"
+
+    async def _off_in_drill(self, host: int, device: Device) -> str:
+        """Switch off and watch the host; returns what speaks against its being this host's device.
+
+        A host that resets itself may answer again by the time its device reads off: there any silence meanwhile counts.
+        """
+        fell_silent = False
+
+        async def watch() -> None:
+            nonlocal fell_silent
+            while not fell_silent:
+                await anyio.sleep(DRILL_POLL_S)
+                fell_silent = not self._shows_life(host, self._clock() - DRILL_LOOK_S)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(watch)
+            outcome = await self._switch.off(device, send=True, acknowledge=lambda name: None)
+            group.cancel_scope.cancel()
+        if outcome.off_read_at is None:
+            return f"it could not be switched off: {outcome.detail}"
+        await anyio.sleep(DRILL_LOOK_S)
+        answers = self._shows_life(host, outcome.off_read_at)
+        boots_by_itself = Capability.DRILL_NEEDED in device.agent.capabilities
+        if not fell_silent if boots_by_itself else answers:
+            return "it reads off and the host still answers: it is ANOTHER machine's device, or it lies"
+        return ""
 
     # --- reading ---
 

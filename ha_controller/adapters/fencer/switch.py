@@ -163,6 +163,8 @@ class Switch:
                 await contained(device.agent.power_on())
             except FenceError as error:
                 return f"it does NOT switch on again: {error}"
+            if Capability.LASTING in device.agent.capabilities:
+                return "lifted; it boots by itself"
             while await self.read(device) is not PowerState.ON:  # noqa: ASYNC110 - a device calls nobody
                 await anyio.sleep(POLL_S)
             return "switched on again"

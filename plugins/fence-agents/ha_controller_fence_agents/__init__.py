@@ -1,6 +1,6 @@
 """The bridge from ha-controller to ClusterLabs' fence agents: registers `BridgeAgent` under the kind `fence-agents`.
 
-`agent` says what is asked of a program, `metadata` what the program says of itself, `program` runs it and ends it.
+`agent` says what is asked of a program, `metadata` what the program says of itself.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from typing import Annotated, ClassVar, Final, Self
 import anyio
 from pydantic import Field, SecretStr, field_validator, model_validator
 
+from ha_controller import process
 from ha_controller.plugin import (
     AccessDenied,
     AgentConfig,
@@ -26,8 +27,7 @@ from ha_controller.plugin import (
     Variant,
     one_line,
 )
-from ha_controller_fence_agents import program
-from ha_controller_fence_agents.metadata import RESERVED, NoMetadata, complaints, metadata_of
+from ha_controller_fence_agents.metadata import RESERVED, NoMetadata, complaints, installed, metadata_of
 
 #: They take everything that is not "on" for "off", a plug that does not exist too (read in fence-agents 4.12).
 WEAK_PROGRAMS: Final = frozenset(
@@ -109,7 +109,7 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
     @classmethod
     def variants(cls) -> tuple[str, ...]:
         """Return the names of the installed agents."""
-        return program.installed()
+        return installed()
 
     @classmethod
     def variant(cls, name: str) -> Variant | None:
@@ -176,19 +176,19 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
         if ended.status != 0:
             raise self._error(action, ended)
 
-    async def _run(self, action: str) -> program.Ended:
-        path = program.find(self.config.program)
+    async def _run(self, action: str) -> process.Ended:
+        path = process.find(self.config.program)
         if path is None:
             raise Rejected(f"{self.config.program} is not installed any more")
         lines = [f"action={action}", *(f"{name}={_written(value)}" for name, value in self.config.parameters.items())]
         lines += [f"{name}={_quoted(value.get_secret_value())}" for name, value in self.config.secrets.items()]
         async with self._one_call:
             try:
-                return await program.run(path, "\n".join(lines) + "\n")
+                return await process.run([path], "\n".join(lines) + "\n")
             except OSError as error:
                 raise Rejected(f"{self.config.program} cannot be started: {error.strerror}") from None
 
-    def _error(self, action: str, ended: program.Ended) -> FenceError:
+    def _error(self, action: str, ended: process.Ended) -> FenceError:
         said = self._scrubbed(f"{ended.errors}\n{ended.output}")
         text = f"{self.config.program} {action}: {said or f'exit status {ended.status}'}"
         if action in ("status", "monitor") and _DENIED.search(said):

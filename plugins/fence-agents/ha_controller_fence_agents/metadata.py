@@ -7,14 +7,17 @@ ClusterLabs' FenceAgentAPI.md and metadata.rng.
 from __future__ import annotations
 
 import difflib
+import os
 import subprocess
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
-from ha_controller_fence_agents.program import environment, find
+from ha_controller import process
+from ha_controller.process import environment, find
 
 METADATA_WITHIN_S: Final = 10.0
 #: What the bridge says itself, or what would change what it says.
@@ -46,6 +49,13 @@ class Metadata:
 
 class NoMetadata(Exception):
     """The program is not there, or says nothing usable; the text says which."""
+
+
+def installed() -> tuple[str, ...]:
+    """Return the names of all installed agents."""
+    folders = [Path(folder) for folder in process.PATH.split(":")]
+    found = {path.name for folder in folders for path in folder.glob("fence_*") if os.access(path, os.X_OK)}
+    return tuple(sorted(found))
 
 
 def metadata_of(program: str) -> Metadata:

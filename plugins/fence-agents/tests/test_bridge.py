@@ -12,9 +12,10 @@ from typing import Any
 import anyio
 import anyio.to_thread
 import pytest
-from ha_controller_fence_agents import BridgeAgent, BridgeConfig, metadata, program
+from ha_controller_fence_agents import BridgeAgent, BridgeConfig, metadata
 from pydantic import SecretStr, ValidationError
 
+from ha_controller import process
 from ha_controller.plugin import AccessDenied, Capability, FenceError, PowerState, Rejected, Unreachable
 
 METADATA = """<resource-agent name="fence_toy" shortdesc="A toy"><parameters>
@@ -39,7 +40,7 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MakeAgent:
         )
         path.chmod(0o755)
         (tmp_path / "metadata").write_text(METADATA)
-        monkeypatch.setattr(program, "PATH", f"{tmp_path}:{program.PATH}")
+        monkeypatch.setattr(process, "PATH", f"{tmp_path}:{process.PATH}")
         metadata.forget()
         settings = {"program": "fence_toy", "parameters": {"ip": "192.0.2.1"}} | config
         return BridgeAgent(BridgeConfig.model_validate(settings))

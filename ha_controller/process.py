@@ -1,8 +1,8 @@
-"""Runs a fence agent as a process, and leaves nothing of it behind.
+"""For plugins that use programs: runs one as a process, and leaves nothing of it behind.
 
-Parameters go in on standard input, never on the command line. A call that is cancelled stops the program with all its
-descendants, and then kills them: an `ipmitool` left over would switch later. Descendants are known by their parents,
-and by a mark in their environment when they have cut themselves loose.
+Secrets go in on standard input or in files, never on the command line. A call that is cancelled stops the program with
+all its descendants, and then kills them: an `ipmitool` left over would switch later. Descendants are known by their
+parents, and by a mark in their environment when they have cut themselves loose.
 
 Starting a process stops the event loop and costs CPU, so processes are started from threads and a few at a time; once
 started they do not wait for each other, so that a hung one delays nobody.
@@ -16,7 +16,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +34,8 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MARK: Final = "HA_CONTROLLER_RUN"  #: the variable that marks a process and its descendants
 
-_threads: RunVar[anyio.CapacityLimiter] = RunVar("threads that wait for fence agents")
-_starts: RunVar[anyio.Semaphore] = RunVar("fence agents that start")
+_threads: RunVar[anyio.CapacityLimiter] = RunVar("threads that wait for programs")
+_starts: RunVar[anyio.Semaphore] = RunVar("programs that start")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,31 +48,23 @@ class Ended:
 
 
 def find(program: str) -> str | None:
-    """Return the path of an installed agent."""
+    """Return the path of an installed program, wherever this machine's are; None if it is not there."""
     return shutil.which(program, path=PATH)
 
 
-def installed() -> tuple[str, ...]:
-    """Return the names of all installed agents."""
-    found = {
-        path.name for folder in PATH.split(":") for path in Path(folder).glob("fence_*") if os.access(path, os.X_OK)
-    }
-    return tuple(sorted(found))
-
-
 def environment() -> Mapping[str, str]:
-    """Return the little that an agent needs; nothing of ours, which may hold secrets."""
+    """Return the little that a program needs; nothing of ours, which may hold secrets."""
     return {"PATH": PATH, "LC_ALL": "C", "HOME": "/", "PYTHONWARNINGS": "ignore"}
 
 
-async def run(path: str, given: str) -> Ended:
-    """Run a program with this text on its standard input, to its end.
+async def run(command: Sequence[str], given: str = "") -> Ended:
+    """Run a program (its path and arguments) with this text on its standard input, to its end.
 
     Raises:
         OSError: it cannot be started.
     """
     threads, starts = _shared()
-    process = _Process(path, given)
+    process = _Process(command, given)
     await starts.acquire()
     started = False
     ended: Ended | OSError
@@ -121,8 +113,8 @@ def _shared() -> tuple[anyio.CapacityLimiter, anyio.Semaphore]:
 class _Process:
     """One run, watched by a thread and ended by another."""
 
-    def __init__(self, path: str, given: str) -> None:
-        self._path = path
+    def __init__(self, command: Sequence[str], given: str) -> None:
+        self._command = list(command)
         self._given = given
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
@@ -135,7 +127,7 @@ class _Process:
             if self._unwanted:
                 return Ended(status=-signal.SIGKILL, output="", errors="")
             self._popen = subprocess.Popen(
-                [self._path],
+                self._command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

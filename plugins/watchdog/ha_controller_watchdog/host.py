@@ -1,0 +1,162 @@
+#!/usr/bin/env python3
+"""Runs on a host: feeds its hardware watchdog only while it can renew its lease on the shared datastore.
+
+The lease is a small file that this program writes, once a second, with a counter that grows; beside it lies a file of
+orders that the controller writes. When the order says "revoked", when the lease cannot be written, or when that takes
+longer than the lease lasts, the watchdog is not fed, and resets the host.
+
+It must never feed without a lease that was just renewed, and never disarm the watchdog without having said so in the
+lease. Both files are written in place: network file systems show a new content to whoever opens the file anew, but may
+hide a renamed or removed file for a minute.
+
+Needs Python 3.9 or newer and nothing else, so that this one file can be copied to a host. Source of the device's
+interface: the kernel's Documentation/watchdog/watchdog-api.rst and include/uapi/linux/watchdog.h.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import os
+import signal
+import struct
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable, Protocol  # noqa: UP035 - for Python 3.9
+
+BYTES = 512  #: size of both files: one write
+RENEW_EVERY_S = 1.0
+REVOKED = "revoked"
+_GET_SUPPORT, _SET_TIMEOUT = 0x80285700, 0xC0045706
+_DISARM = b"V"  #: "magic close"
+
+
+class Watchdog(Protocol):
+    """What resets the host."""
+
+    identity: str  #: as the driver names itself
+    timeout_s: int  #: as the driver confirmed it
+
+    def feed(self) -> None:
+        """Start the time anew."""
+
+    def disarm(self) -> None:
+        """Let the host live without it."""
+
+
+class KernelWatchdog:
+    """A watchdog device of Linux; open is armed."""
+
+    def __init__(self, path: str, timeout_s: int) -> None:
+        """Arm it. Raises OSError when it is busy, not there, or takes no time-out."""
+        self._device = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        support = fcntl.ioctl(self._device, _GET_SUPPORT, bytes(40))  # options, firmware version, identity
+        self.identity = support[8:].split(b"\0")[0].decode("ascii", "replace")
+        [self.timeout_s] = struct.unpack("i", fcntl.ioctl(self._device, _SET_TIMEOUT, struct.pack("i", timeout_s)))
+
+    def feed(self) -> None:
+        """Start the time anew."""
+        os.write(self._device, b"\0")
+
+    def disarm(self) -> None:
+        """Let the host live without it, where the driver allows that (nowayout)."""
+        os.write(self._device, _DISARM)
+        os.close(self._device)
+
+
+class Lease:
+    """The two files of one host."""
+
+    def __init__(self, folder: Path, name: str, lease_s: float) -> None:
+        """Nothing is read or written yet."""
+        self.path, self.orders = folder / f"{name}.lease", folder / f"{name}.order"
+        self._words: dict[str, Any] = {"host": name, "boot_id": boot_id(), "lease_s": lease_s, "counter": 0}
+
+    def is_revoked(self) -> bool:
+        """Whether the controller wants this host to end. Raises OSError when that cannot be read."""
+        try:
+            return self.orders.read_text().strip() == REVOKED
+        except FileNotFoundError:
+            write(self.orders, "run", os.O_EXCL)  # fails if the controller was faster, and we had not seen it yet
+            return False
+
+    def renew(self, watchdog: Watchdog | None) -> None:
+        """Write the lease with the next counter; returns when it is on the storage. Raises OSError."""
+        self._words["counter"] += 1
+        armed = {"identity": watchdog.identity, "timeout_s": watchdog.timeout_s} if watchdog else {}
+        write(self.path, json.dumps({**self._words, "armed": watchdog is not None, **armed}))
+
+
+def write(path: Path, text: str, flags: int = 0) -> None:
+    """Write a whole file in place; returns when it is on the storage. Raises OSError."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o640)
+    try:
+        os.pwrite(handle, text.ljust(BYTES - 1).encode() + b"\n", 0)
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def boot_id() -> str:
+    """Another one after each boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def clock() -> float:
+    """Seconds that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def keep(lease: Lease, arm: Callable[[], Watchdog], lease_s: float, ended: Callable[[], bool]) -> None:
+    """Renew and feed until the end is asked for; then say so in the lease, and disarm.
+
+    Before the watchdog is armed, nothing is lost by waiting: a revoked host comes up and stays without a lease.
+    """
+    watchdog: Watchdog | None = None
+    while not ended():
+        began = clock()
+        try:
+            if not lease.is_revoked():
+                if watchdog is None:
+                    lease.renew(None)  # without that, arming would only reset the host
+                    watchdog = arm()
+                    say(f"armed: {watchdog.identity}, {watchdog.timeout_s} s")
+                lease.renew(watchdog)
+                if clock() - began < lease_s:
+                    watchdog.feed()
+        except OSError as error:
+            say(f"not renewed: {error}")
+        time.sleep(max(0.0, RENEW_EVERY_S - (clock() - began)))
+    if watchdog is not None:
+        lease.renew(None)
+        watchdog.disarm()
+
+
+def say(text: str) -> None:
+    """Tell the journal."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
+
+
+def main() -> None:
+    """Run until SIGTERM."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--folder", type=Path, required=True, help="on the shared datastore, the same on all hosts")
+    parser.add_argument("--name", required=True, help="of this host in OpenNebula")
+    parser.add_argument("--device", default="/dev/watchdog")
+    parser.add_argument("--timeout", type=int, default=15, help="of the watchdog, seconds")
+    parser.add_argument("--lease", type=int, default=10, help="how long a renewal may take, seconds")
+    chosen = parser.parse_args()
+    asked: list[int] = []
+    signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
+    lease = Lease(chosen.folder, chosen.name, chosen.lease)
+    try:
+        keep(lease, lambda: KernelWatchdog(chosen.device, chosen.timeout), chosen.lease, lambda: bool(asked))
+    except OSError as error:
+        sys.exit(f"the lease cannot be ended ({error}), so the watchdog stays armed and resets this host")
+
+
+if __name__ == "__main__":
+    main()

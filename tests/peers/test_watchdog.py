@@ -1,0 +1,293 @@
+"""The watchdog agent with the host's own program in processes that really end; only the device is a stand-in."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import anyio
+import anyio.to_thread
+import pytest
+from ha_controller_watchdog import WatchdogAgent, WatchdogConfig
+
+from ha_controller.adapters.fencer import Device
+from ha_controller.adapters.fencer.switch import Switch
+from ha_controller.core.events import FenceResult
+from ha_controller.plugin import FenceAgent, FenceError, PowerState, Rejected
+from ha_controller.testing import CHECKS, Check, Fault, Rig
+from tests.peers.conftest import fenced
+
+WATCHDOG_S, LEASE_S = 0.6, 0.4
+PROGRAM = Path(__file__).with_name("watchdog_host.py")
+
+
+class WatchdogHost:
+    """One pretended host."""
+
+    def __init__(self, folder: Path, identity: str = "iTCO_wdt") -> None:
+        self.leases, self.disk, self.identity = folder / "leases", folder / "disk", identity
+        self.leases.mkdir()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *words: str) -> None:
+        """Boot, and wait for the first lease of this boot."""
+        self.stop()
+        file = self.leases / "kvm-01.lease"
+        before = file.read_bytes() if file.exists() else b""
+        arguments = [self.leases, "kvm-01", str(WATCHDOG_S), str(LEASE_S), self.disk, self.identity, *words]
+        self._process = subprocess.Popen([sys.executable, PROGRAM, *arguments], start_new_session=True)
+        deadline = time.monotonic() + 10
+        while not file.exists() or file.read_bytes() == before or b'"armed": true' not in file.read_bytes():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def is_on(self) -> bool:
+        """Whether the inner process goes on writing to its disk."""
+        if not self.disk.exists():
+            return False
+        before = self.disk.read_text()
+        deadline = time.monotonic() + 0.3
+        while time.monotonic() < deadline:
+            if self.disk.read_text() not in ("", before):
+                return True
+            time.sleep(0.02)
+        return False
+
+    def order(self, word: str) -> None:
+        (self.leases / "kvm-01.order").write_text(word)
+
+    def ask_to_end(self) -> None:
+        """What `systemctl stop` does."""
+        assert self._process is not None
+        self._process.terminate()
+        self._process.wait(10)
+
+    def freeze(self, frozen: bool) -> None:
+        assert self._process is not None
+        os.killpg(self._process.pid, signal.SIGSTOP if frozen else signal.SIGCONT)
+
+    def stop(self) -> None:
+        """Pull the cord."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait(10)
+            self._process = None
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Iterator[WatchdogHost]:
+    made = WatchdogHost(tmp_path)
+    made.start()
+    yield made
+    made.stop()
+
+
+def agent_for(folder: Path, **settings: Any) -> WatchdogAgent:
+    written = {"folder": folder, "lease_name": "kvm-01", "watchdog_timeout": "600ms", "lease": "400ms"}
+    return WatchdogAgent(WatchdogConfig.model_validate(written | settings))
+
+
+# --- the conformance suite --------------------------------------------------------------------------------------------
+
+
+class WatchdogRig:
+    """Implements `ha_controller.testing.Rig` with one pretended host. A wrong folder stands in for a wrong password.
+
+    A host that was reset boots by itself: one that was switched off here does as soon as its order allows it to live.
+    """
+
+    agent_class: type[FenceAgent[Any]] = WatchdogAgent
+    secrets: Sequence[str] = ()
+    system_uuid: str | None = None
+    tells_denials = False
+
+    def __init__(self, machine: WatchdogHost) -> None:
+        self.machine = machine
+        self._fault: Fault | None = None
+        self._boots = False
+
+    def make_agent(self, *, wrong_password: bool = False) -> FenceAgent[Any]:
+        return agent_for(self.machine.leases.with_name("elsewhere") if wrong_password else self._folder)
+
+    @property
+    def _folder(self) -> Path:
+        elsewhere = self._fault in (Fault.HANGS, Fault.NONSENSE)
+        return self.machine.leases.with_name("broken") if elsewhere else self.machine.leases
+
+    async def host_is_on(self) -> bool:
+        if self._boots and (self.machine.leases / "kvm-01.order").read_text().strip() == "run":
+            self._boots = False
+            await anyio.to_thread.run_sync(self.machine.start)
+        return await anyio.to_thread.run_sync(self.machine.is_on)
+
+    async def set_host_power(self, on: bool) -> None:
+        self.machine.order("run" if on else "revoked")
+        self._boots = not on
+        if not on:
+            self.machine.stop()
+        elif not self.machine.is_on():
+            await anyio.to_thread.run_sync(self.machine.start)
+
+    async def set_fault(self, fault: Fault | None) -> None:
+        self._fault = fault
+        broken = self.machine.leases.with_name("broken")
+        shutil.rmtree(broken, ignore_errors=True)
+        if fault is Fault.STAYS_ON:
+            self.machine.start("deaf")
+        elif fault is Fault.REFUSES:
+            order = self.machine.leases / "kvm-01.order"
+            order.unlink()
+            order.mkdir()
+        elif fault is Fault.HANGS:
+            broken.mkdir()
+            os.mkfifo(broken / "kvm-01.lease")
+            os.mkfifo(broken / "kvm-01.order")
+        elif fault is Fault.NONSENSE:
+            broken.mkdir()
+            (broken / "kvm-01.lease").write_bytes(bytes(range(256)))
+
+
+@pytest.fixture
+def watchdog_rig(machine: WatchdogHost) -> WatchdogRig:
+    return WatchdogRig(machine)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+async def test_the_agent_conforms(check: Check, watchdog_rig: Rig) -> None:
+    await check(watchdog_rig)
+
+
+# --- one host ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_revoked_host_is_dead_before_its_lease_reads_off(machine: WatchdogHost) -> None:
+    agent = agent_for(machine.leases)
+    await agent.power_off()
+    with anyio.fail_after(10):
+        while await agent.power_state() is PowerState.ON:
+            pass  # each call watches until it can tell
+    last = float(machine.disk.read_text())
+    assert time.monotonic() - last > WATCHDOG_S  # it wrote nothing for longer than the watchdog needs
+    assert not machine.is_on()
+
+
+async def test_a_fence_is_read_back_like_any_other(machine: WatchdogHost) -> None:
+    report = await fenced(agent_for(machine.leases))
+    assert report.result is FenceResult.OFF_READ
+    assert not machine.is_on()
+
+
+async def test_a_host_that_lost_its_power_reads_off(machine: WatchdogHost) -> None:
+    machine.stop()
+    with anyio.fail_after(5):
+        assert await agent_for(machine.leases).power_state() is PowerState.OFF
+
+
+async def test_a_host_that_lost_its_storage_is_reset_without_any_order(machine: WatchdogHost) -> None:
+    shutil.move(machine.leases, machine.leases.with_name("lost"))  # its storage is gone
+    with anyio.fail_after(5):
+        while machine.is_on():
+            await anyio.sleep(0.05)
+    shutil.move(machine.leases.with_name("lost"), machine.leases)
+    with anyio.fail_after(5):
+        assert await agent_for(machine.leases).power_state() is PowerState.OFF
+
+
+async def test_it_is_not_off_one_moment_too_early(machine: WatchdogHost) -> None:
+    machine.stop()
+    began = time.monotonic()
+    await agent_for(machine.leases).power_state()
+    assert time.monotonic() - began >= LEASE_S + 2 * WATCHDOG_S
+
+
+async def test_what_was_seen_is_kept_when_a_look_is_cut_off(machine: WatchdogHost) -> None:
+    machine.stop()
+    agent = agent_for(machine.leases)
+    began = time.monotonic()
+    power = PowerState.UNKNOWN
+    while power is PowerState.UNKNOWN:
+        with anyio.move_on_after(0.3):
+            power = await agent.power_state()
+    assert power is PowerState.OFF
+    assert time.monotonic() - began < 4
+
+
+async def test_a_host_whose_unit_was_stopped_is_never_off(machine: WatchdogHost) -> None:
+    machine.ask_to_end()
+    agent = agent_for(machine.leases)
+    for _ in range(4):
+        with pytest.raises(FenceError, match="not armed"):
+            await agent.power_state()
+        await anyio.sleep(LEASE_S)
+
+
+async def test_a_software_watchdog_proves_nothing(tmp_path: Path) -> None:
+    soft = WatchdogHost(tmp_path, identity="Software Watchdog")
+    soft.start()
+    try:
+        agent = agent_for(soft.leases)
+        with pytest.raises(FenceError, match="no hardware"):
+            await agent.check()
+        soft.stop()
+        await anyio.sleep(LEASE_S + 2 * WATCHDOG_S)
+        with pytest.raises(FenceError, match="no hardware"):
+            await agent.power_state()
+    finally:
+        soft.stop()
+
+
+@pytest.mark.parametrize("shorter", [{"watchdog_timeout": "500ms"}, {"lease": "300ms"}])
+async def test_a_host_that_takes_longer_than_configured_proves_nothing(
+    machine: WatchdogHost, shorter: dict[str, str]
+) -> None:
+    with pytest.raises(FenceError, match=r"the host uses 0\.6 s"):
+        await agent_for(machine.leases, **shorter).power_state()
+
+
+async def test_anothers_lease_proves_nothing(machine: WatchdogHost) -> None:
+    shutil.copy(machine.leases / "kvm-01.lease", machine.leases / "kvm-02.lease")
+    with pytest.raises(FenceError, match="lease of kvm-01"):
+        await agent_for(machine.leases, lease_name="kvm-02").power_state()
+
+
+async def test_without_a_lease_nothing_is_written(tmp_path: Path) -> None:
+    with pytest.raises(Rejected, match="No such file"):
+        await agent_for(tmp_path).power_off()
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_lease_that_stands_still_is_found_by_the_check(
+    machine: WatchdogHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ha_controller_watchdog.agent.LATELY_S", 1.0)
+    machine.stop()
+    report = await agent_for(machine.leases).check()
+    assert not report.ok
+    assert "not renewed" in report.summary
+
+
+async def test_a_lifted_host_lives_again_after_its_boot(machine: WatchdogHost) -> None:
+    agent = agent_for(machine.leases)
+    await agent.power_off()
+    device = Device(name="watchdog", agent=agent, timeout_s=10)
+    with anyio.fail_after(10):
+        while machine.is_on():
+            await anyio.sleep(0.05)
+
+    async def boot() -> None:
+        await anyio.sleep(1)
+        await anyio.to_thread.run_sync(machine.start)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(boot)
+        assert await Switch(time.monotonic).lift(device) == ""
+    assert machine.is_on()
