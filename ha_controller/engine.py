@@ -29,7 +29,8 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import CloudRecord, HostTrust, Incident, TrailEntry
+from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
+from ha_controller.core.model import HostTrust
 
 EVIDENCE_QUEUE_MAX = 1000
 

@@ -45,19 +45,8 @@ from ha_controller.core.events import (
     Verb,
     VmOrderReported,
 )
-from ha_controller.core.model import (
-    CloudRecord,
-    Device,
-    Domain,
-    Host,
-    HostState,
-    HostTrust,
-    Incident,
-    PowerState,
-    Reading,
-    Signal,
-    Vm,
-)
+from ha_controller.core.incident import CloudRecord, Incident
+from ha_controller.core.model import Device, Domain, Host, HostState, HostTrust, PowerState, Reading, Signal, Vm
 from ha_controller.core.settings import Channel, Mode, Settings
 
 SETTINGS = Settings(

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pydantic import TypeAdapter
 
 from ha_controller.adapters.journal import Entry, Journal
-from ha_controller.core.model import CloudRecord, HostTrust, Incident, TrailEntry
+from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
+from ha_controller.core.model import HostTrust
 
 _INCIDENT = TypeAdapter(Incident)
 _CLOUD = TypeAdapter(CloudRecord)

@@ -12,8 +12,9 @@ from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import Answer, Drill, ReadPower, Severity
 from ha_controller.core.events import DrillReported, OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
+from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import AttemptOutcome, HostState, Incident, Lever, OnedHostState, PowerState, Proof
+from ha_controller.core.model import HostState, OnedHostState, PowerState
 from ha_controller.core.power import readable
 from ha_controller.core.state import PendingCommand, State
 

@@ -38,16 +38,8 @@ from ha_controller.core.events import (
     TimePassed,
     VmOrderReported,
 )
-from ha_controller.core.model import (
-    CloudRecord,
-    Domain,
-    Host,
-    HostState,
-    HostTrust,
-    Incident,
-    Lever,
-    Signal,
-)
+from ha_controller.core.incident import CloudRecord, Incident, Lever
+from ha_controller.core.model import Domain, Host, HostState, HostTrust, Signal
 from ha_controller.core.settings import Settings
 from ha_controller.core.state import DeviceView, HostView, State
 

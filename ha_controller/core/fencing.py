@@ -12,8 +12,9 @@ from ha_controller.core import guard, lasting, power, trust
 from ha_controller.core.detector import VerdictKind, life_since, silence_confirmed
 from ha_controller.core.effects import Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
+from ha_controller.core.incident import Attempt, AttemptOutcome, Incident, Proof
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Attempt, AttemptOutcome, Device, Host, HostState, Incident, PowerState, Proof
+from ha_controller.core.model import Device, Host, HostState, PowerState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.state import Hold, State, bar
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of

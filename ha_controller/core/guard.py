@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ha_controller.core.detector import VerdictKind, alive_channels
-from ha_controller.core.model import Host, HostState, Incident, OnedHostState
+from ha_controller.core.incident import Incident
+from ha_controller.core.model import Host, HostState, OnedHostState
 from ha_controller.core.state import State
 
 

@@ -11,7 +11,8 @@ from dataclasses import replace
 from ha_controller.core import lever, power
 from ha_controller.core.effects import LiftOrders, RenewOrders, Severity
 from ha_controller.core.events import OrdersLifted, OrdersRenewed
-from ha_controller.core.model import AttemptOutcome, Device, Host, Incident
+from ha_controller.core.incident import AttemptOutcome, Incident
+from ha_controller.core.model import Device, Host
 from ha_controller.core.state import State
 
 RENEW_EVERY_S = 600.0  #: agents must let their orders expire much later

@@ -12,8 +12,9 @@ from dataclasses import replace
 from ha_controller.core.detector import life_since, silence_confirmed
 from ha_controller.core.effects import HostStep, OrderHost
 from ha_controller.core.events import HostOrderReported, OrderResult
+from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import AttemptOutcome, Host, Incident, Lever, OnedHostState, PowerState, Proof
+from ha_controller.core.model import Host, OnedHostState, PowerState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.recovery import claims_running, was_running
 from ha_controller.core.state import Hold, State, bar

@@ -12,17 +12,10 @@ from dataclasses import replace
 from ha_controller.core import lever
 from ha_controller.core.effects import MoveVm, ResumeVm, Severity
 from ha_controller.core.events import OrderResult, VmOrderReported
+from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
 from ha_controller.core.lever import REPEAT_AFTER_S
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import (
-    Host,
-    HostState,
-    Incident,
-    Lever,
-    Vm,
-    VmRecord,
-    VmStage,
-)
+from ha_controller.core.model import Host, HostState, Vm
 from ha_controller.core.recovery import (
     Candidate,
     Room,

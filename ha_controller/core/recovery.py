@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Vm, VmRecord, VmStage, VmState
+from ha_controller.core.incident import VmRecord, VmStage
+from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Vm, VmState
 
 #: LCM states in which oned itself says that a start at the destination went wrong: 36 BOOT_FAILURE,
 #: 37 BOOT_MIGRATE_FAILURE, 61 PROLOG_MIGRATE_UNKNOWN_FAILURE, 44 and 46 the same for POWEROFF and SUSPENDED.

@@ -10,7 +10,8 @@ from typing import Any
 
 from ha_controller.core import guard, trust
 from ha_controller.core.detector import describe
-from ha_controller.core.model import Host, HostState, Incident, VmStage
+from ha_controller.core.incident import Incident, VmStage
+from ha_controller.core.model import Host, HostState
 from ha_controller.core.settings import Mode
 from ha_controller.core.state import HostView, State
 from ha_controller.core.suspicion import verdict_of

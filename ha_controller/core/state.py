@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from ha_controller.core.detector import Views
 from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
+from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import CloudRecord, Host, HostState, HostTrust, Incident, PowerState, Vm
+from ha_controller.core.model import Host, HostState, HostTrust, PowerState, Vm
 from ha_controller.core.settings import Mode, Settings
 
 

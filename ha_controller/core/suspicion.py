@@ -10,8 +10,9 @@ from dataclasses import replace
 from ha_controller.core import guard, trust
 from ha_controller.core.detector import Verdict, VerdictKind, judge, suspicious
 from ha_controller.core.effects import ReadHost, Severity
+from ha_controller.core.incident import Incident, VmRecord
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import Host, HostState, Incident, VmRecord
+from ha_controller.core.model import Host, HostState
 from ha_controller.core.settings import Mode
 from ha_controller.core.state import Hold, HostView, State
 

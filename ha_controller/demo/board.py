@@ -14,7 +14,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ha_controller.core.model import HostState, Incident, VmStage
+from ha_controller.core.incident import Incident, VmStage
+from ha_controller.core.model import HostState
 from ha_controller.core.state import State
 
 _COLOURS = {

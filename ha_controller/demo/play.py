@@ -25,7 +25,8 @@ from ha_controller.adapters.plugins import Registry, find_plugins
 from ha_controller.app import Runtime
 from ha_controller.config import Config, load
 from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm, Tell
-from ha_controller.core.model import HostState, Incident, VmStage
+from ha_controller.core.incident import Incident, VmStage
+from ha_controller.core.model import HostState
 from ha_controller.sim import echo, netns
 from ha_controller.sim.cloud import EmbeddedCloud
 

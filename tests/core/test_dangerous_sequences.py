@@ -23,7 +23,8 @@ from ha_controller.core.events import (
     Verb,
     VmOrderReported,
 )
-from ha_controller.core.model import AttemptOutcome, Device, HostState, Lever, PowerState, Reading, Signal, VmStage
+from ha_controller.core.incident import AttemptOutcome, Lever, VmStage
+from ha_controller.core.model import Device, HostState, PowerState, Reading, Signal
 from ha_controller.core.settings import Mode
 
 BMC, PDU = Device(name="bmc", identity_noted=True), Device(name="pdu", identity_noted=True)

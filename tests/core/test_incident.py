@@ -12,8 +12,9 @@ from ha_controller.core.events import (
     FenceResult,
     Verb,
 )
+from ha_controller.core.incident import Lever, VmStage
 from ha_controller.core.machine import TABLE, Trigger
-from ha_controller.core.model import Device, Domain, HostState, Lever, Reading, Signal, VmStage
+from ha_controller.core.model import Device, Domain, HostState, Reading, Signal
 
 
 def test_the_transition_table_is_total():

@@ -9,7 +9,8 @@ from world import Cloud
 
 from ha_controller.core.effects import Answer, Fence, HostStep, LiftOrders, MoveVm, OrderHost, RenewOrders
 from ha_controller.core.events import FenceReported, FenceResult, OrdersLifted, Verb
-from ha_controller.core.model import AttemptOutcome, Device, HostState, PowerState
+from ha_controller.core.incident import AttemptOutcome
+from ha_controller.core.model import Device, HostState, PowerState
 
 BMC = Device(name="bmc", identity_noted=True)
 CEPH = Device(name="ceph", identity_noted=True, proves_off=False, lasting=True, datastores=(100, 101))

@@ -12,7 +12,8 @@ from ha_controller.core.events import (
     OnedReadFailed,
     Verb,
 )
-from ha_controller.core.model import HostState, VmStage
+from ha_controller.core.incident import VmStage
+from ha_controller.core.model import HostState
 
 
 def test_what_was_powered_off_stays_so(cloud):

@@ -18,7 +18,8 @@ import pytest
 from ha_controller.app import Runtime
 from ha_controller.app.ledger import Ledger
 from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm
-from ha_controller.core.model import AttemptOutcome, CloudRecord, HostState, HostTrust, Incident, TrailEntry
+from ha_controller.core.incident import AttemptOutcome, CloudRecord, Incident, TrailEntry
+from ha_controller.core.model import HostState, HostTrust
 from ha_controller.demo import demo_config
 from ha_controller.sim.cloud import EmbeddedCloud
 from ha_controller.sim.oned_model import Timings

@@ -1,0 +1,213 @@
+"""The durable record of one failure: what was seen, ordered and reached, and what is durable beside it.
+
+Plain frozen values; whoever changes one makes a new one. Times are seconds on the controller's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Self
+
+from ha_controller.core.model import HostState, OnedHostState, Vm
+
+
+class AttemptOutcome(StrEnum):
+    """How far one attempt to power a host off came."""
+
+    ORDERED = "ordered"  #: written down; the order may or may not have left
+    ACCEPTED = "accepted"  #: every device of the level acknowledged, which proves nothing
+    OFF_READ = "off read"  #: read back off as the protocol asks; life can still void it
+    UNVERIFIED = "unverified"  #: sent or maybe sent, off was not read
+    REFUSED = "refused"  #: every device definitely did nothing
+    VOIDED = "voided"  #: off was read, and then the host showed life
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One level of fence devices, ordered once."""
+
+    number: int  #: counts from 1 within the incident
+    level: int  #: index into Host.levels
+    devices: tuple[str, ...]
+    outcome: AttemptOutcome
+    fingerprints: tuple[str, ...] = ()  #: of the devices, in their order
+    ordered_at: float
+    off_read_at: float | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """Why a host counts as off."""
+
+    at: float
+    text: str
+    devices: tuple[str, ...] = ()  #: empty: a person confirmed it
+    fingerprints: tuple[str, ...] = ()  #: of the devices, in their order
+
+
+class Lever(StrEnum):
+    """How far OpenNebula has been told that the host is gone."""
+
+    NOT_BEGUN = "not begun"
+    OFFLINE = "offline ordered"
+    ENABLE = "enable ordered"
+    WAIT = "waiting for ERROR"
+    DISABLE = "disable ordered"
+    DONE = "done"
+    RESTORE = "restore ordered"  #: the way back, when the host is readmitted
+    RESTORED = "restored"
+
+
+class VmStage(StrEnum):
+    """How far one VM's recovery came."""
+
+    WAITING = "waiting"
+    MOVING = "moving"  #: a migrate was ordered; the destination is sticky
+    RESUMING = "resuming"
+    RUNNING = "running"  #: outcome: seen RUNNING elsewhere
+    LEFT = "left alone"  #: outcome: with a reason
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class VmRecord:
+    """One VM of a failed host, from what it was to its outcome."""
+
+    id: int
+    name: str
+    was_state: int  #: when the incident was opened: decides what the VM *was*
+    was_lcm_state: int
+    was_label: str = ""
+    datastores: tuple[int, ...] | None = None  #: where its disks were; None: not on record
+    stage: VmStage = VmStage.WAITING
+    destination: int | None = None
+    ordered_at: float = 0.0
+    first_ordered_at: float = 0.0  #: its way to an outcome is timed from here
+    answered: bool = True  #: False while an order has no report
+    maybe_done: bool = False  #: an order was lost: it may still arrive, so its destination stays
+    tries: int = 0  #: orders of this stage
+    order: int = 0  #: all orders so far: the number of the last one
+    reason: str = ""
+    settled_at: float = 0.0
+
+    @classmethod
+    def of(cls, vm: Vm) -> Self:
+        """What a VM is now, as what it was."""
+        return cls(
+            id=vm.id,
+            name=vm.name,
+            was_state=vm.state,
+            was_lcm_state=vm.lcm_state,
+            was_label=vm.label,
+            datastores=vm.datastores,
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether the VM has an outcome."""
+        return self.stage in (VmStage.RUNNING, VmStage.LEFT)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Incident:
+    """One failure of one host: the durable record of what was seen, ordered and reached."""
+
+    id: int
+    host: int
+    host_name: str
+    opened_at: float
+    state: HostState
+    verdict: str  #: "dead", "powered off", "hung"
+    evidence: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+    vms: tuple[VmRecord, ...] = ()
+    attempts: tuple[Attempt, ...] = ()
+    attempts_forgiven: int = 0  #: so many of them do not count as tried, since a person said `release`
+    barred: tuple[str, ...] = ()  #: devices that lied: no further shots with them
+    in_force: tuple[str, ...] = ()  #: devices whose lasting order may be in force: renewed, and lifted at the end
+    lifting: bool = False  #: the way back has begun: they are being lifted
+    proof: Proof | None = None
+    prior_one_state: int = OnedHostState.MONITORED
+    prior_marked: bool = False
+    lever: Lever = Lever.NOT_BEGUN
+    lever_since: float = 0.0
+    lever_repeats: int = 0
+    hold: str = ""  #: why nothing happens right now; recomputed all the time
+    hold_needs_person: bool = False
+    stopped: str = ""  #: why nothing will happen until a person decides
+    held_by: str = ""  #: operator's `hold`: who and why
+    approved_by: str = ""
+    ordered_by: str = ""  #: a person ordered the power-off of a silent host, before it was condemned
+    rejected_by: str = ""
+    failed_at: float | None = None
+    fenced_at: float | None = None
+    recovered_at: float | None = None
+    closed_at: float | None = None
+    closing: str = ""
+
+    @property
+    def open(self) -> bool:
+        """Whether the incident still counts."""
+        return self.closed_at is None
+
+    @property
+    def untouched(self) -> bool:
+        """Whether nothing that was ordered may have had an effect on the host, its VMs or OpenNebula."""
+        return (
+            all(attempt.outcome is AttemptOutcome.REFUSED for attempt in self.attempts)
+            and self.lever is Lever.NOT_BEGUN
+            and all(record.order == 0 for record in self.vms)
+        )
+
+    def not_after(self, now: float) -> Incident:
+        """The same, with no moment in the future: for a clock that was set back while nobody ran."""
+        return replace(
+            self,
+            opened_at=min(self.opened_at, now),
+            lever_since=min(self.lever_since, now),
+            fenced_at=None if self.fenced_at is None else min(self.fenced_at, now),
+            failed_at=None if self.failed_at is None else min(self.failed_at, now),
+            proof=None if self.proof is None else replace(self.proof, at=min(self.proof.at, now)),
+            attempts=tuple(
+                replace(
+                    attempt,
+                    ordered_at=min(attempt.ordered_at, now),
+                    off_read_at=None if attempt.off_read_at is None else min(attempt.off_read_at, now),
+                )
+                for attempt in self.attempts
+            ),
+            vms=tuple(
+                replace(
+                    record,
+                    ordered_at=min(record.ordered_at, now),
+                    first_ordered_at=min(record.first_ordered_at, now),
+                )
+                for record in self.vms
+            ),
+        )
+
+    def vm(self, vm_id: int) -> VmRecord | None:
+        """The record of one VM, if it belongs to this incident."""
+        return next((record for record in self.vms if record.id == vm_id), None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CloudRecord:
+    """What is durable beside the incidents."""
+
+    next_incident: int = 1
+    paused_by: str = ""  #: who paused the cloud and why; empty = not paused
+    fences: tuple[tuple[float, int], ...] = ()  #: (time, host) of the power-offs that count for the budget
+    storm_at: float = 0.0  #: when the storm guard last said no
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrailEntry:
+    """One line of the trail: what was decided, ordered, reported or told. Never changed once written."""
+
+    at: float
+    kind: str  #: "intent", "report", "operator", "told"
+    text: str
+    host: int | None = None
+    incident: int | None = None
