@@ -77,6 +77,7 @@ class Cloud:
     incidents: dict[int, Incident] = field(default_factory=dict)  #: as the journal would hold them
     cloud: CloudRecord = field(default_factory=CloudRecord)
     trusts: dict[int, HostTrust] = field(default_factory=dict)
+    places: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     device_power: dict[str, PowerState] = field(default_factory=dict)  #: where one reads something else than the BMC
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
@@ -153,6 +154,7 @@ class Cloud:
             free_memory_mb=65536 - taken,
             vms=tuple(vm.id for vm in self.vms.values() if vm.host == host),
             levels=self.levels,
+            places=self.places.get(host, ()),
         )
 
     def run(self, seconds: float) -> None:
@@ -177,7 +179,11 @@ class Cloud:
                 )
             )
         off = tuple(
-            Reading(host=host, signal=Signal.OFF if power == "off" else Signal.UNKNOWN, sent_at=self.now)
+            Reading(
+                host=host,
+                signal={"off": Signal.OFF, "on": Signal.ON}.get(power, Signal.UNKNOWN),
+                sent_at=self.now,
+            )
             for host, power in self.dead.items()
         )
         self.feed(EvidenceTaken(channel="bmc", readings=off))

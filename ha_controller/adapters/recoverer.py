@@ -52,6 +52,11 @@ class Scope:
 
     clusters: tuple[str, ...] = ("*",)
     exclude: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()  #: attributes of a host that name what it shares with others
+
+    def places_of(self, host: OnedHost) -> tuple[tuple[str, str], ...]:
+        """What the host shares with others."""
+        return tuple((name, host.template[name]) for name in self.places if host.template.get(name))
 
     def why_excluded(self, host: OnedHost) -> str:
         """Why a host is none of our business; empty if it is."""
@@ -177,6 +182,7 @@ class Recoverer:
             free_cpu=host.max_cpu - host.cpu_usage,
             free_memory_mb=(host.max_mem_kb - host.mem_usage_kb) // 1024,
             vms=host.vm_ids,
+            places=self.scope.places_of(host),
             excluded=self.scope.why_excluded(host),
             maintenance=self.scope.in_maintenance(host),
             marked=bool(host.template.get(MARK)),

@@ -34,6 +34,7 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         max_failed_share=guard.max_failed_hosts,
         fences_max=guard.max_fences.count,
         fences_per_s=guard.max_fences.per_s,
+        fences_per_day_max=guard.max_fences_per_day,
         storm_cooldown_s=guard.storm_cooldown_s,
         self_check_needed=bool(guard.self_check),
         second_master_waived=guard.second_master == "none",
@@ -47,4 +48,4 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
 
 def scope(config: Config) -> Scope:
     """Which hosts are ours."""
-    return Scope(clusters=tuple(config.scope.clusters), exclude=tuple(config.scope.exclude))
+    return Scope(clusters=tuple(config.scope.clusters), exclude=tuple(config.scope.exclude), places=config.guard.places)

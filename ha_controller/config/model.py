@@ -209,6 +209,8 @@ class Guard(Section):
 
     max_failed_hosts: Share = Field("25%", validate_default=True)
     max_fences: MaxFences = MaxFences()
+    max_fences_per_day: Annotated[int, _count(1, 10000)] = 6
+    places: tuple[str, ...] = ("HA_RACK", "HA_SWITCH", "HA_PDU")  #: host attributes: what hosts have in common
     settle_s: Duration = duration_field("30s", key="settle")
     fence_rounds: Annotated[int, _count(1, 10)] = 2  #: how often all levels of a host are tried
     storm_cooldown_s: Duration = duration_field("5m", key="storm_cooldown")

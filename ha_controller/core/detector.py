@@ -24,7 +24,9 @@ class ChannelView:
     silent_since: float | None = None  #: when the first unanswered question of this silence left
     misses: int = 0
     alive_at: float | None = None
-    unknown: bool = False  #: the last reading was UNKNOWN
+    unknown: bool = False  #: the last reading was UNKNOWN or ON
+    powered: bool = False  #: the last reading was ON
+    unknown_at: float = 0.0
     unknown_detail: str = ""
 
     def note(self, reading: Reading, gap_max_s: float) -> None:
@@ -34,9 +36,11 @@ class ChannelView:
         """
         if reading.sent_at < self.sent_at:
             return
-        self.unknown = reading.signal is Signal.UNKNOWN
+        self.powered = reading.signal is Signal.ON
+        self.unknown = reading.signal in (Signal.UNKNOWN, Signal.ON)
         self.unknown_detail = reading.detail if self.unknown else ""
         if self.unknown:
+            self.unknown_at = reading.sent_at
             return
         if reading.sent_at - self.sent_at > gap_max_s:
             self.silent_since, self.misses = None, 0
@@ -115,6 +119,14 @@ def suspicious(views: Mapping[str, ChannelView], settings: Settings) -> bool:
     )
 
 
+def power_is_blind(views: Mapping[str, ChannelView], settings: Settings, now: float) -> bool:
+    """Whether the host's power device was just asked, and could not be read."""
+    return any(
+        view.unknown and not view.powered and now - view.unknown_at <= settings.evidence_ttl_s
+        for _, view in _of_domain(views, settings, Domain.POWER)
+    )
+
+
 def judge(views: Mapping[str, ChannelView], settings: Settings, now: float, *, off_counts: bool) -> Verdict:
     """Judge one host.
 
@@ -162,7 +174,9 @@ def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -
         if view is None or (view.sent_at == 0.0 and not view.unknown):
             lines.append(f"{channel.name}: nothing yet")
             continue
-        word = view.signal.value if view.fresh(now, settings.evidence_ttl_s) else "unknown"
+        word = view.signal.value if view.fresh(now, settings.evidence_ttl_s) and not view.unknown else "unknown"
+        if view.powered:
+            word = "on"
         detail = view.unknown_detail or view.detail
         since = f" for {now - view.silent_since:.1f} s" if view.silent_since and word == "silent" else ""
         last = f", last good {now - view.alive_at:.1f} s ago" if view.alive_at else ""

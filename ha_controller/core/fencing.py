@@ -20,6 +20,7 @@ from ha_controller.core.state import Hold, State, bar
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
 
 ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
+DAY_S = 86400.0
 WITNESS_SPACING_S = 2.0  #: between two readings of another device that confirms an OFF
 REPORT_GRACE_S = 15.0  #: beyond the device's own deadline: the executor reports earlier, or something is wrong
 
@@ -299,7 +300,7 @@ def _tell_what_is_left_out(state: State, host: Host, incident: Incident, level: 
 
 
 def _counted(state: State, host: int, now: float) -> tuple[tuple[float, int], ...]:
-    begun = now - state.settings.fences_per_s
+    begun = now - max(state.settings.fences_per_s, DAY_S)
     return (*((at, fenced) for at, fenced in state.cloud.fences if at > begun), (now, host))
 
 

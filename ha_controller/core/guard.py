@@ -9,10 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ha_controller.core.detector import VerdictKind, alive_channels
+from ha_controller.core.detector import VerdictKind, alive_channels, power_is_blind
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import Host, HostState, OnedHostState
 from ha_controller.core.state import State
+
+DAY_S = 86400.0
+SHARED_WITHIN_S = 300.0  #: hosts that fall silent this close to each other may have a cause in common
+SHARED_MIN = 2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,12 +109,59 @@ def _storm(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     )
 
 
+def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _Answer:
+    """Several hosts of one rack or switch, or with their fence devices: that is the network until a device says off."""
+    if incident.approved_by:
+        return _Answer(True, f"approved by {incident.approved_by}")
+    if incident.verdict == VerdictKind.POWERED_OFF:
+        return _Answer(True, "its own power device proves it off")
+    fallen = _fallen_together(state, host)
+    blind = [each for each in fallen if power_is_blind(state.view(each.id).views, state.settings, now)]
+    if host in blind and len(blind) >= SHARED_MIN and 2 * len(blind) >= len(fallen):
+        text = f"the fence devices of {_names(blind)} fell silent together with their hosts: more likely the network"
+        return _Answer(False, text, needs_person=True)
+    ours = [each for each in state.hosts.values() if not each.excluded]
+    for place in host.places:
+        members = [each for each in ours if place in each.places]
+        silent = [each for each in fallen if place in each.places]
+        if len(members) < len(ours) and len(silent) >= SHARED_MIN and 2 * len(silent) >= len(members):
+            where = f"{place[0]} {place[1]}"
+            text = f"{_names(silent)} fell silent together, {len(silent)} of {len(members)} hosts of {where}"
+            return _Answer(False, f"{text}: more likely that than the hosts", needs_person=True)
+    return _Answer(True, f"{len(fallen)} hosts fell silent lately; nothing that only they share")
+
+
+def _fallen_together(state: State, host: Host) -> list[Host]:
+    """The host, and those whose trouble began about when its own did."""
+    began = _trouble_since(state, host)
+    return [
+        each
+        for each in state.hosts.values()
+        if not each.excluded
+        and state.view(each.id).state is not HostState.OK
+        and abs(_trouble_since(state, each) - began) <= SHARED_WITHIN_S
+    ]
+
+
+def _trouble_since(state: State, host: Host) -> float:
+    incident = state.incidents.get(host.id)
+    return state.view(host.id).since if incident is None else incident.opened_at
+
+
+def _names(hosts: list[Host]) -> str:
+    more = f" and {len(hosts) - 4} more" if len(hosts) > 4 else ""
+    return f"{', '.join(sorted(host.name for host in hosts)[:4])}{more}"
+
+
 def _budget(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del incident
-    begun = now - state.settings.fences_per_s
-    spent = {fenced for at, fenced in state.cloud.fences if at > begun and fenced != host.id}
-    counted = f"{len(spent)} other hosts powered off in the last {state.settings.fences_per_s / 60:g} min"
-    return _Answer(len(spent) < state.settings.fences_max, f"{counted} (limit {state.settings.fences_max})")
+    settings = state.settings
+    for within_s, limit in ((settings.fences_per_s, settings.fences_max), (DAY_S, settings.fences_per_day_max)):
+        spent = {fenced for at, fenced in state.cloud.fences if now - at < within_s and fenced != host.id}
+        counted = f"{len(spent)} other hosts powered off in the last {within_s / 60:g} min (limit {limit})"
+        if len(spent) >= limit:
+            return _Answer(False, counted)
+    return _Answer(True, counted)
 
 
 def _maintenance(state: State, host: Host, incident: Incident, now: float) -> _Answer:
@@ -136,6 +187,30 @@ def _readiness(state: State, host: Host, incident: Incident, now: float) -> _Ans
     return _Answer(True, f"{', '.join(ready)} passed a check")
 
 
+def lacking_memory_mb(state: State, host: Host, incident: Incident) -> int:
+    """How much of the VMs' memory fits nowhere else; 0 if all of it does, as far as is known."""
+    vms = state.view(host.id).vms
+    needed = sum(vms[record.id].memory_mb for record in incident.vms if record.id in vms)
+    free = sum(
+        each.free_memory_mb
+        for each in state.hosts.values()
+        if each.id != host.id
+        and not each.excluded
+        and each.cluster == host.cluster
+        and each.one_state == OnedHostState.MONITORED
+        and state.view(each.id).state is HostState.OK
+    )
+    return max(0, needed - free)
+
+
+def _capacity(state: State, host: Host, incident: Incident, now: float) -> _Answer:
+    """Never a reason to leave a dead host alone: some VMs running are better than none. But people are told."""
+    del now
+    if lacking := lacking_memory_mb(state, host, incident):
+        return _Answer(True, f"{lacking} MB of its VMs fit nowhere else: some will wait for room")
+    return _Answer(True, "its VMs fit elsewhere, as far as OpenNebula tells")
+
+
 def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     """The last word before a shot, said once more here so that no path can forget it."""
     alive = alive_channels(state.view(host.id).views, state.settings, now)
@@ -149,9 +224,11 @@ GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...
     ("second master", _second_master),
     ("self-check", _self_check),
     ("settle", _settle),
+    ("shared cause", _shared_cause),
     ("storm", _storm),
     ("budget", _budget),
     ("maintenance", _maintenance),
     ("readiness", _readiness),
     ("life", _life),
+    ("capacity", _capacity),
 )

@@ -27,6 +27,7 @@ class Signal(StrEnum):
     ALIVE = "alive"  #: something on the host answered
     SILENT = "silent"  #: the question was sent in time and nobody answered
     OFF = "off"  #: a power device says off
+    ON = "on"  #: a power device says on: a hung host is on, too, so this proves nothing; but the device is there
     UNKNOWN = "unknown"  #: our own error, our own lag, or an answer that proves nothing; never counted for death
 
 
@@ -111,6 +112,7 @@ class Host:
     free_memory_mb: int = 0  #: after RESERVED_MEM
     vms: tuple[int, ...] = ()
     excluded: str = ""  #: why the controller must not act on it; empty = in scope
+    places: tuple[tuple[str, str], ...] = ()  #: (what, which): what it shares with others, such as a rack
     maintenance: bool = False  #: excluded because a person works on it: drills are allowed
     marked: bool = False  #: carries our HA_STATE: DISABLED by us, not by the operator
     levels: tuple[tuple[Device, ...], ...] = ()

@@ -41,6 +41,7 @@ class Settings:
     max_failed_share: float = 0.25
     fences_max: int = 2
     fences_per_s: float = 3600.0
+    fences_per_day_max: int = 6
     storm_cooldown_s: float = 300.0
     self_check_needed: bool = True
     second_master_waived: bool = False

@@ -208,6 +208,9 @@ def _commit(state: State, incident: Incident, results: tuple[guard.GuardResult, 
         )
     )
     state.view(incident.host).told = ""
+    if lacking := guard.lacking_memory_mb(state, state.hosts[incident.host], incident):
+        text = f"{incident.host_name}: {lacking} MB of its VMs fit nowhere else"
+        state.tell_of(incident, Severity.WARNING, text, "They are started when there is room: free or add a host.")
     state.tell_of(
         incident,
         Severity.CRITICAL,

@@ -126,3 +126,104 @@ def test_pause_stops_the_moves_between_off_and_the_first_migrate(cloud):
     cloud.operator(Verb.RESUME)
     cloud.run(10)
     assert cloud.state(3) is HostState.RECOVERED
+
+
+# --- shared cause -----------------------------------------------------------------------------------------------------
+
+RACKS = {host: (("HA_RACK", "east" if host < 4 else "west"),) for host in range(20)}
+
+
+def racked(make_cloud, settings, **changes):
+    """Four hosts in rack east, sixteen in rack west, and a storm guard that would not mind."""
+    cloud = make_cloud(hosts=20, places=RACKS, settings=replace(settings, fences_max=10, **changes))
+    cloud.run(6)
+    return cloud
+
+
+def test_hosts_of_one_rack_that_fall_silent_together_are_not_shot(make_cloud, settings):
+    cloud = racked(make_cloud, settings)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    assert not cloud.ordered(Fence)
+    assert "2 of 4 hosts of HA_RACK east" in cloud.incident(1).hold
+    cloud.operator(Verb.APPROVE, incident=cloud.incident(1).id)
+    cloud.run(5)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
+
+
+def test_two_hosts_of_a_big_rack_are(make_cloud, settings):
+    cloud = racked(make_cloud, settings)
+    for host in (10, 11):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    assert {order.host for order in cloud.ordered(Fence)} == {10, 11}
+
+
+def test_hosts_that_share_nothing_are_shot(make_cloud, settings):
+    cloud = racked(make_cloud, settings)
+    for host in (1, 10):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 10}
+
+
+def test_what_all_hosts_share_tells_nothing(make_cloud, settings):
+    everywhere = dict.fromkeys(range(8), (("HA_SWITCH", "core"),))
+    cloud = make_cloud(places=everywhere, settings=replace(settings, fences_max=10))
+    cloud.run(6)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 2}
+
+
+def test_a_rack_without_power_is_handled_when_each_device_proves_it(make_cloud, settings):
+    cloud = racked(make_cloud, settings)
+    for host in (1, 2):
+        cloud.kill(host, "off")
+    cloud.run(15)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 2}
+
+
+def test_hosts_of_one_rack_that_fail_long_after_each_other_are_shot(make_cloud, settings):
+    cloud = racked(make_cloud, settings)
+    cloud.kill(1, "on")
+    cloud.run(90)
+    cloud.run(300)
+    cloud.kill(2, "on")
+    cloud.run(90)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 2}
+
+
+def test_hosts_whose_fence_devices_vanish_with_them_are_not_shot(make_cloud, settings):
+    cloud = make_cloud(hosts=20, settings=replace(settings, fences_max=10))
+    cloud.run(6)
+    for host in (1, 10):
+        cloud.kill(host, "mute")
+    cloud.run(90)
+    assert not cloud.ordered(Fence)
+    assert "the fence devices of kvm-01, kvm-10 fell silent together with their hosts" in cloud.incident(1).hold
+
+
+# --- budget and capacity ----------------------------------------------------------------------------------------------
+
+
+def test_the_budget_of_a_day_stops_what_that_of_an_hour_lets_through(make_cloud, settings):
+    limits = {"fences_max": 2, "fences_per_s": 60.0, "fences_per_day_max": 3}
+    cloud = make_cloud(hosts=30, settings=replace(settings, **limits))
+    cloud.run(6)
+    for host in (1, 2, 3, 4):
+        cloud.kill(host, "off")
+        cloud.run(80)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 2, 3}
+    assert "in the last 1440 min (limit 3)" in cloud.incident(4).hold
+
+
+def test_a_host_whose_vms_fit_nowhere_is_shot_all_the_same_and_that_is_told(cloud):
+    cloud.vms[30] = replace(cloud.vms[30], memory_mb=10_000_000)
+    cloud.inventory()
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert {order.host for order in cloud.ordered(Fence)} == {3}
+    assert "MB of its VMs fit nowhere else" in cloud.told()

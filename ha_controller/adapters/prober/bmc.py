@@ -28,5 +28,6 @@ class BmcProbe(AsyncProbe[BmcConfig]):
         power = await self.context.read_power(target.host)
         if power is PowerState.OFF:
             return Reading(host=target.host, signal=Signal.OFF, sent_at=now, detail="chassis off")
-        detail = "chassis on" if power is PowerState.ON else "the device cannot tell"
-        return Reading(host=target.host, signal=Signal.UNKNOWN, sent_at=now, detail=detail)
+        if power is PowerState.ON:
+            return Reading(host=target.host, signal=Signal.ON, sent_at=now, detail="chassis on")
+        return Reading(host=target.host, signal=Signal.UNKNOWN, sent_at=now, detail="the device cannot tell")

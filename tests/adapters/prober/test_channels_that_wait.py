@@ -47,7 +47,7 @@ async def collected(probe: AsyncProbe[Any], after_s: float) -> list[Reading]:
     ("power", "signal", "detail"),
     [
         (PowerState.OFF, Signal.OFF, "chassis off"),
-        (PowerState.ON, Signal.UNKNOWN, "chassis on"),
+        (PowerState.ON, Signal.ON, "chassis on"),
         (PowerState.UNKNOWN, Signal.UNKNOWN, "the device cannot tell"),
     ],
 )
