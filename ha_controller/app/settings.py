@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from ha_controller.adapters.recoverer import Scope
 from ha_controller.config import Config
 from ha_controller.core.model import Domain
-from ha_controller.core.settings import Channel, Mode, Settings
+from ha_controller.core.settings import Channel, Mode, Policy, Settings
 from ha_controller.plugin import Probe, ProbeConfig
 
 
@@ -25,6 +25,7 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
             )
             for name in detect.channels
         ),
+        policies={name.replace("_", " "): Policy(value) for name, value in config.policy.model_dump().items()},
         misses=detect.misses,
         evidence_ttl_s=detect.evidence_ttl_s,
         fail_after_s=detect.fail_after_s,

@@ -75,6 +75,7 @@ def _window(written: str) -> str:
     return written
 
 
+PolicyName = Literal["fence", "approve", "tell"]
 Pattern = Annotated[str, BeforeValidator(_pattern), Field(min_length=1)]  #: name, id or glob
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 LiteralAddress = Annotated[str, AfterValidator(_literal_address)]
@@ -197,6 +198,15 @@ class Detect(Section):
         return duration_s
 
 
+class Policies(Section):
+    """What is done about each verdict: power off, ask a person first, or only tell."""
+
+    powered_off: PolicyName = "fence"
+    dead: PolicyName = "fence"
+    hung: PolicyName = "approve"  #: the kernel answers, and nothing else has for detect.hung_after
+    isolated: PolicyName = "tell"  #: alive, but not reachable from here
+
+
 class MaxFences(Section):
     """A budget of power-offs."""
 
@@ -305,6 +315,7 @@ class Config(Section):
     scope: Scope = Scope()
     detect: Detect = Detect()
     channel: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: kind -> settings, checked by its own model
+    policy: Policies = Policies()
     guard: Guard = Guard()
     fence: tuple[FenceDevice, ...] = ()
     identity: HostIdentity = HostIdentity()

@@ -67,12 +67,8 @@ class VerdictKind(StrEnum):
     UNCLEAR = "unclear"  #: silent, but not for long enough, or nothing is known
     POWERED_OFF = "powered off"
     DEAD = "dead"
-    HUNG = "hung"
-
-    @property
-    def condemns(self) -> bool:
-        """Whether a host with this verdict is to be powered off, if no guard says no."""
-        return self in (VerdictKind.POWERED_OFF, VerdictKind.DEAD, VerdictKind.HUNG)
+    HUNG = "hung"  #: its kernel answers, and nothing else of it
+    ISOLATED = "isolated"  #: alive, but not reachable from here
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -139,6 +135,9 @@ def judge(views: Mapping[str, ChannelView], settings: Settings, now: float, *, o
     management = silent.get(Domain.MANAGEMENT)
     if alive and (hung := _hung(views, settings, silent, alive, now)):
         return Verdict(kind=VerdictKind.HUNG, reason=hung, evidence=evidence)
+    if alive and suspicious(views, settings):
+        reason = f"no answer here, but {', '.join(alive)} shows life"
+        return Verdict(kind=VerdictKind.ISOLATED, reason=reason, evidence=evidence)
     if alive:
         return Verdict(kind=VerdictKind.ALIVE, reason=f"{', '.join(alive)} answers", evidence=evidence)
     if off_counts and management and _all_life_is_older(views, settings) and _reads_off(views, settings, now):
@@ -164,6 +163,26 @@ def _judge_silence(
         return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
     reason = f"{', '.join(silent) or 'nothing'} silent; two domains must be for {settings.fail_after_s:g} s"
     return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+
+
+class TroubleKind(StrEnum):
+    """What can be wrong with a host that answers. Nothing of it is a reason to power it off."""
+
+    STORAGE_LOST = "storage lost"
+    AGENT_TROUBLE = "agent trouble"  #: OpenNebula does not hear of it
+
+
+def troubles(views: Mapping[str, ChannelView], settings: Settings, now: float) -> dict[TroubleKind, str]:
+    """What is wrong with a host that answers here, each with the reason."""
+    kinds = {Domain.STORAGE: TroubleKind.STORAGE_LOST, Domain.ONED: TroubleKind.AGENT_TROUBLE}
+    found = {}
+    for channel in settings.channels:
+        view = views.get(channel.name)
+        if channel.domain not in kinds or view is None or view.unknown or view.silent_since is None:
+            continue
+        if view.fresh(now, settings.gap_max_s(channel)) and now - view.silent_since >= settings.fail_after_s:
+            found[kinds[channel.domain]] = f"{channel.name}: {view.detail or 'silent'}"
+    return found
 
 
 def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -> tuple[str, ...]:

@@ -217,7 +217,7 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
         _alive_again(state, incident, verdict.reason, now)
         return
     explain = f"See: ha-controller explain {incident.host_name}"
-    if not verdict.kind.condemns and not incident.ordered_by:
+    if not state.settings.condemns(verdict.kind) and not incident.ordered_by:
         state.hold(incident, Hold("the evidence is not clear any more", "", f"Nothing is sent. {explain}"))
         return
     if hold := state.brake(incident) or approval_needed(state, incident, verdict):

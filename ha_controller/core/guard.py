@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ha_controller.core.detector import VerdictKind, alive_channels, power_is_blind
 from ha_controller.core.incident import Incident
-from ha_controller.core.model import Host, HostState, OnedHostState
+from ha_controller.core.model import Domain, Host, HostState, OnedHostState
 from ha_controller.core.state import State
 
 DAY_S = 86400.0
@@ -214,8 +214,10 @@ def _capacity(state: State, host: Host, incident: Incident, now: float) -> _Answ
 def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     """The last word before a shot, said once more here so that no path can forget it."""
     alive = alive_channels(state.view(host.id).views, state.settings, now)
-    if alive and incident.verdict != VerdictKind.HUNG:
-        return _Answer(False, f"{', '.join(alive)} answers")
+    here = {channel.name for channel in state.settings.channels if channel.domain is Domain.MANAGEMENT}
+    expected: dict[str, set[str]] = {VerdictKind.HUNG: here, VerdictKind.ISOLATED: {*alive} - here}
+    if unexpected := [name for name in alive if name not in expected.get(incident.verdict, set())]:
+        return _Answer(False, f"{', '.join(unexpected)} answers")
     return _Answer(True, "no channel shows life")
 
 

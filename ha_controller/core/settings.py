@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from types import MappingProxyType
 
 from ha_controller.core.model import DECIDING_DOMAINS, Domain
 
@@ -14,6 +16,25 @@ class Mode(StrEnum):
     OBSERVE = "observe"
     APPROVE = "approve"
     AUTO = "auto"
+
+
+class Policy(StrEnum):
+    """What is done about a verdict."""
+
+    FENCE = "fence"
+    APPROVE = "approve"  #: a person is asked first, in every mode
+    TELL = "tell"
+
+
+#: By verdict. What is not here is never powered off.
+POLICIES: Mapping[str, Policy] = MappingProxyType(
+    {
+        "powered off": Policy.FENCE,
+        "dead": Policy.FENCE,
+        "hung": Policy.APPROVE,
+        "isolated": Policy.TELL,
+    }
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +53,7 @@ class Settings:
 
     mode: Mode = Mode.OBSERVE
     channels: tuple[Channel, ...] = ()
+    policies: Mapping[str, Policy] = field(default_factory=lambda: POLICIES)
     misses: int = 3  #: silent readings in a row before a host is suspect
     evidence_ttl_s: float = 5.0  #: older evidence is unknown
     fail_after_s: float = 10.0  #: silence of two domains
@@ -61,6 +83,10 @@ class Settings:
     destination_seen_s: float = 3.0  #: a destination must have shown life this recently
     rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
     reads_every_s: float = 0.5
+
+    def condemns(self, verdict: str) -> bool:
+        """Whether a host with this verdict is to be powered off, if no guard and nobody says no."""
+        return self.policies.get(verdict, Policy.TELL) is not Policy.TELL
 
     def gap_max_s(self, channel: Channel) -> float:
         """How old the last word of a channel may be before nothing is known through it."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from ha_controller.core.detector import Views
+from ha_controller.core.detector import TroubleKind, Views
 from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.machine import Trigger, following
@@ -50,6 +50,7 @@ class HostView:
     lift_ordered_at: float | None = None
     lifts: int = 0  #: tries of this readmission
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
+    troubles: dict[TroubleKind, str] = field(default_factory=dict)
     told: str = ""  #: the last hold that people were told about
     answers_since: float | None = None  #: alive without a gap since then
 

@@ -8,14 +8,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ha_controller.core import guard, trust
-from ha_controller.core.detector import Verdict, VerdictKind, judge, suspicious
+from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, suspicious, troubles
 from ha_controller.core.effects import ReadHost, Severity
 from ha_controller.core.incident import Incident, VmRecord
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState
-from ha_controller.core.settings import Mode
+from ha_controller.core.settings import Mode, Policy
 from ha_controller.core.state import Hold, HostView, State
 
+UNDECIDED_S = 5.0  #: a host that fell silent just now is no news
+_REMEDIES = {
+    TroubleKind.STORAGE_LOST: "It is not powered off. Look at its way to the datastore.",
+    TroubleKind.AGENT_TROUBLE: "It is not powered off. Look at OpenNebula's monitoring of it (onehost show).",
+}
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago
 
 
@@ -43,6 +48,7 @@ def advance(state: State, host: Host, now: float) -> None:
     """Look at a host that is OK or SUSPECT."""
     view = state.view(host.id)
     if view.state is HostState.OK:
+        _tell_of_troubles(state, host, now)
         if not suspicious(view.views, state.settings):
             _unwatch_if_calm(state, host)
             return
@@ -52,8 +58,40 @@ def advance(state: State, host: Host, now: float) -> None:
     verdict = verdict_of(state, host, now)
     if verdict.kind is VerdictKind.ALIVE:
         _answers_again(state, host, verdict, now)
-    elif verdict.kind.condemns or is_ordered(state, host):
+    elif state.settings.condemns(verdict.kind) or is_ordered(state, host):
         _condemn(state, host, verdict, now)
+    else:
+        _tell_what_is_left(state, host, verdict, now)
+
+
+def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -> None:
+    """A silent host about which nothing will be done is told once: nobody waits for ever without knowing."""
+    view = state.view(host.id)
+    undecided = verdict.kind is VerdictKind.UNCLEAR and now - view.since > UNDECIDED_S + state.settings.fail_after_s
+    late = undecided and now - view.since > state.settings.single_domain_after_s
+    kind = verdict.kind.value if verdict.kind is VerdictKind.ISOLATED else "undecided" if late else ""
+    if not kind or host.excluded or view.told == kind:
+        return
+    view.told = kind
+    if kind == "undecided":
+        text = f"{host.name} is silent, and it cannot be told whether it is dead: {verdict.reason}"
+        next_step = f"Nothing is done. Look at it; to power it off: ha-controller fence {host.name}"
+    else:
+        text = f"{host.name} is isolated: {verdict.reason}"
+        next_step = "It is not powered off, its VMs run. Look at the network between here and there."
+    state.tell(Severity.WARNING, text, next_step, host=host.id)
+
+
+def _tell_of_troubles(state: State, host: Host, now: float) -> None:
+    """What is wrong with a host that answers is told when it begins and when it ends, and never shot."""
+    view = state.view(host.id)
+    found = {} if host.excluded else troubles(view.views, state.settings, now)
+    for kind in found.keys() - view.troubles.keys():
+        text = f"{host.name}: {kind.value}: {found[kind]}, and the host answers"
+        state.tell(Severity.WARNING, text, _REMEDIES[kind], host=host.id)
+    for kind in view.troubles.keys() - found.keys():
+        state.tell(Severity.INFO, f"{host.name}: no {kind.value} any more", "Nothing to do.", host=host.id)
+    view.troubles = found
 
 
 def is_ordered(state: State, host: Host) -> bool:
@@ -168,7 +206,7 @@ def approval_needed(state: State, incident: Incident, verdict: Verdict) -> Hold 
     unproven = host is not None and not any(trust.level_is_trusted(state, host, level) for level in host.levels)
     if unproven:
         reason += "; it was never proven, drilled or noted that its fence devices are its own"
-    elif state.settings.mode is not Mode.APPROVE and verdict.kind is not VerdictKind.HUNG:
+    elif state.settings.mode is not Mode.APPROVE and state.settings.policies.get(verdict.kind) is not Policy.APPROVE:
         return None
     approve = f"To power it off: ha-controller pending approve {incident.id}"
     return Hold("waits for approval", reason, approve, needs_person=True)

@@ -1,0 +1,166 @@
+"""Which kind of trouble it is, and what is done about each kind."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from world import Cloud
+
+from ha_controller.core.effects import Fence, Tell
+from ha_controller.core.events import EvidenceTaken, Verb
+from ha_controller.core.model import Domain, HostState, Reading, Signal
+from ha_controller.core.settings import POLICIES, Channel, Policy
+
+
+@pytest.fixture
+def cloud(make_cloud: type[Cloud], settings) -> Seen:
+    return seen(make_cloud, settings)
+
+
+class Seen(Cloud):
+    """A cloud that is seen from its neighbours and on its storage, too."""
+
+    elsewhere: dict[str, dict[int, Signal]]
+
+    def _probe(self) -> None:
+        super()._probe()
+        for channel in ("neighbours", "heartbeat"):
+            said = self.elsewhere[channel]
+            readings = tuple(
+                Reading(host=host, signal=said.get(host, Signal.ALIVE), sent_at=self.now) for host in range(self.hosts)
+            )
+            self.feed(EvidenceTaken(channel=channel, readings=readings))
+
+
+def seen(make_cloud, settings, **changes) -> Seen:
+    channels = (
+        *settings.channels,
+        Channel(name="neighbours", domain=Domain.VANTAGE),
+        Channel(name="heartbeat", domain=Domain.STORAGE),
+    )
+    cloud = Seen(settings=replace(settings, channels=channels, **changes))
+    cloud.elsewhere = {"neighbours": {}, "heartbeat": {}}
+    cloud.run(6)
+    return cloud
+
+
+def say(cloud: Seen, host: int, **signals: Signal) -> None:
+    for channel, signal in signals.items():
+        cloud.elsewhere[channel][host] = signal
+
+
+def test_a_host_that_neighbours_see_is_isolated_and_not_shot(cloud):
+    cloud.kill(3)
+    say(cloud, 3, heartbeat=Signal.SILENT)
+    cloud.run(300)
+    assert not cloud.ordered(Fence)
+    assert cloud.told().count("kvm-03 is isolated: no answer here, but neighbours shows life") == 1
+    assert cloud.state(3) is HostState.SUSPECT
+
+
+def test_a_host_that_is_alive_on_storage_is_isolated_and_not_shot(cloud):
+    cloud.kill(3)
+    say(cloud, 3, neighbours=Signal.SILENT)
+    cloud.run(300)
+    assert not cloud.ordered(Fence)
+    assert "heartbeat shows life" in cloud.told()
+
+
+def test_an_isolated_host_is_fenced_if_the_operator_wants_that(make_cloud, settings):
+    cloud = seen(make_cloud, settings, policies={**POLICIES, "isolated": Policy.FENCE})
+    cloud.kill(3)
+    say(cloud, 3, heartbeat=Signal.SILENT)
+    cloud.run(5)
+    (order,) = cloud.ordered(Fence)
+    assert order.host == 3
+    assert cloud.incident(3).verdict == "isolated"
+
+
+def test_an_isolated_host_that_answers_here_again_is_not_shot_whatever_the_policy(make_cloud, settings):
+    cloud = seen(make_cloud, settings, policies={**POLICIES, "isolated": Policy.APPROVE})
+    cloud.kill(3)
+    cloud.run(5)
+    assert "isolated" in cloud.incident(3).hold
+    del cloud.dead[3]
+    cloud.run(2)
+    cloud.operator(Verb.APPROVE, incident=cloud.incident(3).id)
+    cloud.run(5)
+    assert not cloud.ordered(Fence)
+
+
+def test_a_dead_host_is_condemned_by_two_domains_within_seconds(cloud):
+    cloud.kill(3)
+    say(cloud, 3, neighbours=Signal.SILENT, heartbeat=Signal.SILENT)
+    begun = cloud.now
+    cloud.run(20)
+    assert cloud.incident(3).verdict == "dead"
+    assert cloud.first(Fence) - begun < 12
+
+
+def test_a_controller_that_is_cut_off_from_half_of_the_hosts_shoots_none(cloud):
+    for host in range(4):
+        cloud.kill(host)
+    cloud.run(300)
+    assert not cloud.ordered(Fence)
+
+
+def test_when_the_other_vantage_points_know_nothing_people_are_told_that_it_cannot_be_decided(cloud):
+    cloud.kill(3)
+    say(cloud, 3, neighbours=Signal.UNKNOWN, heartbeat=Signal.UNKNOWN)
+    cloud.run(300)
+    assert not cloud.ordered(Fence)
+    assert cloud.told().count("it cannot be told whether it is dead") == 1
+
+
+def test_a_host_that_lost_its_storage_is_told_and_not_shot(cloud):
+    say(cloud, 3, heartbeat=Signal.SILENT)
+    cloud.run(120)
+    assert cloud.told().count("kvm-03: storage lost") == 1
+    assert cloud.state(3) is HostState.OK
+    assert not cloud.ordered(Fence)
+    say(cloud, 3, heartbeat=Signal.ALIVE)
+    cloud.run(2)
+    assert "kvm-03: no storage lost any more" in cloud.told()
+
+
+def test_storage_that_is_down_for_all_shoots_nobody(cloud):
+    for host in range(8):
+        say(cloud, host, heartbeat=Signal.SILENT)
+    cloud.run(300)
+    assert not cloud.ordered(Fence)
+    assert all(cloud.state(host) is HostState.OK for host in range(8))
+
+
+def test_a_host_of_which_opennebula_hears_nothing_is_told_and_not_shot(cloud):
+    for _ in range(100):
+        cloud.feed(
+            EvidenceTaken(
+                channel="oned",
+                readings=(Reading(host=3, signal=Signal.SILENT, sent_at=cloud.now, detail="oned says ERROR"),),
+            )
+        )
+        cloud.run(1)
+    told = [effect for effect in cloud.ordered(Tell) if "agent trouble" in effect.text]
+    assert [effect.text for effect in told] == ["kvm-03: agent trouble: oned: oned says ERROR, and the host answers"]
+    assert not cloud.ordered(Fence)
+
+
+@pytest.mark.parametrize(("verdict", "power"), [("powered off", "off"), ("dead", "on")])
+def test_each_verdict_can_be_told_only(make_cloud, settings, verdict, power):
+    cloud = make_cloud(settings=replace(settings, policies={**POLICIES, verdict: Policy.TELL, "dead": Policy.TELL}))
+    cloud.run(6)
+    cloud.kill(3, power)
+    cloud.run(120)
+    assert not cloud.ordered(Fence)
+
+
+def test_a_verdict_that_must_be_approved_waits_for_a_person(make_cloud, settings):
+    cloud = make_cloud(settings=replace(settings, policies={**POLICIES, "powered off": Policy.APPROVE}))
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(20)
+    assert "waits for approval" in cloud.incident(3).hold
+    cloud.operator(Verb.APPROVE, incident=cloud.incident(3).id)
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED
