@@ -8,6 +8,7 @@ from typing import Any
 from ha_controller.adapters.prober.bmc import BmcProbe
 from ha_controller.adapters.prober.icmp import IcmpProbe
 from ha_controller.adapters.prober.oned import OnedProbe
+from ha_controller.adapters.prober.storage import StorageProbe
 from ha_controller.adapters.prober.tcp import SshProbe, TcpProbe
 from ha_controller.plugin import Probe, hookimpl
 
@@ -15,4 +16,4 @@ from ha_controller.plugin import Probe, hookimpl
 @hookimpl
 def ha_controller_probes() -> Sequence[type[Probe[Any]]]:
     """Return the built-in channel classes."""
-    return [IcmpProbe, SshProbe, TcpProbe, BmcProbe, OnedProbe]
+    return [IcmpProbe, SshProbe, TcpProbe, BmcProbe, OnedProbe, StorageProbe]

@@ -33,7 +33,7 @@ from ha_controller.plugin import (
     duration_field,
     one_line,
 )
-from ha_controller_watchdog.host import BYTES, REVOKED
+from ha_controller_watchdog.host import BYTES, REVOKED, NoWatchdog
 
 MARGIN_S: Final = 10.0  #: on top of the proof: two readings, and slow storage
 LOOK_EVERY_S: Final = 0.5
@@ -100,7 +100,9 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
             Rejected: there is no such lease, or the order cannot be written.
             FenceError: what lies there is no lease of this host.
         """
-        await self._read()
+        lease = await self._read()
+        if why := self._why_it_proves_nothing(lease):
+            raise Rejected(f"{self._lease_file}: {why}")  # revoking would not end it
         await self._order(REVOKED)
 
     async def power_on(self) -> None:
@@ -156,6 +158,8 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
         config = self.config
         if not lease.armed:
             return "the watchdog is not armed: start ha-controller-watchdog on the host"
+        if lease.identity == NoWatchdog.identity:
+            return "the host writes a heartbeat only, and has no watchdog (--device none)"
         if _SOFTWARE in lease.identity.lower():
             return f"{lease.identity} is no hardware: it does not fire when the kernel hangs"
         if lease.watchdog_s > config.watchdog_s or lease.lease_s > config.lease_s:

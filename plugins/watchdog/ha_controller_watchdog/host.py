@@ -66,6 +66,18 @@ class KernelWatchdog:
         os.close(self._device)
 
 
+class NoWatchdog:
+    """For a host that writes its heartbeat and nothing more: nothing resets it, and the lease says so."""
+
+    identity, timeout_s = "none", 0
+
+    def feed(self) -> None:
+        """Nothing to feed."""
+
+    def disarm(self) -> None:
+        """Nothing to disarm."""
+
+
 class Lease:
     """The two files of one host."""
 
@@ -140,12 +152,17 @@ def say(text: str) -> None:
     sys.stderr.flush()
 
 
+def armed(device: str, timeout_s: int) -> Watchdog:
+    """Arm what is there. Raises OSError."""
+    return NoWatchdog() if device == "none" else KernelWatchdog(device, timeout_s)
+
+
 def main() -> None:
     """Run until SIGTERM."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, required=True, help="on the shared datastore, the same on all hosts")
     parser.add_argument("--name", required=True, help="of this host in OpenNebula")
-    parser.add_argument("--device", default="/dev/watchdog")
+    parser.add_argument("--device", default="/dev/watchdog", help='"none": a heartbeat only, nothing resets this host')
     parser.add_argument("--timeout", type=int, default=15, help="of the watchdog, seconds")
     parser.add_argument("--lease", type=int, default=10, help="how long a renewal may take, seconds")
     chosen = parser.parse_args()
@@ -153,7 +170,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     lease = Lease(chosen.folder, chosen.name, chosen.lease)
     try:
-        keep(lease, lambda: KernelWatchdog(chosen.device, chosen.timeout), chosen.lease, lambda: bool(asked))
+        keep(lease, lambda: armed(chosen.device, chosen.timeout), chosen.lease, lambda: bool(asked))
     except OSError as error:
         sys.exit(f"the lease cannot be ended ({error}), so the watchdog stays armed and resets this host")
 

@@ -1,0 +1,145 @@
+"""The storage channel with real files, a child that really reads them, and one that hangs."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import anyio
+import pytest
+
+from ha_controller.adapters.prober.storage import StorageConfig, StorageProbe
+from ha_controller.plugin import ProbeContext, Reading, Signal, Target
+
+SILENT_S = 5.0
+
+
+class Store:
+    """A shared datastore, a probe that looks at it, and the time."""
+
+    def __init__(self, folder: Path, probe: StorageProbe) -> None:
+        self.folder, self.probe, self.now = folder, probe, 100.0
+        self.counters = dict.fromkeys(("kvm-01", "kvm-02", "kvm-03"), 0)
+
+    def beat(self, *names: str, boot_id: str = "boot-1") -> None:
+        for name in names:
+            self.counters[name] += 1
+            words = {"host": name, "boot_id": boot_id, "counter": self.counters[name]}
+            (self.folder / f"{name}.lease").write_text(json.dumps(words).ljust(511) + "\n")
+
+    async def look(self, name: str) -> Reading:
+        return await self.probe.ask(Target(host=int(name[-1]), name=name, address=""), self.now)
+
+    async def pass_time(self, seconds: float, *beating: str) -> list[Reading]:
+        """Each second the named hosts beat, and all are looked at; returns the last looks."""
+        looks: list[Reading] = []
+        for _ in range(round(seconds)):
+            self.now += 1.0
+            self.beat(*beating)
+            looks = [await self.look(name) for name in self.counters]
+        return looks
+
+
+@pytest.fixture
+async def store(tmp_path: Path, make_context: Callable[..., ProbeContext]) -> AsyncIterator[Store]:
+    probe = StorageProbe(StorageConfig(folder=tmp_path, timeout="1s"), make_context())
+    await probe.open()
+    made = Store(tmp_path, probe)
+    made.beat(*made.counters)
+    yield made
+    await probe.close()
+
+
+async def test_a_counter_that_moves_is_life_from_before_the_look(store: Store) -> None:
+    looks = await store.pass_time(3, "kvm-01", "kvm-02", "kvm-03")
+    assert {look.signal for look in looks} == {Signal.ALIVE}
+    assert looks[0].sent_at == store.now - 1.0
+
+
+async def test_a_counter_that_stands_still_is_silence_after_a_while(store: Store) -> None:
+    await store.pass_time(2, "kvm-01", "kvm-02", "kvm-03")
+    looks = await store.pass_time(SILENT_S - 1, "kvm-01", "kvm-02")
+    assert looks[2].signal is Signal.UNKNOWN
+    looks = await store.pass_time(2, "kvm-01", "kvm-02")
+    assert [look.signal for look in looks] == [Signal.ALIVE, Signal.ALIVE, Signal.SILENT]
+
+
+async def test_an_old_file_is_no_life_however_often_it_is_read(store: Store) -> None:
+    looks = await store.pass_time(20, "kvm-01")
+    assert Signal.ALIVE not in {look.signal for look in looks[1:]}
+
+
+async def test_when_no_counter_moves_nothing_is_known_of_anybody(store: Store) -> None:
+    await store.pass_time(2, "kvm-01", "kvm-02", "kvm-03")
+    looks = await store.pass_time(20)
+    assert {(look.signal, look.detail) for look in looks} == {
+        (Signal.UNKNOWN, "no host's counter moves: the storage, or our view of it")
+    }
+
+
+async def test_a_first_look_proves_nothing(store: Store) -> None:
+    assert (await store.look("kvm-01")).signal is Signal.UNKNOWN
+
+
+async def test_a_boot_is_progress_although_the_counter_begins_anew(store: Store) -> None:
+    await store.pass_time(3, "kvm-01")
+    store.counters["kvm-01"] = 0
+    store.now += 1.0
+    store.beat("kvm-01", boot_id="boot-2")
+    assert (await store.look("kvm-01")).signal is Signal.ALIVE
+
+
+@pytest.mark.parametrize("content", ["", "nonsense", "{}", "[1]", '{"boot_id": "x", "counter": "many"}'])
+async def test_what_is_no_heartbeat_is_unknown(store: Store, content: str) -> None:
+    (store.folder / "kvm-01.lease").write_text(content)
+    assert (await store.look("kvm-01")).signal is Signal.UNKNOWN
+
+
+async def test_a_host_without_a_heartbeat_is_unknown_for_ever(store: Store) -> None:
+    (store.folder / "kvm-03.lease").unlink()
+    looks = await store.pass_time(20, "kvm-01", "kvm-02")
+    assert (looks[2].signal, looks[2].detail) == (Signal.UNKNOWN, "no heartbeat: No such file or directory")
+
+
+@pytest.mark.parametrize("name", ["../kvm-01", ".hidden"])
+async def test_a_name_that_leads_elsewhere_is_not_read(store: Store, name: str) -> None:
+    reading = await store.probe.ask(Target(host=9, name=name, address=""), store.now)
+    assert reading.detail == "its name is no file name"
+
+
+async def test_a_file_that_hangs_costs_one_child_and_the_next_question_is_answered(store: Store) -> None:
+    (store.folder / "kvm-03.lease").unlink()
+    os.mkfifo(store.folder / "kvm-03.lease")
+    with anyio.fail_after(5):
+        hung = await store.look("kvm-03")
+        assert (hung.signal, hung.detail) == (Signal.UNKNOWN, "the datastore does not answer us")
+        await store.look("kvm-01")
+        store.now += 1.0
+        store.beat("kvm-01")
+        assert (await store.look("kvm-01")).signal is Signal.ALIVE
+
+
+async def test_a_child_that_was_killed_is_replaced(store: Store) -> None:
+    assert store.probe._reader._process is not None
+    store.probe._reader._process.kill()
+    await store.probe._reader._process.wait()
+    assert (await store.look("kvm-01")).signal is Signal.UNKNOWN
+    await store.look("kvm-01")
+    store.now += 1.0
+    store.beat("kvm-01")
+    assert (await store.look("kvm-01")).signal is Signal.ALIVE
+
+
+async def test_many_hosts_are_read_by_one_child(store: Store) -> None:
+    async with anyio.create_task_group() as group:
+        looks: list[Reading] = []
+
+        async def look(name: str) -> None:
+            looks.append(await store.look(name))
+
+        for name in [*store.counters] * 100:
+            group.start_soon(look, name)
+    assert len(looks) == 300
+    assert {look.host for look in looks} == {1, 2, 3}
