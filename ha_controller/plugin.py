@@ -211,6 +211,8 @@ class ProbeContext:
     """Read the power of a host from its first fence device; raises FenceError. Never more than one session per BMC."""
     oned_view: Callable[[int], OnedView | None]
     """The last view of a host in OpenNebula; None when it was never read."""
+    neighbours: Callable[[int], Sequence[Target]] = lambda host: ()
+    """Hosts of the same cluster that showed life just now, with their literal addresses; others for each host."""
 
 
 class ProbeConfig(BaseModel):

@@ -33,7 +33,7 @@ from ha_controller.app.sources import ControllerSources
 from ha_controller.app.surroundings import SecondMaster, Witnesses
 from ha_controller.config import Config
 from ha_controller.core.controller import Controller
-from ha_controller.core.detector import life_since
+from ha_controller.core.detector import alive_channels, life_since
 from ha_controller.core.effects import (
     Answer,
     Drill,
@@ -50,8 +50,9 @@ from ha_controller.core.effects import (
     WatchClosely,
 )
 from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, LeadChanged, SettingsChanged, Verb
+from ha_controller.core.model import HostState
 from ha_controller.engine import Engine, JournalPort
-from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading
+from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading, Target
 
 log = structlog.get_logger(__name__)
 
@@ -109,7 +110,9 @@ class Runtime:
         self.engine: Engine | None = None
 
     def _make_prober(self) -> Prober:
-        context = ProbeContext(read_power=self.fencer.power_of, oned_view=self.recoverer.oned_view)
+        context = ProbeContext(
+            read_power=self.fencer.power_of, oned_view=self.recoverer.oned_view, neighbours=self._neighbours
+        )
         channels: dict[str, Probe[ProbeConfig]] = {}
         for name in self.config.detect.channels:
             probe_class = self.registry.probes[name]
@@ -145,6 +148,24 @@ class Runtime:
     def _shows_life(self, host: int, moment: float) -> bool:
         view = self.controller.state.views.get(host)
         return view is not None and bool(life_since(view.views, moment))
+
+    def _neighbours(self, host: int) -> Sequence[Target]:
+        """Healthy hosts of the same cluster, beginning after the host itself, so that not all suspects ask the same."""
+        state, now = self.controller.state, self.clock()
+        suspect = state.hosts.get(host)
+        if suspect is None:
+            return ()
+        healthy = {
+            known.id
+            for known in state.hosts.values()
+            if known.id != host
+            and known.cluster == suspect.cluster
+            and not known.excluded
+            and state.view(known.id).state is HostState.OK
+            and alive_channels(state.view(known.id).views, state.settings, now)
+        }
+        targets = [target for target in self.addresses.targets(self._hosts) if target.host in healthy]
+        return sorted(targets, key=lambda target: (target.host < host, target.host))
 
     def _leads(self) -> bool:
         return self._term is not None and self._arbiter.holds(self._term)

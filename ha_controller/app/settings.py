@@ -10,6 +10,8 @@ from ha_controller.core.model import Domain
 from ha_controller.core.settings import Channel, Mode, Policy, Settings
 from ha_controller.plugin import Probe, ProbeConfig
 
+VANTAGE_GAP_MAX_S = 10.0  #: neighbours take seconds to answer
+
 
 def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]) -> Settings:
     """The core's settings."""
@@ -21,7 +23,9 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
                 name=name,
                 domain=probes[name].domain,
                 proves_userland=probes[name].proves_userland,
-                gap_max_s=3 * config.opennebula.poll_s if probes[name].domain is Domain.ONED else 0.0,
+                gap_max_s={Domain.ONED: 3 * config.opennebula.poll_s, Domain.VANTAGE: VANTAGE_GAP_MAX_S}.get(
+                    probes[name].domain, 0.0
+                ),
             )
             for name in detect.channels
         ),

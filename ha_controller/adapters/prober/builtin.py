@@ -7,6 +7,7 @@ from typing import Any
 
 from ha_controller.adapters.prober.bmc import BmcProbe
 from ha_controller.adapters.prober.icmp import IcmpProbe
+from ha_controller.adapters.prober.neighbours import NeighboursProbe
 from ha_controller.adapters.prober.oned import OnedProbe
 from ha_controller.adapters.prober.storage import StorageProbe
 from ha_controller.adapters.prober.tcp import SshProbe, TcpProbe
@@ -16,4 +17,4 @@ from ha_controller.plugin import Probe, hookimpl
 @hookimpl
 def ha_controller_probes() -> Sequence[type[Probe[Any]]]:
     """Return the built-in channel classes."""
-    return [IcmpProbe, SshProbe, TcpProbe, BmcProbe, OnedProbe, StorageProbe]
+    return [IcmpProbe, SshProbe, TcpProbe, BmcProbe, OnedProbe, StorageProbe, NeighboursProbe]
