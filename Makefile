@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 
-.PHONY: help venv demo test lint check peers clean
+.PHONY: help venv demo test lint check peers campaign clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -34,6 +34,9 @@ peers: .peers/venv/.ready                    ## install the test peers that are 
 	$(PYTHON) -m venv .peers/venv
 	.peers/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/peers/requirements.lock
 	touch $@
+
+campaign: $(VENV)/.dev                     ## hours: a million host-hours of lost packets and real deaths, by the core
+	$(BIN)/python tests/campaigns/healthy.py $(ARGS)
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

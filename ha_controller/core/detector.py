@@ -172,16 +172,18 @@ class TroubleKind(StrEnum):
     AGENT_TROUBLE = "agent trouble"  #: OpenNebula does not hear of it
 
 
+_TROUBLES = ((Domain.STORAGE, TroubleKind.STORAGE_LOST), (Domain.ONED, TroubleKind.AGENT_TROUBLE))
+
+
 def troubles(views: Mapping[str, ChannelView], settings: Settings, now: float) -> dict[TroubleKind, str]:
     """What is wrong with a host that answers here, each with the reason."""
-    kinds = {Domain.STORAGE: TroubleKind.STORAGE_LOST, Domain.ONED: TroubleKind.AGENT_TROUBLE}
     found = {}
-    for channel in settings.channels:
-        view = views.get(channel.name)
-        if channel.domain not in kinds or view is None or view.unknown or view.silent_since is None:
-            continue
-        if view.fresh(now, settings.gap_max_s(channel)) and now - view.silent_since >= settings.fail_after_s:
-            found[kinds[channel.domain]] = f"{channel.name}: {view.detail or 'silent'}"
+    for domain, kind in _TROUBLES:
+        for channel, view in _of_domain(views, settings, domain):
+            if view.silent_since is None or view.unknown or now - view.silent_since < settings.fail_after_s:
+                continue
+            if view.fresh(now, settings.gap_max_s(channel)):
+                found[kind] = f"{channel.name}: {view.detail or 'silent'}"
     return found
 
 
@@ -206,11 +208,7 @@ def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -
 def _of_domain(
     views: Mapping[str, ChannelView], settings: Settings, domain: Domain
 ) -> list[tuple[Channel, ChannelView]]:
-    return [
-        (channel, views[channel.name])
-        for channel in settings.channels
-        if channel.domain is domain and channel.name in views
-    ]
+    return [(channel, views[channel.name]) for channel in settings.by_domain[domain] if channel.name in views]
 
 
 def _silent_since(views: Mapping[str, ChannelView], settings: Settings, domain: Domain, now: float) -> float | None:

@@ -93,8 +93,11 @@ class Settings:
         return channel.gap_max_s or self.evidence_ttl_s
 
     deciding_domains: frozenset[Domain] = field(init=False, default=frozenset())
+    by_domain: Mapping[Domain, tuple[Channel, ...]] = field(init=False, default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Derive which domains may decide."""
         domains = frozenset(channel.domain for channel in self.channels) & DECIDING_DOMAINS
         object.__setattr__(self, "deciding_domains", domains)
+        by_domain = {domain: tuple(each for each in self.channels if each.domain is domain) for domain in Domain}
+        object.__setattr__(self, "by_domain", by_domain)
