@@ -15,7 +15,18 @@ import anyio
 import anyio.lowlevel
 
 from ha_controller.core.controller import Controller, Decision
-from ha_controller.core.effects import Drill, Effect, Fence, LiftOrders, MoveVm, OrderHost, RenewOrders, ResumeVm, Tell
+from ha_controller.core.effects import (
+    Drill,
+    Effect,
+    Fence,
+    LiftOrders,
+    MarkMaintenance,
+    MoveVm,
+    OrderHost,
+    RenewOrders,
+    ResumeVm,
+    Tell,
+)
 from ha_controller.core.events import (
     DrillReported,
     Event,
@@ -137,6 +148,9 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
             text = f"{verb} with {', '.join(effect.devices)}, attempt {effect.attempt}"
         case Drill(host=host):
             text = f"drill: power off and on with {', '.join(effect.devices)}"
+            return TrailEntry(at=now, kind="intent", text=text, host=host)
+        case MarkMaintenance(host=host):
+            text = f"maintenance {'on' if effect.on else 'off'} ({effect.reason})"
             return TrailEntry(at=now, kind="intent", text=text, host=host)
         case RenewOrders(host=host, incident=incident):
             text = f"renew the order of {', '.join(effect.devices)}"

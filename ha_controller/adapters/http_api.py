@@ -83,6 +83,7 @@ class CommandBody(BaseModel):
     host: str | None = None
     incident: int | None = Field(default=None, ge=1, lt=2**63)
     reason: str = Field(default="", max_length=500)
+    for_s: float | None = Field(default=None, gt=0, le=366 * 86400)
 
 
 class Commander:
@@ -100,7 +101,9 @@ class Commander:
             waiting[1].append(answer)
             waiting[0].set()
 
-    async def order(self, verb: Verb, *, who: str, reason: str, host: int | None, incident: int | None) -> Answer:
+    async def order(
+        self, verb: Verb, *, who: str, reason: str, host: int | None, incident: int | None, for_s: float | None = None
+    ) -> Answer:
         """Order something and wait for the answer.
 
         Raises:
@@ -110,7 +113,9 @@ class Commander:
         self._waiting[number] = (bell, answers)
         try:
             self._post(
-                OperatorCommanded(request=number, verb=verb, who=who, reason=reason, host=host, incident=incident)
+                OperatorCommanded(
+                    request=number, verb=verb, who=who, reason=reason, host=host, incident=incident, for_s=for_s
+                )
             )
             with anyio.fail_after(DRILL_ANSWER_MAX_S if verb is Verb.DRILL else ANSWER_MAX_S):
                 await bell.wait()
@@ -207,7 +212,12 @@ class HttpApi:
         if body.host is not None and host is None:
             return _no_such_host()
         answer = await self._commander.order(
-            body.verb, who=_peer_name(request), reason=body.reason, host=host, incident=body.incident
+            body.verb,
+            who=_peer_name(request),
+            reason=body.reason,
+            host=host,
+            incident=body.incident,
+            for_s=body.for_s,
         )
         status = HTTP_OF_CODE.get(answer.code, 500)
         return web.json_response({"code": answer.code, "text": answer.text}, status=status)

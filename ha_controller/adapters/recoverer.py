@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import anyio
 import structlog
@@ -22,23 +23,26 @@ from ha_controller.adapters.opennebula import (
     OpenNebulaError,
     vm_state_name,
 )
-from ha_controller.core.effects import HostStep, MoveVm, OrderHost, ReadHost, ResumeVm
+from ha_controller.core.effects import HostStep, MarkMaintenance, MoveVm, OrderHost, ReadHost, ResumeVm
 from ha_controller.core.events import (
     Event,
     HostOrderReported,
     HostRead,
     InventoryRead,
+    MaintenanceMarked,
     OnedReadFailed,
     OrderResult,
     VmOrderReported,
 )
 from ha_controller.core.model import Device, Host, Identity, LcmState, OnedHostState, Vm, VmState
-from ha_controller.plugin import OnedView
+from ha_controller.plugin import OnedView, one_line
 
 log = structlog.get_logger(__name__)
 
 MARK = "HA_STATE"  #: host attribute: DISABLED by us
-IGNORE = "HA_IGNORE"  #: host attribute: hands off
+IGNORE = "HA_IGNORE"  #: host attribute: hands off; "YES", or "until 2026-11-28T04:00:00+00:00"
+IGNORE_REASON = "HA_IGNORE_REASON"
+UNTIL = "until "
 POLICY = "HA_POLICY"  #: VM attribute: "leave" = never move it
 UUID, SERIAL = "HA_UUID", "HA_SERIAL"  #: host attributes: which machine it is, as the operator noted it
 LOCAL_DRIVERS = frozenset({"ssh", "local"})
@@ -58,13 +62,16 @@ class Scope:
         """What the host shares with others."""
         return tuple((name, host.template[name]) for name in self.places if host.template.get(name))
 
-    def why_excluded(self, host: OnedHost) -> str:
+    def why_excluded(self, host: OnedHost, now: float) -> str:
         """Why a host is none of our business; empty if it is."""
-        return f"{IGNORE}=YES on the host in OpenNebula" if _ignored(host) else self._why_not_ours(host)
+        if not _ignored(host, now):
+            return self._why_not_ours(host)
+        reason = host.template.get(IGNORE_REASON, "")
+        return f"{IGNORE}={host.template[IGNORE]} on the host in OpenNebula{f' ({reason})' if reason else ''}"
 
-    def in_maintenance(self, host: OnedHost) -> bool:
+    def in_maintenance(self, host: OnedHost, now: float) -> bool:
         """Whether a host is ours, and a person works on it."""
-        return _ignored(host) and not self._why_not_ours(host)
+        return _ignored(host, now) and not self._why_not_ours(host)
 
     def _why_not_ours(self, host: OnedHost) -> str:
         if not _matches(self.clusters, host.cluster, host.cluster_id):
@@ -74,8 +81,15 @@ class Scope:
         return ""
 
 
-def _ignored(host: OnedHost) -> bool:
-    return host.template.get(IGNORE, "").upper() in ("YES", "TRUE", "1")
+def _ignored(host: OnedHost, now: float) -> bool:
+    """Whatever is written there, except a plain no and a time that has passed: a typing error must not get it shot."""
+    written = host.template.get(IGNORE, "").strip()
+    if written.startswith(UNTIL):
+        try:
+            return now < datetime.fromisoformat(written.removeprefix(UNTIL)).timestamp()
+        except ValueError:
+            return True
+    return written.upper() not in ("", "NO", "FALSE", "0")
 
 
 def _matches(patterns: Collection[str], name: str, number: int) -> bool:
@@ -183,8 +197,8 @@ class Recoverer:
             free_memory_mb=(host.max_mem_kb - host.mem_usage_kb) // 1024,
             vms=host.vm_ids,
             places=self.scope.places_of(host),
-            excluded=self.scope.why_excluded(host),
-            maintenance=self.scope.in_maintenance(host),
+            excluded=self.scope.why_excluded(host, self._clock()),
+            maintenance=self.scope.in_maintenance(host, self._clock()),
             marked=bool(host.template.get(MARK)),
             levels=plan.levels,
             identity=_noted_identity(host),
@@ -251,6 +265,23 @@ class Recoverer:
         return ""
 
     # --- orders ---
+
+    async def mark_maintenance(self, order: MarkMaintenance) -> None:
+        """Write or remove the mark, and report `MaintenanceMarked`."""
+        until = None if order.until is None else datetime.fromtimestamp(order.until, UTC).isoformat(timespec="seconds")
+        value = (f"{UNTIL}{until}" if until else "YES") if order.on else ""
+        attributes = {IGNORE: value, IGNORE_REASON: one_line(order.reason) if order.on else ""}
+        failure = ""
+        if self._may_act():
+            try:
+                await self._client.update_host(order.host, attributes)
+            except OpenNebulaError as error:
+                failure = str(error)
+        else:
+            failure = "we no longer lead"
+        self._report(MaintenanceMarked(host=order.host, request=order.request, failure=failure))
+        if not failure:
+            await self.read_inventory()
 
     async def order_host(self, order: OrderHost) -> None:
         """Carry out a host order and report exactly one result."""

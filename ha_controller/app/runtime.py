@@ -40,6 +40,7 @@ from ha_controller.core.effects import (
     Effect,
     Fence,
     LiftOrders,
+    MarkMaintenance,
     MoveVm,
     OrderHost,
     ReadHost,
@@ -215,6 +216,8 @@ class Runtime:
                 self._start(self.fencer.renew, effect)
             case LiftOrders():
                 self._start(self.fencer.lift, effect)
+            case MarkMaintenance():
+                self._start(self.recoverer.mark_maintenance, effect)
             case OrderHost():
                 self._start(self.recoverer.order_host, effect)
             case MoveVm() | ResumeVm():

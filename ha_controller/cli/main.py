@@ -27,6 +27,7 @@ from ha_controller.cli.common import (
 )
 from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
+from ha_controller.cli.maintenance import maintenance
 
 CONFIG_ERROR = 78
 DEFAULT_CONFIG = "/etc/ha-controller/config.toml"
@@ -355,3 +356,4 @@ def version() -> None:
 
 commands.add_command(fencing)
 commands.add_command(drill)
+commands.add_command(maintenance)

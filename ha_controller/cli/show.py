@@ -200,6 +200,14 @@ def fencing_status(answer: Json) -> None:
             click.echo(f"{len(answer[key])} {what}: {safe(', '.join(answer[key][:8]))}{more}")
 
 
+def maintenance(answer: Json) -> None:
+    """Print `maintenance list`."""
+    if not answer:
+        click.echo("No host is in maintenance.")
+        return
+    table(["HOST", "VMS", "WHY"], [[row["name"], str(row["vms"]), safe(row["note"])] for row in answer])
+
+
 def drills(answer: Json) -> None:
     """Print `drill schedule`."""
     rows = []

@@ -9,12 +9,12 @@ from dataclasses import replace
 
 from ha_controller.core import lasting, lever, suspicion, trust
 from ha_controller.core.detector import alive_channels
-from ha_controller.core.effects import Answer, Drill, ReadPower, Severity
-from ha_controller.core.events import DrillReported, OperatorCommanded, PowerRead, Verb
+from ha_controller.core.effects import Answer, Drill, MarkMaintenance, ReadPower, Severity
+from ha_controller.core.events import DrillReported, MaintenanceMarked, OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import HostState, OnedHostState, PowerState
+from ha_controller.core.model import Host, HostState, OnedHostState, PowerState
 from ha_controller.core.power import readable
 from ha_controller.core.state import PendingCommand, State
 
@@ -39,6 +39,8 @@ def obey(state: State, command: OperatorCommanded, now: float) -> None:
             _fence(state, command, who, now)
         case Verb.DRILL:
             _drill(state, command, now)
+        case Verb.MAINTENANCE_ON | Verb.MAINTENANCE_OFF:
+            _maintenance(state, command, who, now)
         case _:
             incident = _incident(state, command)
             if incident is None:
@@ -112,6 +114,40 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
         replace(incident, held_by="", stopped="", rejected_by="", hold="", hold_needs_person=False, lever_repeats=0)
     )
     _answer(state, command.request, DONE, f"Released: {incident.host_name} is taken up again.")
+
+
+# --- maintenance ------------------------------------------------------------------------------------------------------
+
+
+def _maintenance(state: State, command: OperatorCommanded, who: str, now: float) -> None:
+    """Take a host out of our hands, or back. It is written in OpenNebula, where everybody sees it."""
+    host, on = state.hosts.get(-1 if command.host is None else command.host), command.verb is Verb.MAINTENANCE_ON
+    if host is None:
+        _answer(state, command.request, NO_SUCH, "There is no such host.")
+    elif on and (incident := state.incidents.get(host.id)) is not None and incident.state is not HostState.SUSPECT:
+        hold = f"To stop what is being done with it: ha-controller hold {host.name}"
+        _answer(state, command.request, REFUSED, f"{host.name} is {incident.state.upper()}. {hold}")
+    elif state.term is None:
+        _answer(state, command.request, REFUSED, "This controller does not hold the lead.")
+    else:
+        until = None if command.for_s is None else now + command.for_s
+        state.out.append(MarkMaintenance(host=host.id, request=command.request, on=on, until=until, reason=who))
+
+
+def maintenance_marked(state: State, event: MaintenanceMarked) -> None:
+    """Answer the one who asked for it; it is in force with the next inventory."""
+    name = state.hosts[event.host].name if event.host in state.hosts else f"host {event.host}"
+    if event.failure:
+        _answer(state, event.request, LOOK_AGAIN, f"OpenNebula does not take the mark on {name}: {event.failure}")
+    else:
+        _answer(state, event.request, DONE, f"Written on {name} in OpenNebula; in force when it is next read.")
+
+
+def maintenance_ended(state: State, before: Host | None, after: Host) -> None:
+    """A suspension that ends says so, whether a person or the time ended it."""
+    if before is not None and before.maintenance and not after.maintenance and not after.excluded:
+        next_step = "It is watched, and powered off if it fails."
+        state.tell(Severity.INFO, f"{after.name}: maintenance has ended", next_step, host=after.id)
 
 
 # --- fence and drill --------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from ha_controller.core.events import (
     HostReaddressed,
     InventoryRead,
     LeadChanged,
+    MaintenanceMarked,
     OnedReadFailed,
     OperatorCommanded,
     OrdersLifted,
@@ -125,6 +126,8 @@ class Controller:
             case HostIdentified():
                 if (host := state.hosts.get(event.host)) is not None and host.identity is None:
                     trust.note_host(state, host, event.identity, event.source)
+            case MaintenanceMarked():
+                commands.maintenance_marked(state, event)
             case HostReaddressed():
                 self._readdressed(event, now)
             case DeviceChecked():
@@ -170,6 +173,7 @@ class Controller:
         for host_id, host in known.items():
             view = state.views.setdefault(host_id, HostView(since=now))
             self._forget_changed_devices(view, state.hosts.get(host_id), host)
+            commands.maintenance_ended(state, state.hosts.get(host_id), host)
             if host.identity is not None:
                 trust.note_host(state, host, host.identity, "noted in OpenNebula")
         # a host that vanished from OpenNebula with an open incident stays until the incident ends

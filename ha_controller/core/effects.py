@@ -63,6 +63,17 @@ class Drill:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MarkMaintenance:
+    """Write on a host in OpenNebula that a person works on it, or that nobody does any more."""
+
+    host: int
+    request: int
+    on: bool
+    until: float | None  #: it ends by itself then
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RenewOrders:
     """Order once more what these devices did to a host, so that it does not end by itself."""
 
@@ -154,6 +165,6 @@ class Answer:
 
 
 Effect = (
-    WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders
+    WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | MarkMaintenance
     | OrderHost | MoveVm | ResumeVm | Tell | Answer
 )  # fmt: skip

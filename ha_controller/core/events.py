@@ -96,6 +96,15 @@ class DrillReported:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class MaintenanceMarked:
+    """A host was marked in OpenNebula as in maintenance, or no longer; `failure` says why it was not."""
+
+    host: int
+    request: int
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PowerRead:
     """The devices of a host were read on demand; one state for each device."""
 
@@ -220,6 +229,8 @@ class Verb(StrEnum):
     RESUME = "resume"
     FENCE = "fence"
     DRILL = "drill"
+    MAINTENANCE_ON = "maintenance on"
+    MAINTENANCE_OFF = "maintenance off"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -232,11 +243,12 @@ class OperatorCommanded:
     reason: str = ""
     host: int | None = None
     incident: int | None = None
+    for_s: float | None = None  #: maintenance ends by itself after so long
 
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | DrillReported | OrdersRenewed | OrdersLifted
+    | DrillReported | OrdersRenewed | OrdersLifted | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

@@ -107,6 +107,7 @@ def _host_row(state: State, host: Host, now: float) -> Json:
         "state": view.state.value,
         "for_s": round(now - view.since, 1),
         "vms": len(host.vms),
+        "maintenance": host.maintenance,
         "fencing": _fencing(state, host, now),
         "incident": None if incident is None else incident.id,
         "note": _note(host, incident),

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.effects import Fence, MoveVm, OrderHost
+from ha_controller.core.effects import Answer, Fence, MarkMaintenance, MoveVm, OrderHost
 from ha_controller.core.events import (
     LeadChanged,
+    MaintenanceMarked,
+    OperatorCommanded,
     SecondMasterLooked,
     SelfChecked,
     Verb,
@@ -227,3 +229,25 @@ def test_a_host_whose_vms_fit_nowhere_is_shot_all_the_same_and_that_is_told(clou
     cloud.run(10)
     assert {order.host for order in cloud.ordered(Fence)} == {3}
     assert "MB of its VMs fit nowhere else" in cloud.told()
+
+
+# --- maintenance ------------------------------------------------------------------------------------------------------
+
+
+def test_a_host_that_is_being_fenced_cannot_be_put_into_maintenance(cloud):
+    cloud.kill(3, "mute")
+    cloud.run(70)
+    cloud.operator(Verb.MAINTENANCE_ON, 3)
+    assert cloud.ordered(Answer)[-1].code == 4
+    assert "ha-controller hold kvm-03" in cloud.ordered(Answer)[-1].text
+    assert not cloud.ordered(MarkMaintenance)
+
+
+def test_maintenance_is_written_in_opennebula_with_its_end(cloud):
+    done = cloud.now
+    cloud.feed(OperatorCommanded(request=7, verb=Verb.MAINTENANCE_ON, who="ann", reason="RAM", host=3, for_s=3600.0))
+    (mark,) = cloud.ordered(MarkMaintenance)
+    assert (mark.host, mark.on, mark.until, mark.reason) == (3, True, done + 3600.0, "ann: RAM")
+    assert not cloud.ordered(Answer)  # not before OpenNebula has taken it
+    cloud.feed(MaintenanceMarked(host=3, request=7, failure="no answer"))
+    assert cloud.ordered(Answer)[-1].code == 6

@@ -119,3 +119,26 @@ async def test_metrics_tell_whether_each_device_is_ready_and_whose_it_is(tmp_pat
                     await anyio.sleep(0.2)
         assert "ha_controller_fence_device_check_age_seconds" in text
         assert "embedded-bmc" not in text
+
+
+async def test_maintenance_begins_is_listed_and_ends_by_itself(tmp_path: Path):
+    async with served(tmp_path) as (controller, cloud):
+        await controller.ready()
+        await until(controller, "4 ok", "status")
+        assert (await controller.cli("maintenance", "list"))[1] == "No host is in maintenance.\n"
+        code, told = await controller.cli(
+            "maintenance", "on", "kvm-02", "kvm-03", "--for", "6s", "--reason", 'new "RAM"'
+        )
+        assert code == 0, told
+        assert "until 20" in cloud.oned.hosts[1].attributes["HA_IGNORE"]
+        shown = await until(controller, "kvm-03", "maintenance", "list")
+        assert "new" in shown
+        assert "kvm-02" in shown
+        assert (await controller.cli("maintenance", "off", "kvm-02"))[0] == 0
+        assert cloud.oned.hosts[1].attributes["HA_IGNORE"] == ""
+        await until(controller, "No host is in maintenance", "maintenance", "list")
+        events = (await controller.cli("events"))[1]
+        assert "maintenance on (" in events
+        assert events.count("maintenance has ended") == 2
+        assert (await controller.cli("maintenance", "on", "nobody", "--reason", "x"))[0] == 3
+        assert (await controller.cli("maintenance", "on", "kvm-02", "--for", "long", "--reason", "x"))[0] == 2
