@@ -18,6 +18,7 @@ from ha_controller.core.controller import Controller, Decision
 from ha_controller.core.effects import (
     Drill,
     Effect,
+    Explain,
     Fence,
     LiftOrders,
     MarkMaintenance,
@@ -44,6 +45,7 @@ from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
 from ha_controller.core.model import HostTrust
 
 EVIDENCE_QUEUE_MAX = 1000
+EXPLAINED = ("what", "because", "next_step", "evidence", "guards", "rejected")
 
 
 class JournalPort(Protocol):
@@ -162,6 +164,10 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
             text = f"migrate VM {effect.vm} to host {effect.destination}"
         case ResumeVm(host=host, incident=incident):
             text = f"resume VM {effect.vm} on host {host}"
+        case Explain(host=host, incident=incident):
+            text = f"{effect.what}{f' ({effect.because})' if effect.because else ''}"
+            data = {name: getattr(effect, name) for name in EXPLAINED}
+            return TrailEntry(at=now, kind="decision", text=text, host=host, incident=incident, data=data)
         case Tell():
             text = f"{effect.text}. {effect.next_step}"
             return TrailEntry(at=now, kind="told", text=text, host=effect.host, incident=effect.incident)

@@ -302,3 +302,37 @@ class Cloud:
 
     def incident(self, host: int) -> Incident:
         return max((known for known in self.incidents.values() if known.host == host), key=lambda known: known.id)
+
+
+class Seen(Cloud):
+    """A cloud that is seen from its neighbours and on its storage, too."""
+
+    elsewhere: dict[str, dict[int, Signal]]
+
+    def _probe(self) -> None:
+        super()._probe()
+        for channel in ("neighbours", "heartbeat"):
+            said = self.elsewhere[channel]
+            readings = tuple(
+                Reading(host=host, signal=said.get(host, Signal.ALIVE), sent_at=self.now) for host in range(self.hosts)
+            )
+            self.feed(EvidenceTaken(channel=channel, readings=readings))
+
+
+def seen(settings: Settings = SETTINGS, **changes: object) -> Seen:
+    """Make one, settled."""
+    channels = (
+        *settings.channels,
+        Channel(name="neighbours", domain=Domain.VANTAGE),
+        Channel(name="heartbeat", domain=Domain.STORAGE),
+    )
+    cloud = Seen(settings=replace(settings, channels=channels, **changes))
+    cloud.elsewhere = {"neighbours": {}, "heartbeat": {}}
+    cloud.run(6)
+    return cloud
+
+
+def say(cloud: Seen, host: int, **signals: Signal) -> None:
+    """What neighbours or the storage show of a host from now on."""
+    for channel, signal in signals.items():
+        cloud.elsewhere[channel][host] = signal

@@ -148,11 +148,7 @@ class Journal:
             raise JournalError(self._failure) from None
 
     async def records(self) -> dict[str, str]:
-        """All records, key -> text, in the order of their keys.
-
-        Raises:
-            JournalError: the file cannot be read.
-        """
+        """All records, key -> text, in the order of their keys. Raises JournalError: the file cannot be read."""
         return await self._read(lambda reader: dict(reader.execute("SELECT key, text FROM records ORDER BY key")))
 
     async def entries(
@@ -161,26 +157,29 @@ class Journal:
         after_id: int = 0,
         host: int | None = None,
         incident: int | None = None,
+        kind: str | None = None,
+        before: float | None = None,
         beginning: str = "",
         limit: int = 200,
         newest_first: bool = False,
     ) -> list[StoredEntry]:
-        """At most `limit` entries with a higher id than `after_id`; of one host, one incident, such a text, if asked.
+        """At most `limit` entries with a higher id than `after_id`, of those that are asked for (`before`: not later).
 
         Raises:
             JournalError: the file cannot be read.
         """
-        wanted = {"id > ?": after_id, "host = ?": host, "incident = ?": incident}
-        given: dict[str, int | str] = {condition: value for condition, value in wanted.items() if value is not None}
+        wanted: dict[str, int | float | str | None] = {"id > ?": after_id, "host = ?": host, "incident = ?": incident}
+        wanted |= {"kind = ?": kind, "at <= ?": before}
+        given = {condition: value for condition, value in wanted.items() if value is not None}
         if beginning:
             given[f"substr(text, 1, {len(beginning)}) = ?"] = beginning
-        order = "DESC" if newest_first else "ASC"
-        query = f"SELECT id, {_COLUMNS} FROM entries WHERE {' AND '.join(given)} ORDER BY id {order} LIMIT ?"
+        where, order = " AND ".join(given), "DESC" if newest_first else "ASC"
+        query = f"SELECT id, {_COLUMNS} FROM entries WHERE {where} ORDER BY id {order} LIMIT ?"
         values = (*given.values(), max(0, limit))  # SQLite takes a negative limit as "all"
         return await self._read(lambda reader: [_from_row(row) for row in reader.execute(query, values)])
 
     async def backup(self, path: Path) -> None:
-        """Copy the journal to a new file while it is in use, check the copy, and only then put it at `path`.
+        """Copy the journal to a new file while it is in use, check it, and only then put it at `path`.
 
         Raises:
             JournalError: there is no good copy; a file that was at `path` before is untouched.

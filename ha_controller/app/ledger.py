@@ -41,7 +41,7 @@ class Ledger:
         if cloud is not None:
             records["cloud"] = _CLOUD.dump_json(cloud).decode()
         lines = [
-            Entry(at=line.at, kind=line.kind, host=line.host, incident=line.incident, text=line.text, data={})
+            Entry(at=line.at, kind=line.kind, host=line.host, incident=line.incident, text=line.text, data=line.data)
             for line in entries
         ]
         await self._journal.commit(records, lines)

@@ -38,6 +38,7 @@ from ha_controller.core.effects import (
     Answer,
     Drill,
     Effect,
+    Explain,
     Fence,
     LiftOrders,
     MarkMaintenance,
@@ -224,6 +225,8 @@ class Runtime:
                 self._start(self.recoverer.order_vm, effect)
             case Tell():
                 self._tell(effect)
+            case Explain():
+                pass  # the engine has written it into the trail
             case Answer():
                 self.commander.answered(effect)
             case _:

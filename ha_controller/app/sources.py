@@ -81,6 +81,8 @@ class ControllerSources:
             after_id=_number(query.get("after"), 0),
             host=None if host is None else self.host_id(host),
             beginning=query.get("beginning", ""),
+            kind=query.get("kind"),
+            before=_moment(query.get("before")),
             incident=_number(query.get("incident"), None),
             limit=min(1000, _number(query.get("limit"), 200)),
             newest_first="newest" in query,
@@ -224,6 +226,13 @@ class ControllerSources:
                 return {"ok": ok, "text": f"{text}; oneadmin's ConnectTimeout is {value} s"}
         remedy = "set ConnectTimeout 5 in oneadmin's ssh configuration, or a silent host costs up to 127 s"
         return {"ok": False, "text": f"{text}; {remedy}"}
+
+
+def _moment(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
 
 
 def _number(text: str | None, default: Any) -> Any:

@@ -91,12 +91,34 @@ def hosts(output: str) -> None:
 
 @commands.command()
 @click.argument("host")
+@click.option("--at", metavar="TIME", help='What was decided last before this time, like "2026-11-26 03:10".')
+@click.option("--incident", type=int, help="All decisions of this incident.")
+@click.option("-n", "--last", type=click.IntRange(1, 100), help="The last so many decisions.")
 @output_option
-def explain(host: str, output: str) -> None:
-    """Why HOST is in its state, what blocks it, what comes next."""
+def explain(host: str, at: str | None, incident: int | None, last: int | None, output: str) -> None:
+    """Why HOST is in its state, and what comes next; or why something was done, or was not, back then."""
     from urllib.parse import quote
 
-    show_answer(client.request("GET", f"/api/v1/hosts/{quote(host, safe='')}/explain"), output, show.explain)
+    if at is None and incident is None and last is None:
+        show_answer(client.request("GET", f"/api/v1/hosts/{quote(host, safe='')}/explain"), output, show.explain)
+        return
+    limit = last or (1 if incident is None else 1000)
+    before = None if at is None else _moment(at)
+    wanted = query(host=host, incident=incident, kind="decision", before=before, limit=limit)
+    lines = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
+    if not lines and output == "table":
+        raise client.Failure(3, f"No decision about {host} is on record for that.")
+    show_answer(lines, output, show.decisions)
+
+
+def _moment(text: str) -> float:
+    """Seconds since 1970 of what a person typed, in local time unless it says otherwise."""
+    from datetime import datetime
+
+    try:
+        return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).astimezone().timestamp()
+    except ValueError:
+        raise client.Failure(2, f'--at {text}: not a time. Write it like "2026-11-26 03:10"') from None
 
 
 @commands.command()

@@ -103,6 +103,21 @@ def explain(answer: Json) -> None:
         _explain_incident(answer["record"])
 
 
+def decisions(answer: Json) -> None:
+    """Print `explain --at`, `--incident` and `--last`, oldest first."""
+    for index, line in enumerate(answer):
+        data = line["data"]
+        if index:
+            click.echo("")
+        because = f": {safe(data['because'])}" if data["because"] else ""
+        click.echo(f"{clock(line['at'])}   {safe(data['what'])}{because}")
+        for label, rows in (("Evidence", data["evidence"]), ("Guards", data["guards"]), ("Not used", data["rejected"])):
+            for number, row in enumerate(rows):
+                click.echo(f"  {label if number == 0 else '':<10} {safe(row)}")
+        if data["next_step"]:
+            click.echo(f"  {'Next':<10} {safe(data['next_step'])}")
+
+
 def _explain_incident(record: Json) -> None:
     name = safe(record["host_name"])
     click.echo(f"\nIncident {record['id']}   opened {clock(record['opened_at'])}")

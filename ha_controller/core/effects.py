@@ -156,6 +156,20 @@ class Tell:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Explain:
+    """Put on record why something is done with a host, or why nothing is. Nobody is told; `explain` shows it."""
+
+    host: int
+    incident: int | None
+    what: str  #: what was decided
+    because: str
+    next_step: str = ""
+    evidence: tuple[str, ...] = ()  #: one line for each channel, with its age
+    guards: tuple[str, ...] = ()
+    rejected: tuple[str, ...] = ()  #: what else could have been done, and why it was not
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
     """Answer an operator's command. `code` is the exit code of the command line."""
 
@@ -166,5 +180,5 @@ class Answer:
 
 Effect = (
     WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | MarkMaintenance
-    | OrderHost | MoveVm | ResumeVm | Tell | Answer
+    | OrderHost | MoveVm | ResumeVm | Tell | Explain | Answer
 )  # fmt: skip

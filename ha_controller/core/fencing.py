@@ -203,6 +203,8 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
     state.view(incident.host).told = ""
     state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
     ask_for_vms(state, incident.host, now, tuple(record.id for record in incident.vms))
+    next_step = f"Its {len(incident.vms)} VMs are moved."
+    state.explain(incident.host, "FENCED: off is verified", proof.text, now, next_step=next_step)
     state.tell_of(
         incident,
         Severity.WARNING,
@@ -218,15 +220,16 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
         return
     explain = f"See: ha-controller explain {incident.host_name}"
     if not state.settings.condemns(verdict.kind) and not incident.ordered_by:
-        state.hold(incident, Hold("the evidence is not clear any more", "", f"Nothing is sent. {explain}"))
+        unclear = Hold("the evidence is not clear any more", verdict.reason, f"Nothing is sent. {explain}")
+        state.hold(incident, unclear, now)
         return
     if hold := state.brake(incident) or approval_needed(state, incident, verdict):
-        state.hold(incident, hold)
+        state.hold(incident, hold, now)
         return
     results = guard.check(state, host, incident, now)
     if vetoed := guard.veto(results):
         hold = Hold(vetoed.guard, vetoed.reason, f"Nothing is sent. {explain}", needs_person=vetoed.needs_person)
-        state.hold(incident, hold)
+        state.hold(incident, hold, now, [str(result) for result in results])
         return
     _order_power_off(state, host, replace(incident, guards=tuple(str(result) for result in results)), now)
 
@@ -266,6 +269,11 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
     incident = lasting.note_ordered(host, incident, names)
     state.save(replace(incident, attempts=(*incident.attempts, attempt), hold="", hold_needs_person=False))
     _tell_what_is_left_out(state, host, incident, level)
+    what = f"attempt {attempt.number}: power off with {', '.join(names)}"
+    because = f"{incident.verdict}, and no guard says no"
+    next_step = "Read back until off was read twice, then the probes look again."
+    rejected = _why_not(state, host, incident)
+    state.explain(host.id, what, because, now, next_step=next_step, guards=incident.guards, rejected=rejected)
     state.save_cloud(replace(state.cloud, fences=_counted(state, host.id, now)))
     state.out.append(
         Fence(
@@ -290,6 +298,21 @@ def _usable_levels(state: State, host: Host, incident: Incident) -> list[tuple[i
         and not any(trust.is_mismatched(state, host.id, device) for device in level)
     ]
     return [(index, level) for index, level in levels if level]
+
+
+def _why_not(state: State, host: Host, incident: Incident) -> list[str]:
+    """Devices that are not used in this incident, each with the reason."""
+    found = []
+    for device in power.devices(host):
+        if device.name in incident.barred:
+            found.append(f"{device.name}: barred, what it read was wrong")
+        elif trust.is_mismatched(state, host.id, device):
+            found.append(f"{device.name}: it belongs to another machine")
+        elif why := lasting.why_unusable(device, incident):
+            found.append(f"{device.name}: {why}")
+        elif not incident.approved_by and not trust.is_trusted(state, host, device):
+            found.append(f"{device.name}: nobody vouches that it is this host's")
+    return found
 
 
 def _tell_what_is_left_out(state: State, host: Host, incident: Incident, level: int) -> None:

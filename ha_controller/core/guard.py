@@ -128,7 +128,11 @@ def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _
             where = f"{place[0]} {place[1]}"
             text = f"{_names(silent)} fell silent together, {len(silent)} of {len(members)} hosts of {where}"
             return _Answer(False, f"{text}: more likely that than the hosts", needs_person=True)
-    return _Answer(True, f"{len(fallen)} hosts fell silent lately; nothing that only they share")
+    if len(fallen) == 1:
+        return _Answer(True, "no other host fell silent at about the same time")
+    return _Answer(
+        True, f"{len(fallen) - 1} others fell silent at about the same time; they share nothing of their own"
+    )
 
 
 def _fallen_together(state: State, host: Host) -> list[Host]:

@@ -5,7 +5,8 @@ Plain frozen values; whoever changes one makes a new one. Times are seconds on t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Self
 
@@ -207,7 +208,8 @@ class TrailEntry:
     """One line of the trail: what was decided, ordered, reported or told. Never changed once written."""
 
     at: float
-    kind: str  #: "intent", "report", "operator", "told"
+    kind: str  #: "intent", "report", "decision", "operator", "told"
     text: str
     host: int | None = None
     incident: int | None = None
+    data: Mapping[str, object] = field(default_factory=dict)  #: of a decision: what it stands on

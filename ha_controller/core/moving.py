@@ -40,7 +40,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
     if state.second_master is None and now < state.settle_until:
         return  # just started: the first look is on its way
     if hold := _what_holds(state, incident):
-        state.hold(incident, hold)
+        state.hold(incident, hold, now)
         return
     incident = _take_in(state, host, incident, now)
     if all(record.settled for record in incident.vms) and incident.lever is Lever.DONE:
@@ -267,6 +267,7 @@ def _taken(state: State) -> dict[int, Room]:
 
 def _recovered(state: State, incident: Incident, now: float) -> None:
     incident = state.enter(incident, Trigger.VMS_SETTLED, now)
+    state.explain(incident.host, "RECOVERED", "every VM has an outcome", now, next_step="Repair it, then unfence it.")
     state.view(incident.host).told = ""
     state.save(replace(incident, recovered_at=now, hold="", hold_needs_person=False))
     running = sum(record.stage is VmStage.RUNNING for record in incident.vms)

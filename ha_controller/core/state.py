@@ -5,11 +5,11 @@ What must survive a crash is in `incidents` and `cloud`; everything else is lear
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from ha_controller.core.detector import TroubleKind, Views
-from ha_controller.core.effects import Effect, Severity, Tell, WatchClosely
+from ha_controller.core.detector import TroubleKind, Views, describe
+from ha_controller.core.effects import Effect, Explain, Severity, Tell, WatchClosely
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState, HostTrust, PowerState, Vm
@@ -51,6 +51,7 @@ class HostView:
     lifts: int = 0  #: tries of this readmission
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
+    explained: tuple[str, str] = ("", "")  #: the last decision that was put on record, so that it is only once
     told: str = ""  #: the last hold that people were told about
     answers_since: float | None = None  #: alive without a gap since then
 
@@ -153,9 +154,42 @@ class State:
         """Tell people about an incident; `text` names the host."""
         self.tell(severity, text, next_step, host=incident.host, incident=incident.id)
 
-    def hold(self, incident: Incident, hold: Hold) -> Incident:
+    def explain(
+        self,
+        host: int,
+        what: str,
+        because: str,
+        now: float,
+        *,
+        next_step: str = "",
+        guards: Sequence[str] = (),
+        rejected: Sequence[str] = (),
+        about: str = "",
+    ) -> None:
+        """Put a decision on record with its evidence, once for each `what` and `about`."""
+        view, incident = self.view(host), self.incidents.get(host)
+        if view.explained == (what, about):
+            return
+        view.explained = (what, about)
+        self.out.append(
+            Explain(
+                host=host,
+                incident=None if incident is None else incident.id,
+                what=what,
+                because=because,
+                next_step=next_step,
+                evidence=describe(view.views, self.settings, now),
+                guards=tuple(guards),
+                rejected=tuple(rejected),
+            )
+        )
+
+    def hold(self, incident: Incident, hold: Hold, now: float | None = None, guards: Sequence[str] = ()) -> Incident:
         """Say why nothing happens now. People are told once for each new kind of reason."""
         view = self.view(incident.host)
+        if now is not None:
+            what = f"nothing is done: {hold.kind}"
+            self.explain(incident.host, what, hold.reason, now, next_step=hold.next_step, guards=guards)
         if view.told != hold.kind:
             self.tell_of(incident, Severity.WARNING, f"{incident.host_name}: {hold.text}", hold.next_step)
         view.told = hold.kind

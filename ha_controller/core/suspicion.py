@@ -53,6 +53,8 @@ def advance(state: State, host: Host, now: float) -> None:
             _unwatch_if_calm(state, host)
             return
         view.state, view.since = following(view.state, Trigger.SILENCE), now
+        text = f"{state.settings.misses} probes in a row were not answered"
+        state.explain(host.id, "SUSPECT: looked at closely", text, now, next_step="All channels are asked.")
         state.watch(host.id, True)
         ask_for_vms(state, host.id, now)
     verdict = verdict_of(state, host, now)
@@ -67,6 +69,8 @@ def advance(state: State, host: Host, now: float) -> None:
 def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -> None:
     """A silent host about which nothing will be done is told once: nobody waits for ever without knowing."""
     view = state.view(host.id)
+    what = f"nothing is done: {verdict.kind.value}"
+    state.explain(host.id, what, verdict.reason, now, next_step="Looking on.")
     undecided = verdict.kind is VerdictKind.UNCLEAR and now - view.since > UNDECIDED_S + state.settings.fail_after_s
     late = undecided and now - view.since > state.settings.single_domain_after_s
     kind = verdict.kind.value if verdict.kind is VerdictKind.ISOLATED else "undecided" if late else ""
@@ -109,6 +113,7 @@ def _unwatch_if_calm(state: State, host: Host) -> None:
 def _answers_again(state: State, host: Host, verdict: Verdict, now: float) -> None:
     view = state.view(host.id)
     view.state, view.since, view.told = following(view.state, Trigger.LIFE), now, ""
+    state.explain(host.id, "OK again: nothing is done", verdict.reason, now)
     incident = state.incidents.get(host.id)
     if incident is not None:
         close(state, incident, f"{verdict.reason}; nothing was done", now)
@@ -157,9 +162,12 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     results = guard.check(state, host, incident, now)
     if guard.storms(results) and now - state.cloud.storm_at > 1.0:
         state.save_cloud(replace(state.cloud, storm_at=now))
+    said = [str(result) for result in results]
     if hold := _what_holds(state, incident, verdict, results):
-        state.hold(incident, hold)
+        state.hold(incident, hold, now, said)
         return
+    what = f"condemned as {incident.verdict}: it is powered off"
+    state.explain(host.id, what, verdict.reason, now, next_step="Its VMs are moved when off is verified.", guards=said)
     _commit(state, incident, results, now)
 
 

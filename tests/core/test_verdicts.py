@@ -5,49 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import Cloud
+from world import Seen, say, seen
 
 from ha_controller.core.effects import Fence, Tell
 from ha_controller.core.events import EvidenceTaken, Verb
-from ha_controller.core.model import Domain, HostState, Reading, Signal
-from ha_controller.core.settings import POLICIES, Channel, Policy
+from ha_controller.core.model import HostState, Reading, Signal
+from ha_controller.core.settings import POLICIES, Policy
 
 
 @pytest.fixture
-def cloud(make_cloud: type[Cloud], settings) -> Seen:
-    return seen(make_cloud, settings)
-
-
-class Seen(Cloud):
-    """A cloud that is seen from its neighbours and on its storage, too."""
-
-    elsewhere: dict[str, dict[int, Signal]]
-
-    def _probe(self) -> None:
-        super()._probe()
-        for channel in ("neighbours", "heartbeat"):
-            said = self.elsewhere[channel]
-            readings = tuple(
-                Reading(host=host, signal=said.get(host, Signal.ALIVE), sent_at=self.now) for host in range(self.hosts)
-            )
-            self.feed(EvidenceTaken(channel=channel, readings=readings))
-
-
-def seen(make_cloud, settings, **changes) -> Seen:
-    channels = (
-        *settings.channels,
-        Channel(name="neighbours", domain=Domain.VANTAGE),
-        Channel(name="heartbeat", domain=Domain.STORAGE),
-    )
-    cloud = Seen(settings=replace(settings, channels=channels, **changes))
-    cloud.elsewhere = {"neighbours": {}, "heartbeat": {}}
-    cloud.run(6)
-    return cloud
-
-
-def say(cloud: Seen, host: int, **signals: Signal) -> None:
-    for channel, signal in signals.items():
-        cloud.elsewhere[channel][host] = signal
+def cloud(settings) -> Seen:
+    return seen(settings)
 
 
 def test_a_host_that_neighbours_see_is_isolated_and_not_shot(cloud):
@@ -68,7 +36,7 @@ def test_a_host_that_is_alive_on_storage_is_isolated_and_not_shot(cloud):
 
 
 def test_an_isolated_host_is_fenced_if_the_operator_wants_that(make_cloud, settings):
-    cloud = seen(make_cloud, settings, policies={**POLICIES, "isolated": Policy.FENCE})
+    cloud = seen(settings, policies={**POLICIES, "isolated": Policy.FENCE})
     cloud.kill(3)
     say(cloud, 3, heartbeat=Signal.SILENT)
     cloud.run(5)
@@ -78,7 +46,7 @@ def test_an_isolated_host_is_fenced_if_the_operator_wants_that(make_cloud, setti
 
 
 def test_an_isolated_host_that_answers_here_again_is_not_shot_whatever_the_policy(make_cloud, settings):
-    cloud = seen(make_cloud, settings, policies={**POLICIES, "isolated": Policy.APPROVE})
+    cloud = seen(settings, policies={**POLICIES, "isolated": Policy.APPROVE})
     cloud.kill(3)
     cloud.run(5)
     assert "isolated" in cloud.incident(3).hold

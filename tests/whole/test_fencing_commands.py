@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import aiohttp
 import anyio
 import pytest
 
+from ha_controller.sim.hardware import Fault
 from tests.whole.test_serve import Served, served
 
 OURS = 'identity = "noted"\n'
@@ -142,3 +144,25 @@ async def test_maintenance_begins_is_listed_and_ends_by_itself(tmp_path: Path):
         assert events.count("maintenance has ended") == 2
         assert (await controller.cli("maintenance", "on", "nobody", "--reason", "x"))[0] == 3
         assert (await controller.cli("maintenance", "on", "kvm-02", "--for", "long", "--reason", "x"))[0] == 2
+
+
+async def test_explain_tells_what_was_decided_and_why_also_later(tmp_path: Path):
+    async with served(tmp_path, **{OURS: OURS}) as (controller, cloud):
+        await controller.ready()
+        await until(controller, "4 ok", "status")
+        await until(controller, "4 of 4 devices ready", "fencing", "status")
+        assert (await controller.cli("explain", "kvm-02", "--last", "1"))[0] == 3
+        cloud.hardware.break_machine(1, Fault.POWER_LOSS)
+        shown = await until(controller, "RECOVERED", "explain", "kvm-02", "--last", "20")
+        for word in ("SUSPECT: looked at closely", "condemned as powered off", "✓ storm", "FENCED: off is verified"):
+            assert word in shown
+        assert shown.index("SUSPECT") < shown.index("condemned") < shown.index("FENCED") < shown.index("RECOVERED")
+        code, shown = await controller.cli("explain", "kvm-02", "--incident", "1", "-o", "json")
+        lines = json.loads(shown)
+        assert code == 0
+        assert {line["incident"] for line in lines} == {1}
+        assert lines[0]["data"]["evidence"]
+        moment = datetime.fromtimestamp(lines[0]["at"] + 0.001, UTC).isoformat()
+        assert lines[0]["data"]["what"] in (await controller.cli("explain", "kvm-02", "--at", moment))[1]
+        assert (await controller.cli("explain", "kvm-02", "--at", "2020-01-01"))[0] == 3
+        assert (await controller.cli("explain", "kvm-02", "--at", "yesterday"))[0] == 2
