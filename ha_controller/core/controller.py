@@ -75,7 +75,8 @@ class Controller:
         """
         self.state.trusts = {known.host: known for known in trusts}
         fences = tuple((min(at, now), host) for at, host in cloud.fences)
-        self.state.cloud = replace(cloud, fences=fences, storm_at=min(cloud.storm_at, now))
+        deaths = tuple(replace(death, at=min(death.at, now)) for death in cloud.deaths)
+        self.state.cloud = replace(cloud, fences=fences, storm_at=min(cloud.storm_at, now), deaths=deaths)
         for incident in sorted((incident.not_after(now) for incident in incidents), key=lambda incident: incident.id):
             if incident.open:
                 self.state.incidents[incident.host] = incident

@@ -12,10 +12,11 @@ from ha_controller.core import guard, lasting, power, trust
 from ha_controller.core.detector import VerdictKind, life_since, silence_confirmed
 from ha_controller.core.effects import Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
-from ha_controller.core.incident import Attempt, AttemptOutcome, Incident, Proof
+from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Proof
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Device, Host, HostState, PowerState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
+from ha_controller.core.recovery import was_running
 from ha_controller.core.state import Hold, State, bar
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
 
@@ -202,6 +203,10 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
     incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
     state.view(incident.host).told = ""
     state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
+    lately = [death for death in state.cloud.deaths if now - death.at < state.settings.poison_within_s]
+    running = tuple(record.id for record in incident.vms if was_running(record))
+    death = Death(at=now, host=incident.host, host_name=incident.host_name, vms=running)
+    state.save_cloud(replace(state.cloud, deaths=(*lately, death)))
     ask_for_vms(state, incident.host, now, tuple(record.id for record in incident.vms))
     next_step = f"Its {len(incident.vms)} VMs are moved."
     state.explain(incident.host, "FENCED: off is verified", proof.text, now, next_step=next_step)

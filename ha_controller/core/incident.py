@@ -194,6 +194,16 @@ class Incident:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Death:
+    """A host that was verified off, and the VMs that ran on it."""
+
+    at: float
+    host: int
+    host_name: str
+    vms: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class CloudRecord:
     """What is durable beside the incidents."""
 
@@ -201,6 +211,7 @@ class CloudRecord:
     paused_by: str = ""  #: who paused the cloud and why; empty = not paused
     fences: tuple[tuple[float, int], ...] = ()  #: (time, host) of the power-offs that count for the budget
     storm_at: float = 0.0  #: when the storm guard last said no
+    deaths: tuple[Death, ...] = ()  #: of the last time, for VMs that kill one host after the other
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -91,7 +91,11 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     if record.settled or read_at <= record.ordered_at:
         return record
     step = next_step(record, vm, host.id)
+    poison = _killed(state, record, now) if record.stage is VmStage.WAITING else []
     match step.step:
+        case Step.MOVE | Step.RESUME if len(poison) >= state.settings.poison_after:
+            reason = f"it ran on {', '.join(poison)} when they died, so it may be what kills them. Start it by hand"
+            return _leave(state, incident, record, reason, now)
         case Step.RUNNING:
             place_name = state.hosts[record.destination].name if record.destination in state.hosts else "elsewhere"
             state.tell_of(incident, Severity.INFO, f"{record.name} runs on {place_name}", "Nothing to do.")
@@ -105,6 +109,12 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
             return _leave(state, incident, record, f"it cannot be moved from here: {step.reason}", now)
         case _:
             return replace(record, reason=step.reason or record.reason)
+
+
+def _killed(state: State, record: VmRecord, now: float) -> list[str]:
+    """The hosts that died lately with this VM on them."""
+    lately = [death for death in state.cloud.deaths if now - death.at < state.settings.poison_within_s]
+    return sorted({death.host_name for death in lately if record.id in death.vms})
 
 
 def _waited_too_long(state: State, incident: Incident, now: float) -> bool:
@@ -242,7 +252,7 @@ def _candidates(state: State, now: float) -> list[Candidate]:
     return [
         Candidate(host=host, state=view.state, seen_s=now - _seen_at(state, host.id))
         for host in sorted(state.hosts.values(), key=lambda host: host.id)
-        if (view := state.view(host.id)) and host.id not in state.incidents
+        if (view := state.view(host.id)) and host.id not in state.incidents and view.calm_at <= now
     ]
 
 

@@ -79,6 +79,10 @@ class Settings:
     vm_wait_max_s: float = 300.0  #: how long a VM may stay in a state from which it cannot be moved
     order_timeout_s: float = 20.0  #: the executor of an order to OpenNebula has reported or given up by then
     restores_max: int = 5  #: tries to give a readmitted host back to OpenNebula
+    poison_after: int = 3  #: a VM that ran on so many hosts when they died is not started on another
+    poison_within_s: float = 3600.0
+    flaps_max: int = 4  #: a host that fell silent and came back so often takes no VMs for a while
+    flaps_within_s: float = 600.0
     canary_above: int = 8  #: with more VMs than this, the first one must be RUNNING before the rest is moved
     destination_seen_s: float = 3.0  #: a destination must have shown life this recently
     rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted

@@ -51,6 +51,8 @@ class HostView:
     lifts: int = 0  #: tries of this readmission
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
+    flaps: tuple[float, ...] = ()  #: when it came back by itself
+    calm_at: float = 0.0  #: until then it flaps, and takes no VMs
     explained: tuple[str, str] = ("", "")  #: the last decision that was put on record, so that it is only once
     told: str = ""  #: the last hold that people were told about
     answers_since: float | None = None  #: alive without a gap since then

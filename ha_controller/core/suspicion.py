@@ -114,9 +114,23 @@ def _answers_again(state: State, host: Host, verdict: Verdict, now: float) -> No
     view = state.view(host.id)
     view.state, view.since, view.told = following(view.state, Trigger.LIFE), now, ""
     state.explain(host.id, "OK again: nothing is done", verdict.reason, now)
+    _note_flap(state, host, now)
     incident = state.incidents.get(host.id)
     if incident is not None:
         close(state, incident, f"{verdict.reason}; nothing was done", now)
+
+
+def _note_flap(state: State, host: Host, now: float) -> None:
+    """A host that comes and goes is not dead, and no place for VMs."""
+    view, settings = state.view(host.id), state.settings
+    view.flaps = (*(at for at in view.flaps if now - at < settings.flaps_within_s), now)
+    if len(view.flaps) < settings.flaps_max:
+        return
+    if view.calm_at <= now:
+        within = f"{settings.flaps_within_s / 60:g} min"
+        text = f"{host.name} flaps: {len(view.flaps)} times silent and back within {within}"
+        state.tell(Severity.WARNING, text, "No VM is placed on it meanwhile. Look at its network.", host=host.id)
+    view.calm_at = now + settings.flaps_within_s
 
 
 def close(state: State, incident: Incident, why: str, now: float) -> None:

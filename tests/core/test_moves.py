@@ -179,3 +179,57 @@ def test_an_incident_of_a_host_that_was_deleted_is_still_told_after_a_restart(cl
     cloud.run(90)
     assert cloud.incident(3).open
     assert "no longer in OpenNebula" in cloud.incident(3).hold
+
+
+# --- repeat offenders -------------------------------------------------------------------------------------------------
+
+
+def die(cloud, host):
+    cloud.kill(host, "off")
+    cloud.run(15)
+
+
+def test_a_vm_that_killed_three_hosts_in_a_row_is_held(make_cloud, settings):
+    cloud = make_cloud(hosts=20, vms_per_host=1, settings=replace(settings, fences_max=10))
+    cloud.run(6)
+    for _ in range(2):
+        die(cloud, cloud.vms[30].host)
+    third = cloud.vms[30].host
+    die(cloud, third)
+    assert cloud.vms[30].host == third
+    record = cloud.incident(third).vm(30)
+    assert "it may be what kills them" in record.reason
+    assert "Start it by hand" in record.reason
+    others = [vm for vm in cloud.incident(third).vms if vm.id != 30]
+    assert all(vm.stage is VmStage.RUNNING for vm in others)
+
+
+def test_it_is_remembered_over_a_restart_and_forgotten_after_an_hour(make_cloud, settings):
+    cloud = make_cloud(hosts=20, vms_per_host=1, settings=replace(settings, fences_max=10))
+    cloud.run(6)
+    die(cloud, cloud.vms[30].host)
+    cloud.restart()
+    cloud.run(10)
+    assert len(cloud.cloud.deaths) == 1
+    cloud.run(3600)
+    for _ in range(2):
+        before = cloud.vms[30].host
+        die(cloud, before)
+        assert cloud.vms[30].host != before
+
+
+def test_a_host_that_flaps_is_told_and_takes_no_vms(cloud):
+    for _ in range(4):
+        cloud.kill(2)
+        cloud.run(3)
+        del cloud.dead[2]
+        cloud.run(3)
+    assert cloud.told().count("kvm-02 flaps: 4 times silent and back within 10 min") == 1
+    for host in (0, 1, 4, 5, 6, 7):
+        cloud.one_states[host] = 4  # disabled by people: only the flapping one is left
+    cloud.inventory()
+    die(cloud, 3)
+    assert all(vm.host == 3 for vm in cloud.vms.values() if vm.id // 10 == 3)
+    assert "no room" in cloud.incident(3).hold
+    cloud.run(600)
+    assert all(vm.host == 2 for vm in cloud.vms.values() if vm.id // 10 == 3)
