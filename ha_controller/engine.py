@@ -185,7 +185,7 @@ def _reported(event: Event, now: float) -> TrailEntry | None:
             text = f"power-off attempt {event.attempt}: {event.result.value}. {event.detail}"
         case DrillReported(host=host):
             text = "drill: " + "; ".join(f"{device}: {detail}" for device, _, _, detail in event.results)
-            return TrailEntry(at=now, kind="report", text=text, host=host)
+            return TrailEntry(at=now, kind="drill", text=text, host=host)
         case OrdersRenewed(host=host, incident=incident) | OrdersLifted(host=host, incident=incident):
             verb = "renewed" if isinstance(event, OrdersRenewed) else "lifted"
             failed = "; ".join(f"{device}: {detail}" for device, detail in event.failed)

@@ -72,7 +72,7 @@ class Capability(Flag):
     WEAK_OFF = auto()  #: its OFF may also mean "not there": it needs a second signal
     STORAGE = auto()  #: isolates the host from its storage; joins a level, never proves alone; see `datastores`
     LASTING = auto()  #: its order stays in force also while the host runs, until power_on() lifts it: needs POWER_ON
-    DRILL_NEEDED = auto()  #: its OFF is believed only after a drill has shown that it works
+    SELF_RESET = auto()  #: the host resets itself, and may boot again before OFF is read; believed only after a drill
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,8 +125,12 @@ class FenceAgent(ABC, Generic[ConfigT]):
     config_model: ClassVar[type[AgentConfig]]
     capabilities: Capability  #: of the class; an agent whose settings decide it sets its own in __init__
     sample_period_s: ClassVar[float] = 4.0  #: how old a power reading of this kind of device may be
+    check_every_s: ClassVar[float | None] = None  #: how often it is checked; None: as all others
+    acts_on: tuple[str, ...] = ()  #: outlets, addresses or the like: no two hosts may have one in common
     datastores: tuple[int, ...] = ()  #: with STORAGE: ids of the OpenNebula datastores that it cuts the host off from
-    takes_s: float = 0.0  #: power_off() and reading it back take at least this long; a shorter `timeout` is refused
+    timeout_min_s: float = (
+        0.0  #: power_off() and reading it back take at least this long; a shorter `timeout` is refused
+    )
 
     def __init__(self, config: ConfigT) -> None:
         """Keep the settings. No I/O here."""
@@ -177,6 +181,10 @@ class FenceAgent(ABC, Generic[ConfigT]):
 
     async def identity(self) -> Identity | None:
         """Tell which machine this device controls; None when the device cannot say."""
+        return None
+
+    async def boot_id(self) -> str | None:
+        """Tell the boot of the host that the device last heard of; None when it hears of none. Errors as `check`."""
         return None
 
 

@@ -27,6 +27,7 @@ import anyio.to_thread
 from anyio.lowlevel import RunVar
 
 STARTS_AT_ONCE: Final = 4
+ENDS_WITHIN_S: Final = 0.5  #: one that hangs in the kernel is not waited for
 START_S: Final = 0.5  #: so long a new process counts as starting
 RUNNING_MAX: Final = 400
 OUTPUT_BYTES_MAX: Final = 65_536
@@ -34,8 +35,8 @@ PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MARK: Final = "HA_CONTROLLER_RUN"  #: the variable that marks a process and its descendants
 
-_threads: RunVar[anyio.CapacityLimiter] = RunVar("threads that wait for programs")
-_starts: RunVar[anyio.Semaphore] = RunVar("programs that start")
+#: program -> threads that wait for it, and starts of it
+_limits: RunVar[dict[str, tuple[anyio.CapacityLimiter, anyio.Semaphore]]] = RunVar("limits of programs")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,14 +58,16 @@ def environment() -> Mapping[str, str]:
     return {"PATH": PATH, "LC_ALL": "C", "HOME": "/", "PYTHONWARNINGS": "ignore"}
 
 
-async def run(command: Sequence[str], given: str = "") -> Ended:
+async def run(command: Sequence[str], given: str = "", *, output_bytes_max: int = OUTPUT_BYTES_MAX) -> Ended:
     """Run a program (its path and arguments) with this text on its standard input, to its end.
+
+    Each program has its own limit of starts, so that one kind that hangs does not delay another.
 
     Raises:
         OSError: it cannot be started.
     """
-    threads, starts = _shared()
-    process = _Process(command, given)
+    threads, starts = _shared(command[0])
+    process = _Process(command, given, output_bytes_max)
     await starts.acquire()
     started = False
     ended: Ended | OSError
@@ -101,20 +104,20 @@ async def _waited_for(process: _Process, threads: anyio.CapacityLimiter) -> Ende
         raise
 
 
-def _shared() -> tuple[anyio.CapacityLimiter, anyio.Semaphore]:
-    try:
-        return _threads.get(), _starts.get()
-    except LookupError:
-        _threads.set(anyio.CapacityLimiter(RUNNING_MAX))
-        _starts.set(anyio.Semaphore(STARTS_AT_ONCE))
-        return _threads.get(), _starts.get()
+def _shared(path: str) -> tuple[anyio.CapacityLimiter, anyio.Semaphore]:
+    limiters, program = _limits.get({}), Path(path).name
+    _limits.set(limiters)
+    if program not in limiters:
+        limiters[program] = (anyio.CapacityLimiter(RUNNING_MAX), anyio.Semaphore(STARTS_AT_ONCE))
+    return limiters[program]
 
 
 class _Process:
     """One run, watched by a thread and ended by another."""
 
-    def __init__(self, command: Sequence[str], given: str) -> None:
+    def __init__(self, command: Sequence[str], given: str, output_bytes_max: int) -> None:
         self._command = list(command)
+        self._output_bytes_max = output_bytes_max
         self._given = given
         self._lock = threading.Lock()
         self._popen: subprocess.Popen[bytes] | None = None
@@ -140,8 +143,8 @@ class _Process:
         _kill_group(popen.pid)  # what it left running in its session
         return Ended(
             status=popen.returncode,
-            output=output[:OUTPUT_BYTES_MAX].decode("utf-8", "replace"),
-            errors=errors[:OUTPUT_BYTES_MAX].decode("utf-8", "replace"),
+            output=output[: self._output_bytes_max].decode("utf-8", "replace"),
+            errors=errors[: self._output_bytes_max].decode("utf-8", "replace"),
         )
 
     def end(self) -> None:
@@ -152,7 +155,7 @@ class _Process:
         if popen is not None and popen.returncode is None:
             _kill_tree(popen.pid, f"{MARK}={self._mark}".encode())
             with suppress(subprocess.TimeoutExpired):
-                popen.wait(5)
+                popen.wait(ENDS_WITHIN_S)
 
 
 def _kill_tree(root: int, mark: bytes) -> None:

@@ -217,9 +217,9 @@ class Cloud:
             case RenewOrders(host=host, incident=incident, devices=devices):
                 failed = tuple((name, self.lift_fails) for name in devices if self.lift_fails)
                 self.feed(OrdersRenewed(host=host, incident=incident, failed=failed))
-            case LiftOrders(host=host, incident=incident, devices=devices):
+            case LiftOrders(host=host, incident=incident, devices=devices, number=number):
                 failed = tuple((name, self.lift_fails) for name in devices if self.lift_fails)
-                self.feed(OrdersLifted(host=host, incident=incident, failed=failed))
+                self.feed(OrdersLifted(host=host, incident=incident, number=number, failed=failed))
             case OrderHost():
                 self._order_host(effect)
             case MoveVm(vm=vm, destination=destination):
@@ -265,9 +265,12 @@ class Cloud:
         """The host falls silent; its BMC says `power` ("mute": nothing)."""
         self.dead[host] = power
 
-    def operator(self, verb: Verb, host: int | None = None, incident: int | None = None, request: int = 1) -> None:
+    def operator(
+        self, verb: Verb, host: int | None = None, incident: int | None = None, request: int = 1, force: bool = False
+    ) -> None:
         done = len(self.effects)
-        self.feed(OperatorCommanded(request=request, verb=verb, who="ann", reason="", host=host, incident=incident))
+        who = {"who": "ann", "host": host, "incident": incident, "force": force}
+        self.feed(OperatorCommanded(request=request, verb=verb, reason="", **who))  # type: ignore[arg-type]
         self._carry_out(done)
 
     def reconfigure(self, settings: Settings) -> None:

@@ -29,7 +29,7 @@ log = structlog.get_logger(__name__)
 
 Json = Any
 ANSWER_MAX_S = 40.0
-DRILL_ANSWER_MAX_S = 300.0
+DRILL_ANSWER_MAX_S = 1500.0  #: a host has to boot between two devices
 HTTP_OF_CODE = {0: 200, 3: 404, 4: 409, 6: 503}
 TRUSTED_USERS = ("root", "oneadmin")
 
@@ -84,6 +84,7 @@ class CommandBody(BaseModel):
     incident: int | None = Field(default=None, ge=1, lt=2**63)
     reason: str = Field(default="", max_length=500)
     for_s: float | None = Field(default=None, gt=0, le=366 * 86400)
+    force: bool = False
 
 
 class Commander:
@@ -102,7 +103,15 @@ class Commander:
             waiting[0].set()
 
     async def order(
-        self, verb: Verb, *, who: str, reason: str, host: int | None, incident: int | None, for_s: float | None = None
+        self,
+        verb: Verb,
+        *,
+        who: str,
+        reason: str,
+        host: int | None,
+        incident: int | None,
+        for_s: float | None = None,
+        force: bool = False,
     ) -> Answer:
         """Order something and wait for the answer.
 
@@ -114,7 +123,14 @@ class Commander:
         try:
             self._post(
                 OperatorCommanded(
-                    request=number, verb=verb, who=who, reason=reason, host=host, incident=incident, for_s=for_s
+                    request=number,
+                    verb=verb,
+                    who=who,
+                    reason=reason,
+                    host=host,
+                    incident=incident,
+                    for_s=for_s,
+                    force=force,
                 )
             )
             with anyio.fail_after(DRILL_ANSWER_MAX_S if verb is Verb.DRILL else ANSWER_MAX_S):
@@ -218,6 +234,7 @@ class HttpApi:
             host=host,
             incident=body.incident,
             for_s=body.for_s,
+            force=body.force,
         )
         status = HTTP_OF_CODE.get(answer.code, 500)
         return web.json_response({"code": answer.code, "text": answer.text}, status=status)

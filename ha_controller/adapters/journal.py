@@ -33,7 +33,7 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-KINDS = frozenset({"intent", "report", "decision", "operator", "told"})
+KINDS = frozenset({"intent", "report", "decision", "drill", "operator", "told"})
 TIMEOUT_S = 10.0  #: for a commit, a reading, and for closing
 BACKUP_TIMEOUT_S = 120.0
 WAITING_MAX = 1000
@@ -159,7 +159,6 @@ class Journal:
         incident: int | None = None,
         kind: str | None = None,
         before: float | None = None,
-        beginning: str = "",
         limit: int = 200,
         newest_first: bool = False,
     ) -> list[StoredEntry]:
@@ -171,8 +170,6 @@ class Journal:
         wanted: dict[str, int | float | str | None] = {"id > ?": after_id, "host = ?": host, "incident = ?": incident}
         wanted |= {"kind = ?": kind, "at <= ?": before}
         given = {condition: value for condition, value in wanted.items() if value is not None}
-        if beginning:
-            given[f"substr(text, 1, {len(beginning)}) = ?"] = beginning
         where, order = " AND ".join(given), "DESC" if newest_first else "ASC"
         query = f"SELECT id, {_COLUMNS} FROM entries WHERE {where} ORDER BY id {order} LIMIT ?"
         values = (*given.values(), max(0, limit))  # SQLite takes a negative limit as "all"

@@ -42,6 +42,7 @@ log = structlog.get_logger(__name__)
 MARK = "HA_STATE"  #: host attribute: DISABLED by us
 IGNORE = "HA_IGNORE"  #: host attribute: hands off; "YES", or "until 2026-11-28T04:00:00+00:00"
 IGNORE_REASON = "HA_IGNORE_REASON"
+DRILL = "HA_DRILL"  #: host attribute: "YES" = in maintenance and empty it may be drilled by itself
 UNTIL = "until "
 POLICY = "HA_POLICY"  #: VM attribute: "leave" = never move it
 UUID, SERIAL = "HA_UUID", "HA_SERIAL"  #: host attributes: which machine it is, as the operator noted it
@@ -199,11 +200,20 @@ class Recoverer:
             places=self.scope.places_of(host),
             excluded=self.scope.why_excluded(host, self._clock()),
             maintenance=self.scope.in_maintenance(host, self._clock()),
+            drill_by_itself=host.template.get(DRILL, "").upper() == "YES",
             marked=bool(host.template.get(MARK)),
             levels=plan.levels,
             identity=_noted_identity(host),
             fence_timeout_s=plan.timeout_s,
         )
+
+    async def why_not_empty(self, host: int) -> str:
+        """Ask OpenNebula, now, whether VMs are on a host; returns why it cannot be said that none is, or nothing."""
+        try:
+            vms = (await self._client.host(host)).vm_ids
+        except OpenNebulaError as error:
+            return f"OpenNebula does not say whether VMs are there: {error}"
+        return f"{len(vms)} VMs are there" if vms else ""
 
     async def read_host(self, order: ReadHost) -> None:
         """Read one host and its VMs, and the VMs asked for wherever they are."""
@@ -358,12 +368,13 @@ def _result_of(error: OpenNebulaError) -> OrderResult:
     return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED
 
 
-def _datastores_of(vm: OnedVm) -> tuple[int, ...]:
+def _datastores_of(vm: OnedVm) -> tuple[int, ...] | None:
     """Where a VM's disks are: the datastores of their images, and the system datastore for what is made there.
 
-    That is a volatile disk, or the copy of an image whose driver puts it there (TM_MAD_SYSTEM). -1: not told.
+    That is a volatile disk, or the copy of an image whose driver puts it there (TM_MAD_SYSTEM). None: not told.
     """
     on_system = any(disk.volatile or disk.ds_id is None or disk.tm_mad_system for disk in vm.disks)
+    if on_system and vm.ds_id is None:
+        return None
     images = {disk.ds_id for disk in vm.disks if disk.ds_id is not None}
-    system = {-1 if vm.ds_id is None else vm.ds_id} if on_system else set()
-    return tuple(sorted(images | system))
+    return tuple(sorted(images | ({vm.ds_id} if on_system and vm.ds_id is not None else set())))

@@ -58,14 +58,16 @@ class Armory:
         """One machine's power is not another's: the very same device at two hosts is a mistake of one of them."""
         owners: defaultdict[str, list[OnedHost]] = defaultdict(list)
         for host in hosts:
-            for fingerprint in {device.fingerprint for _, device in made[host.id].values() if reads_power(device)}:
-                owners[fingerprint].append(host)
+            for thing in {thing for _, device in made[host.id].values() for thing in _acted_on(device)}:
+                owners[thing].append(host)
         for host in hosts:
             for name, (_, device) in list(made[host.id].items()):
-                others = [other.name for other in owners[device.fingerprint] if other.id != host.id]
-                if others:
-                    same = f"{host.name} has the very same device as {', '.join(others[:3])}"
-                    self._cannot((host.id, name), f"{same}: fencing one powers off another")
+                shared = [thing for thing in _acted_on(device) if len(owners[thing]) > 1]
+                if shared:
+                    others = [other.name for other in owners[shared[0]] if other.id != host.id]
+                    what = shared[0] if shared[0] in device.agent.acts_on else "the very same device"
+                    same = f"{host.name} has {what} as {', '.join(others[:3])} has"
+                    self._cannot((host.id, name), f"{same}: fencing one hits another")
                     del made[host.id][name]
 
     def _equip_one(self, host: OnedHost, made: dict[str, tuple[FenceDevice, Device]]) -> FencePlan:
@@ -82,7 +84,7 @@ class Armory:
                     proves_off=reads_power(device),
                     fingerprint=device.fingerprint,
                     tells_identity=Capability.IDENTITY in capabilities,
-                    drill_needed=Capability.DRILL_NEEDED in capabilities,
+                    drill_needed=Capability.SELF_RESET in capabilities,
                     lasting=Capability.LASTING in capabilities,
                     datastores=device.agent.datastores if Capability.STORAGE in capabilities else None,
                 )
@@ -114,8 +116,8 @@ class Armory:
             log.exception("a fence agent could not be made", device=fence.name, host=host.name)
             self._cannot(key, f"host {host.name}: bug in the agent {fence.agent} ({type(error).__name__})")
             return None
-        if fence.timeout_s < agent.takes_s:
-            self._cannot(key, f"its timeout must be at least {agent.takes_s:g} s ({fence.timeout_s:g} s are set)")
+        if fence.timeout_s < agent.timeout_min_s:
+            self._cannot(key, f"its timeout must be at least {agent.timeout_min_s:g} s ({fence.timeout_s:g} s are set)")
             return None
         device = Device(
             name=fence.name,
@@ -130,6 +132,12 @@ class Armory:
     def _cannot(self, key: tuple[int, str], problem: str) -> None:
         self.problems[key] = problem
         log.warning("a fence device cannot be used", device=key[1], problem=problem)
+
+
+def _acted_on(device: Device) -> tuple[str, ...]:
+    """What a device acts on; its very own settings, too, unless it only helps (SSH, a person)."""
+    acts = reads_power(device) or Capability.LASTING in device.agent.capabilities
+    return (*device.agent.acts_on, *((device.fingerprint,) if acts else ()))
 
 
 def _fingerprint(kind: str, config: AgentConfig) -> str:

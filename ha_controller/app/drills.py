@@ -16,9 +16,9 @@ import structlog
 
 from ha_controller.config import Drills
 from ha_controller.core import power, trust
-from ha_controller.core.commands import LOOK_AGAIN
+from ha_controller.core.commands import LOOK_AGAIN, why_no_drill
 from ha_controller.core.effects import Answer
-from ha_controller.core.model import Host
+from ha_controller.core.model import Host, HostState, OnedHostState
 from ha_controller.core.state import State
 
 log = structlog.get_logger(__name__)
@@ -40,7 +40,8 @@ def schedule(state: State, settings: Drills, now: float) -> list[dict[str, Any]]
             "drilled_s_ago": None if drilled_at is None else round(now - drilled_at, 1),
             "due_in_s": 0.0 if drilled_at is None else round(drilled_at + settings.every_s - now, 1),
             "overdue": drilled_at is None or now - drilled_at > settings.every_s,
-            "obstacle": obstacle(state, host),
+            "obstacle": why_no_drill(state, host),
+            "by_itself": why_not_by_itself(state, host) or "yes",
         }
         for host in state.hosts.values()
         for device in power.devices(host)
@@ -50,14 +51,14 @@ def schedule(state: State, settings: Drills, now: float) -> list[dict[str, Any]]
     return sorted(rows, key=lambda row: (row["due_in_s"], row["drilled_s_ago"] is not None, row["id"]))
 
 
-def obstacle(state: State, host: Host) -> str:
-    """Why no drill can be held with a host now; empty if one can."""
-    if not host.maintenance:
-        return "not in maintenance (HA_IGNORE=YES on the host in OpenNebula)"
-    if host.vms:
-        return f"{len(host.vms)} VMs"
-    if host.id in state.incidents:
-        return "an open incident"
+def why_not_by_itself(state: State, host: Host) -> str:
+    """Why no drill begins by itself; a person may still hold one. People flash firmware on hosts in maintenance."""
+    if why := why_no_drill(state, host):
+        return why
+    if not host.drill_by_itself:
+        return "no HA_DRILL=YES on it in OpenNebula"
+    if host.one_state not in (OnedHostState.DISABLED, OnedHostState.OFFLINE):
+        return "not disabled in OpenNebula: a VM could be started there meanwhile"
     return ""
 
 
@@ -96,14 +97,22 @@ class DrillSchedule:
             return
         for row in schedule(self.state, settings, now):
             host = row["id"]
-            if row["overdue"] and not row["obstacle"] and now - self._tried.get(host, -TRY_AGAIN_S) >= TRY_AGAIN_S:
+            if (
+                row["overdue"]
+                and row["by_itself"] == "yes"
+                and now - self._tried.get(host, -TRY_AGAIN_S) >= TRY_AGAIN_S
+            ):
                 self._tried[host] = now
                 await self._hold(host)
                 return
 
     def _busy(self) -> bool:
         """No drill while anything is amiss anywhere: people and controller have better things to do."""
-        return bool(self.state.incidents or self.state.watched or self.state.cloud.paused_by or self.state.term is None)
+        state = self.state
+        trouble = any(
+            not host.excluded and state.view(host.id).state is not HostState.OK for host in state.hosts.values()
+        )
+        return bool(trouble or state.incidents or state.cloud.paused_by or state.term is None)
 
     async def _hold(self, host: int) -> None:
         """The core tells people how it ends. It may first have to read the host's VMs."""

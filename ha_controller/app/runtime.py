@@ -16,7 +16,7 @@ import anyio.to_thread
 import structlog
 
 from ha_controller.adapters.arbiter import NotLeading, SingleArbiter
-from ha_controller.adapters.fencer import Fencer
+from ha_controller.adapters.fencer import Fencer, Looks
 from ha_controller.adapters.host_identity import HostIdentifier, SshLogin
 from ha_controller.adapters.http_api import Commander, HttpApi
 from ha_controller.adapters.journal import Journal
@@ -33,7 +33,7 @@ from ha_controller.app.sources import ControllerSources
 from ha_controller.app.surroundings import SecondMaster, Witnesses
 from ha_controller.config import Config
 from ha_controller.core.controller import Controller
-from ha_controller.core.detector import alive_channels, life_since
+from ha_controller.core.detector import alive_channels, life_since, silence_confirmed, suspicious
 from ha_controller.core.effects import (
     Answer,
     Drill,
@@ -90,7 +90,16 @@ class Runtime:
         self._hosts: Sequence[OnedHost] = ()
         settings = core_settings(config, registry.probes)
         self.controller = Controller(settings, self.clock())
-        self.fencer = Fencer(report=self.post, may_act=self._leads, clock=self.clock, shows_life=self._shows_life)
+        self.fencer = Fencer(
+            report=self.post,
+            may_act=self._leads,
+            clock=self.clock,
+            looks=Looks(
+                shows_life=self._shows_life,
+                is_silent=self._is_silent,
+                why_not_empty=lambda host: self.recoverer.why_not_empty(host),
+            ),
+        )
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
         self.addresses = Addresses(self.clock)
         self.witnesses = Witnesses(addresses=config.guard.self_check, report=self.post, clock=self.clock)
@@ -150,6 +159,11 @@ class Runtime:
     def _shows_life(self, host: int, moment: float) -> bool:
         view = self.controller.state.views.get(host)
         return view is not None and bool(life_since(view.views, moment))
+
+    def _is_silent(self, host: int, moment: float) -> bool:
+        """Whether every management channel was asked after a moment, often enough, and none got an answer."""
+        view, settings = self.controller.state.views.get(host), self.controller.state.settings
+        return view is not None and silence_confirmed(view.views, settings, moment) and suspicious(view.views, settings)
 
     def _neighbours(self, host: int) -> Sequence[Target]:
         """Healthy hosts of the same cluster, beginning after the host itself, so that not all suspects ask the same."""

@@ -80,7 +80,6 @@ class ControllerSources:
         entries = await self._journal.entries(
             after_id=_number(query.get("after"), 0),
             host=None if host is None else self.host_id(host),
-            beginning=query.get("beginning", ""),
             kind=query.get("kind"),
             before=_moment(query.get("before")),
             incident=_number(query.get("incident"), None),

@@ -13,7 +13,7 @@ import click
 
 DEFAULT_SOCKET = "/run/ha-controller/ha-controller.sock"
 NO_CONTROLLER = 7
-TIMEOUT_S = 330.0  #: a drill takes minutes; everything else is answered within one
+TIMEOUT_S = 1530.0  #: a drill takes minutes; everything else is answered within one
 
 Json = Any
 

@@ -29,10 +29,7 @@ def drill_schedule(output: str) -> None:
 @output_option
 def drill_report(host: str | None, output: str) -> None:
     """Tell how the drills of HOST, or of all hosts, went, oldest first."""
-    lines: list[Any] = client.request(
-        "GET", f"/api/v1/events?{query(host=host, beginning='drill: ', limit=1000)}&newest=1"
-    )
-    reports = [line for line in lines if line["kind"] == "report"]
+    reports: list[Any] = client.request("GET", f"/api/v1/events?{query(host=host, kind='drill', limit=1000)}&newest=1")
     if output == "json":
         show.as_json(reports)
         return

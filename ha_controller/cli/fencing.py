@@ -46,30 +46,17 @@ def fencing_list(host: str | None, output: str) -> None:
 
 
 @fencing.command("status")
-@click.option("--drilled-within", default="180d", show_default=True, help="A drill that is older is overdue.")
 @output_option
-def fencing_status(drilled_within: str, output: str) -> None:
+def fencing_status(output: str) -> None:
     """Say whether every host could be powered off now, and which drills are overdue; exit code 1 if one could not."""
-    from ha_controller.durations import parse_duration
-
-    try:
-        within_s = parse_duration(drilled_within)
-    except ValueError as error:
-        raise client.Failure(2, f"--drilled-within: {error}") from None
-    summary = _summary(client.request("GET", "/api/v1/hosts"), within_s)
+    summary = _summary(client.request("GET", "/api/v1/hosts"), client.request("GET", "/api/v1/drills"))
     show_answer(summary, output, show.fencing_status)
     client.finish(1 if summary["cannot"] else 0)
 
 
-def _summary(rows: list[Any], within_s: float) -> dict[str, Any]:
+def _summary(rows: list[Any], drills: list[Any]) -> dict[str, Any]:
     devices = [device for row in rows for device in row["fencing"]]
     usable = {row["name"]: [d for d in row["fencing"] if d["ready"] and not d["mismatch"]] for row in rows}
-    overdue = [
-        f"{row['name']} ({device['device']})"
-        for row in rows
-        for device in row["fencing"]
-        if device["drilled_s_ago"] is None or device["drilled_s_ago"] > within_s
-    ]
     return {
         "hosts": len(rows),
         "devices": len(devices),
@@ -77,7 +64,7 @@ def _summary(rows: list[Any], within_s: float) -> dict[str, Any]:
         "cannot": sorted(name for name, ready in usable.items() if not ready),
         "asks": sorted(n for n, ready in usable.items() if ready and all(d["identity"] == "unproven" for d in ready)),
         "never_on": sorted(f"{r['name']} ({d['device']})" for r in rows for d in r["fencing"] if not d["seen_on"]),
-        "overdue": sorted(overdue),
+        "overdue": sorted(f"{row['host']} ({row['device']})" for row in drills if row["overdue"]),
     }
 
 

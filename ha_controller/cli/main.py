@@ -225,10 +225,11 @@ def confirm_off(host: str, reason: str, yes: bool) -> None:
 @click.argument("host")
 @reason_option
 @yes_option
-def unfence(host: str, reason: str, yes: bool) -> None:
+@click.option("--force", is_flag=True, help="You have rebooted it, and lifted by hand what keeps it from its storage.")
+def unfence(host: str, reason: str, yes: bool, force: bool) -> None:
     """Give HOST back to OpenNebula once it answers again."""
     type_the_name(host, yes, "It will be used for VMs again.")
-    order("unfence", host=host, reason=reason)
+    order("unfence", host=host, reason=reason, force=force)
 
 
 @commands.command()

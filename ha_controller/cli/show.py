@@ -208,7 +208,7 @@ def fencing_status(answer: Json) -> None:
         ("cannot", "cannot be powered off (see: ha-controller fencing list)"),
         ("asks", "wait for an approval, since nobody vouches for their devices"),
         ("never_on", "were never read on, so they prove nothing"),
-        ("overdue", "have had no drill, or none lately (ha-controller fencing test HOST --real)"),
+        ("overdue", "have had no drill, or none lately (see: ha-controller drill schedule)"),
     ):
         if answer[key]:
             more = f" and {len(answer[key]) - 8} more" if len(answer[key]) > 8 else ""
@@ -230,7 +230,10 @@ def drills(answer: Json) -> None:
         ago = row["drilled_s_ago"]
         last = "never" if ago is None else f"{lasted(ago)} ago"
         due = "now" if row["due_in_s"] <= 0 else f"in {lasted(row['due_in_s'])}"
-        rows.append([row["host"], row["device"], last, due, row["obstacle"] or "none: it can be drilled"])
+        by_itself = (
+            "begins by itself" if row["by_itself"] == "yes" else f"can be held; not by itself: {row['by_itself']}"
+        )
+        rows.append([row["host"], row["device"], last, due, row["obstacle"] or by_itself])
     table(["HOST", "DEVICE", "LAST DRILL", "DUE", "OBSTACLE"], rows)
 
 

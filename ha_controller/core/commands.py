@@ -176,6 +176,19 @@ def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> No
         _answer(state, command.request, DONE, f"{host.name} is powered off if it is still silent and no guard says no.")
 
 
+def why_no_drill(state: State, host: Host) -> str:
+    """Why the host must not be powered off and on for a drill now; empty if it may."""
+    if not host.maintenance:
+        return f"not in maintenance: ha-controller maintenance on {host.name}, and move its VMs away"
+    if vms := len(host.vms) or len(state.view(host.id).vms):
+        return f"{vms} VMs are there: move them away"
+    if host.id in state.incidents:
+        return "there is an open incident"
+    if state.term is None or state.cloud.paused_by:
+        return "we do not lead, or the cloud is paused"
+    return "" if readable(host) else "it has no fence device that can be read"
+
+
 def _drill(state: State, command: OperatorCommanded, now: float) -> None:
     """Switch a host in maintenance off and on with each device: the only way to see that a fence works."""
     host = state.hosts.get(-1 if command.host is None else command.host)
@@ -183,19 +196,8 @@ def _drill(state: State, command: OperatorCommanded, now: float) -> None:
         _answer(state, command.request, NO_SUCH, "There is no such host.")
         return
     view, names = state.view(host.id), readable(host)
-    if not host.maintenance:
-        text = f"{host.name} is not in maintenance: set HA_IGNORE=YES on it in OpenNebula first, and move its VMs away."
-        _answer(state, command.request, REFUSED, text)
-    elif host.vms or view.vms:
-        _answer(
-            state, command.request, REFUSED, f"{host.name} has {len(host.vms) or len(view.vms)} VMs. Move them away."
-        )
-    elif host.id in state.incidents or state.term is None or state.cloud.paused_by:
-        _answer(
-            state, command.request, REFUSED, "There is an open incident, or we do not lead, or the cloud is paused."
-        )
-    elif not names:
-        _answer(state, command.request, REFUSED, f"{host.name} has no fence device that can be read.")
+    if why := why_no_drill(state, host):
+        _answer(state, command.request, REFUSED, f"{host.name}: {why}.")
     elif view.read_at is None or now - view.read_at > DRILL_READ_AGE_MAX_S:
         suspicion.ask_for_vms(state, host.id, now)
         _answer(state, command.request, LOOK_AGAIN, f"{host.name} is being read. Try again.")
@@ -210,7 +212,7 @@ def drill_reported(state: State, event: DrillReported, now: float) -> None:
     for device, fingerprint, switched, _ in event.results:
         if switched:
             trust.note_trust(state, event.host, device, fingerprint, trust.DRILLED, now)
-    passed = bool(event.results) and all(switched for _, _, switched, _ in event.results)
+    passed = bool(event.results) and all(switched for _, _, switched, _ in event.results) and event.is_back
     host = state.hosts.get(event.host)
     name = host.name if host is not None else f"host {event.host}"
     if passed:
@@ -319,14 +321,26 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
         suspicion.close(state, incident, f"dismissed by {command.who}", now)
         _answer(state, command.request, DONE, f"{name} is readmitted.")
     else:
-        incident = state.save(replace(incident, stopped="", hold="", hold_needs_person=False))
-        if incident.in_force:
-            lasting.begin_to_lift(state, incident, now)
-            lifted_first = f" as soon as what {', '.join(incident.in_force)} did to it is lifted"
-        else:
-            lever.restore(state, incident, now)
-            lifted_first = ""
-        _answer(state, command.request, DONE, f"{name} is given back to OpenNebula{lifted_first}.")
+        _give_back(state, command, incident, now)
+
+
+def _give_back(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
+    """Lift what is in force, then hand the host to OpenNebula."""
+    name, host = incident.host_name, state.hosts.get(incident.host)
+    if command.force:
+        incident = replace(incident, in_force=())
+    if incident.in_force and (why := lasting.why_not_lifted(incident, host)):
+        text = f"{name}: {why}. If you have rebooted it since: ha-controller unfence {name} --force, and lift by hand"
+        _answer(state, command.request, REFUSED, f"{text} what {lasting.names_in_force(incident)} did to it.")
+        return
+    incident = state.save(replace(incident, stopped="", hold="", hold_needs_person=False))
+    if incident.in_force:
+        lasting.begin_to_lift(state, incident, now)
+        first = f" as soon as what {lasting.names_in_force(incident)} did to it is lifted"
+    else:
+        lever.restore(state, incident, now)
+        first = ""
+    _answer(state, command.request, DONE, f"{name} is given back to OpenNebula{first}.")
 
 
 def readmit(state: State, incident: Incident, now: float) -> None:

@@ -89,6 +89,7 @@ class LiftOrders:
 
     host: int
     incident: int
+    number: int  #: of the try
     devices: tuple[str, ...]
     not_after: float
 

@@ -93,6 +93,7 @@ class DrillReported:
     host: int
     request: int
     results: tuple[tuple[str, str, bool, str], ...]
+    is_back: bool = True  #: the host has its power again, and its orders were lifted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,6 +129,7 @@ class OrdersLifted:
 
     host: int
     incident: int
+    number: int  #: of the order
     failed: tuple[tuple[str, str], ...] = ()
 
 
@@ -244,6 +246,7 @@ class OperatorCommanded:
     host: int | None = None
     incident: int | None = None
     for_s: float | None = None  #: maintenance ends by itself after so long
+    force: bool = False  #: unfence: the person has lifted by hand what is in force, and rebooted the host
 
 
 Event = (

@@ -22,7 +22,7 @@ from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, ve
 
 ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
 DAY_S = 86400.0
-WITNESS_SPACING_S = 2.0  #: between two readings of another device that confirms an OFF
+SECOND_SIGNAL_SPACING_S = 2.0  #: between two readings of another device that confirms an OFF
 REPORT_GRACE_S = 15.0  #: beyond the device's own deadline: the executor reports earlier, or something is wrong
 
 
@@ -150,40 +150,44 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         state.hold(incident, Hold("off was read, but no probe could confirm the silence since", "", doctor))
 
 
-def _witnesses(state: State, host: Host, incident: Incident, attempt: Attempt) -> list[str]:
-    """Devices that did not take part in an attempt, and whose OFF proves something."""
-    return [
-        device.name
-        for device in power.devices(host)
-        if device.name not in (*attempt.devices, *incident.barred)
-        and trust.is_trusted(state, host, device)
-        and not trust.why_unproven(state, host, (device.name,))
-    ]
+def _strong_levels_elsewhere(state: State, host: Host, incident: Incident, attempt: Attempt) -> list[tuple[str, ...]]:
+    """Levels that did not take part in an attempt, and whose OFF proves something: all their power devices together."""
+    found = []
+    for level in host.levels:
+        devices = [device for device in level if device.proves_off]
+        names = tuple(device.name for device in devices)
+        ours = all(trust.is_trusted(state, host, device) for device in devices)
+        strong = ours and not any(trust.why_unproven(state, host, (name,)) for name in names)
+        if names and strong and not {*attempt.devices, *incident.barred} & {*names}:
+            found.append(names)
+    return found
 
 
 def _second_signal(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> tuple[str, ...]:
-    """Such devices that have read OFF twice since."""
+    """The devices of the first such level that have all read OFF twice since; one feed of two says nothing."""
     view, moment = state.view(host.id), attempt.off_read_at or now
-    return tuple(
-        name
-        for name in _witnesses(state, host, incident, attempt)
-        if name in view.off_since and view.power[name][0] >= max(view.off_since[name], moment) + WITNESS_SPACING_S
-    )
+
+    def has_read_off_twice(name: str) -> bool:
+        since = view.off_since.get(name)
+        return since is not None and view.power[name][0] >= max(since, moment) + SECOND_SIGNAL_SPACING_S
+
+    levels = _strong_levels_elsewhere(state, host, incident, attempt)
+    return next((names for names in levels if all(map(has_read_off_twice, names))), ())
 
 
 def _wait_for_second_signal(
     state: State, host: Host, incident: Incident, attempt: Attempt, why: str, now: float
 ) -> None:
-    witnesses = tuple(_witnesses(state, host, incident, attempt))
-    if witnesses and now - (attempt.off_read_at or now) <= state.settings.confirm_silence_max_s:
-        ask_for_power(state, host.id, witnesses, now)
+    asked = tuple(name for names in _strong_levels_elsewhere(state, host, incident, attempt) for name in names)
+    if asked and now - (attempt.off_read_at or now) <= state.settings.confirm_silence_max_s:
+        ask_for_power(state, host.id, asked, now)
         return
-    asked = f"; {', '.join(witnesses)} did not say so within {state.settings.confirm_silence_max_s:g} s"
+    but = f"; {', '.join(asked)} did not say so within {state.settings.confirm_silence_max_s:g} s" if asked else ""
     weak = replace(
         attempt,
         outcome=AttemptOutcome.UNVERIFIED,
         off_read_at=None,
-        detail=f"{attempt.detail}; {why}{asked if witnesses else ''}",
+        detail=f"{attempt.detail}; {why}{but}",
     )
     _tell_unverified(state, state.save(_with_attempt(incident, weak)), weak)
 
@@ -273,7 +277,6 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
     )
     incident = lasting.note_ordered(host, incident, names)
     state.save(replace(incident, attempts=(*incident.attempts, attempt), hold="", hold_needs_person=False))
-    _tell_what_is_left_out(state, host, incident, level)
     what = f"attempt {attempt.number}: power off with {', '.join(names)}"
     because = f"{incident.verdict}, and no guard says no"
     next_step = "Read back until off was read twice, then the probes look again."
@@ -295,6 +298,7 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
 
 def _usable_levels(state: State, host: Host, incident: Incident) -> list[tuple[int, tuple[Device, ...]]]:
     """Levels whose devices are all this host's, without those that would cut it off from the wrong storage."""
+    _tell_what_is_left_out(state, host, incident)
     levels = [
         (index, tuple(device for device in level if not lasting.why_unusable(device, incident)))
         for index, level in enumerate(host.levels)
@@ -303,6 +307,16 @@ def _usable_levels(state: State, host: Host, incident: Incident) -> list[tuple[i
         and not any(trust.is_mismatched(state, host.id, device) for device in level)
     ]
     return [(index, level) for index, level in levels if level]
+
+
+def _tell_what_is_left_out(state: State, host: Host, incident: Incident) -> None:
+    """Once for each incident."""
+    if incident.attempts:
+        return
+    for device in power.devices(host):
+        if why := lasting.why_unusable(device, incident):
+            text = f"{host.name}: {device.name} is not used: {why}"
+            state.tell_of(incident, Severity.WARNING, text, "The power devices go on alone. Look at its `datastores`.")
 
 
 def _why_not(state: State, host: Host, incident: Incident) -> list[str]:
@@ -318,13 +332,6 @@ def _why_not(state: State, host: Host, incident: Incident) -> list[str]:
         elif not incident.approved_by and not trust.is_trusted(state, host, device):
             found.append(f"{device.name}: nobody vouches that it is this host's")
     return found
-
-
-def _tell_what_is_left_out(state: State, host: Host, incident: Incident, level: int) -> None:
-    for device in host.levels[level]:
-        if why := lasting.why_unusable(device, incident):
-            text = f"{host.name}: {device.name} is not used: {why}"
-            state.tell_of(incident, Severity.WARNING, text, "The other devices of the level are.")
 
 
 def _counted(state: State, host: int, now: float) -> tuple[tuple[float, int], ...]:

@@ -126,7 +126,7 @@ class Incident:
     attempts: tuple[Attempt, ...] = ()
     attempts_forgiven: int = 0  #: so many of them do not count as tried, since a person said `release`
     barred: tuple[str, ...] = ()  #: devices that lied: no further shots with them
-    in_force: tuple[str, ...] = ()  #: devices whose lasting order may be in force: renewed, and lifted at the end
+    in_force: tuple[tuple[str, str], ...] = ()  #: (device, fingerprint) whose lasting order may be in force
     lifting: bool = False  #: the way back has begun: they are being lifted
     proof: Proof | None = None
     prior_one_state: int = OnedHostState.MONITORED

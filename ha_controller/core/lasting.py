@@ -19,7 +19,7 @@ RENEW_EVERY_S = 600.0  #: agents must let their orders expire much later
 RENEW_AGAIN_S = 60.0  #: after a failure
 LIFT_AGAIN_S = 5.0
 LIFTS_MAX = 3
-REPORT_MAX_S = 90.0  #: the executor has reported by then, or never will
+REPORT_MIN_S = 30.0  #: beyond twice the device's own deadline: the executor has reported by then, or never will
 ORDER_VALID_S = 3.0
 
 
@@ -29,7 +29,7 @@ def why_unusable(device: Device, incident: Incident) -> str:
         return ""
     for record in incident.vms:
         if record.datastores is None:
-            return f"it is not on record where the disks of {record.name} are"
+            return f"it is not known where the disks of {record.name} are"
         outside = sorted(set(record.datastores) - set(device.datastores))
         if outside:
             return f"{record.name} has disks in datastore {outside[0]}, from which it does not cut the host off"
@@ -38,7 +38,9 @@ def why_unusable(device: Device, incident: Incident) -> str:
 
 def note_ordered(host: Host, incident: Incident, names: tuple[str, ...]) -> Incident:
     """Note which lasting orders may be in force from now on."""
-    lasting = {device.name for device in power.devices(host) if device.lasting and device.name in names}
+    lasting = {
+        (device.name, device.fingerprint) for device in power.devices(host) if device.lasting and device.name in names
+    }
     return replace(incident, in_force=tuple(sorted({*incident.in_force, *lasting})))
 
 
@@ -50,21 +52,21 @@ def without_refused(incident: Incident) -> Incident:
         if attempt.outcome is not AttemptOutcome.REFUSED
         for name in attempt.devices
     }
-    return replace(incident, in_force=tuple(name for name in incident.in_force if name in sent))
+    return replace(incident, in_force=tuple(each for each in incident.in_force if each[0] in sent))
 
 
 # --- renewing ---------------------------------------------------------------------------------------------------------
 
 
 def renew(state: State, host: Host, incident: Incident, now: float) -> None:
-    """Keep in force what was ordered. Goes on while paused or held: it changes nothing."""
+    """Keep in force what was ordered. Goes on while paused or held: it prolongs, and orders nothing new."""
     view = state.view(host.id)
     last = incident.attempts[-1] if incident.attempts else None
     under_way = last is not None and last.outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED)
     names = _configured(host, incident)
-    if not names or under_way or state.term is None or now - view.renewed_at < RENEW_EVERY_S:
+    if not names or under_way or state.term is None or now < view.renew_due_at:
         return
-    view.renewed_at = now
+    view.renew_due_at = now + RENEW_EVERY_S
     state.out.append(RenewOrders(host=host.id, incident=incident.id, devices=names, not_after=now + ORDER_VALID_S))
 
 
@@ -72,14 +74,14 @@ def renewed(state: State, incident: Incident, event: OrdersRenewed, now: float) 
     """Tell what could not be renewed, once, and try again sooner."""
     view, words = state.view(incident.host), _words(event.failed)
     if words:
-        view.renewed_at = now - RENEW_EVERY_S + RENEW_AGAIN_S
+        view.renew_due_at = now + RENEW_AGAIN_S
     told, view.renewal_told = view.renewal_told, words
     if words in ("", told) or incident.lifting:
         return
     state.tell_of(
         incident,
         Severity.WARNING,
-        f"{incident.host_name}: an order that keeps it away from its VMs' disks could not be renewed ({words})",
+        f"{incident.host_name}: an order that must stay in force could not be renewed ({words})",
         f"It is tried again in {RENEW_AGAIN_S:.0f} s. Look at the device before the order expires.",
     )
 
@@ -89,17 +91,34 @@ def _words(failed: tuple[tuple[str, str], ...]) -> str:
 
 
 def _configured(host: Host, incident: Incident) -> tuple[str, ...]:
-    known = {device.name for device in power.devices(host) if device.lasting}
-    return tuple(name for name in incident.in_force if name in known)
+    """The devices of those orders, as far as they are still there with the very same settings."""
+    known = {(device.name, device.fingerprint) for device in power.devices(host) if device.lasting}
+    return tuple(name for name, fingerprint in incident.in_force if (name, fingerprint) in known)
+
+
+def names_in_force(incident: Incident) -> str:
+    """For people."""
+    return ", ".join(sorted({name for name, _ in incident.in_force}))
 
 
 # --- lifting ----------------------------------------------------------------------------------------------------------
 
 
+def why_not_lifted(incident: Incident, host: Host | None) -> str:
+    """Why a host that was cut off from its storage may still have its old VMs; empty if it was surely powered off.
+
+    Lifting would let them write again, while they run elsewhere.
+    """
+    storage = {device.name for device in power.devices(host) if device.datastores is not None} if host else set()
+    cut_off = not host or any(name in storage for name, _ in incident.in_force)
+    proven = incident.proof is not None and bool(incident.proof.devices)
+    return "" if proven or not cut_off else "no power device has proven that it was off since its VMs were cut off"
+
+
 def begin_to_lift(state: State, incident: Incident, now: float) -> None:
     """The host is readmitted: first every order on it is lifted."""
     view = state.view(incident.host)
-    view.lifts, view.lift_ordered_at = 0, None
+    view.lifts, view.lift_due_at = 0, now
     lift(state, state.save(replace(incident, lifting=True)), now)
 
 
@@ -109,52 +128,45 @@ def lift(state: State, incident: Incident, now: float) -> None:
     if host is None or state.term is None:
         return
     names = _configured(host, incident)
-    if not names:
-        _lifted(state, incident, now)
+    if len(names) < len(incident.in_force):
+        gone = ", ".join(sorted({name for name, _ in incident.in_force if name not in names}))
+        _give_up(state, incident, f"{gone} is not configured any more as it was then")
         return
-    if view.lift_ordered_at is not None and now - view.lift_ordered_at < REPORT_MAX_S:
+    if now < view.lift_due_at:
         return
     if view.lifts >= LIFTS_MAX:
         _give_up(state, incident, "no report")
         return
-    view.lifts, view.lift_ordered_at = view.lifts + 1, now
-    state.out.append(LiftOrders(host=host.id, incident=incident.id, devices=names, not_after=now + ORDER_VALID_S))
+    view.lifts, view.lift_number = view.lifts + 1, view.lift_number + 1
+    view.lift_due_at = now + 2 * host.fence_timeout_s + REPORT_MIN_S
+    state.out.append(
+        LiftOrders(
+            host=host.id,
+            incident=incident.id,
+            number=view.lift_number,
+            devices=names,
+            not_after=now + ORDER_VALID_S,
+        )
+    )
 
 
 def lifted(state: State, incident: Incident, event: OrdersLifted, now: float) -> None:
-    """Take in what was lifted; late reports are dropped."""
-    if not incident.lifting:
-        return
-    failed = dict(event.failed)
-    host = state.hosts.get(incident.host)
-    known = () if host is None else _configured(host, incident)
-    left = tuple(name for name in incident.in_force if name in failed or name not in known)
-    incident = state.save(replace(incident, in_force=left))
+    """Take in what was lifted; late reports, also of an earlier try, are dropped."""
     view = state.view(incident.host)
-    if not failed:
-        _lifted(state, incident, now)
+    if not incident.lifting or event.number != view.lift_number:
+        return
+    if not event.failed:
+        lever.restore(state, state.save(replace(incident, in_force=(), lifting=False)), now)
     elif view.lifts >= LIFTS_MAX:
         _give_up(state, incident, _words(event.failed))
     else:
-        view.lift_ordered_at = now - REPORT_MAX_S + LIFT_AGAIN_S
-
-
-def _lifted(state: State, incident: Incident, now: float) -> None:
-    """On to OpenNebula. What has no device any more cannot be lifted by us, and people are told."""
-    if incident.in_force:
-        names = ", ".join(incident.in_force)
-        state.tell_of(
-            incident,
-            Severity.WARNING,
-            f"{incident.host_name}: what {names} did to it is not lifted: the device is not configured any more",
-            "Lift it by hand (ceph osd blocklist rm ADDRESS, or the like).",
-        )
-    lever.restore(state, state.save(replace(incident, in_force=(), lifting=False)), now)
+        view.lift_due_at = now + LIFT_AGAIN_S
 
 
 def _give_up(state: State, incident: Incident, why: str) -> None:
     state.stop(
         replace(incident, lifting=False),
-        f"what {', '.join(incident.in_force)} did to it could not be lifted ({why}); it is not given back yet",
-        f"Look at the device, or lift it by hand, then: ha-controller unfence {incident.host_name}",
+        f"what {names_in_force(incident)} did to it could not be lifted ({why}); it is not given back yet",
+        "Look at the device and try again, or lift it by hand and say so: "
+        f"ha-controller unfence {incident.host_name} --force",
     )

@@ -114,6 +114,7 @@ class Host:
     excluded: str = ""  #: why the controller must not act on it; empty = in scope
     places: tuple[tuple[str, str], ...] = ()  #: (what, which): what it shares with others, such as a rack
     maintenance: bool = False  #: excluded because a person works on it: drills are allowed
+    drill_by_itself: bool = False  #: and they may begin by themselves
     marked: bool = False  #: carries our HA_STATE: DISABLED by us, not by the operator
     levels: tuple[tuple[Device, ...], ...] = ()
     identity: Identity | None = None  #: as the operator noted it in OpenNebula
@@ -135,7 +136,7 @@ class Vm:
     memory_mb: int = 0
     obstacle: str = ""  #: why it must not be moved at all (local disks, locked, policy); empty = may be moved
     label: str = ""  #: state in OpenNebula's words
-    datastores: tuple[int, ...] = ()  #: where its disks are
+    datastores: tuple[int, ...] | None = None  #: where its disks are; None: not known
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

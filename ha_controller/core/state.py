@@ -45,9 +45,10 @@ class HostView:
     power: dict[str, tuple[float, PowerState]] = field(default_factory=dict)  #: device -> (asked at, state)
     power_asked_at: float = -1e9
     off_since: dict[str, float] = field(default_factory=dict)  #: device -> asked at, of the first of its OFFs in a row
-    renewed_at: float = -1e9  #: when lasting orders were last renewed
+    renew_due_at: float = 0.0  #: when lasting orders are renewed again
     renewal_told: str = ""
-    lift_ordered_at: float | None = None
+    lift_due_at: float = 0.0  #: when lifting is ordered again at the earliest
+    lift_number: int = 0
     lifts: int = 0  #: tries of this readmission
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     troubles: dict[TroubleKind, str] = field(default_factory=dict)

@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from ha_controller.adapters.fencer import Device, Fencer
+from ha_controller.adapters.fencer import Device, Fencer, Looks
 from ha_controller.core.effects import Drill, Fence
 from ha_controller.core.events import DeviceChecked, DrillReported, Event, FenceReported, FenceResult
 from ha_controller.plugin import (
@@ -67,13 +67,21 @@ class Bench:
         self.events: list[Event] = []
         self.machine = machine
         self.answers = lambda: machine.on
+        self.asked, self.vms = True, ""
         self.fencer = Fencer(
             report=self.events.append,
             may_act=lambda: True,
             clock=lambda: asyncio.get_running_loop().time(),
-            shows_life=lambda host, moment: self.answers(),
+            looks=Looks(
+                shows_life=lambda host, moment: self.answers(),
+                is_silent=lambda host, moment: self.asked and not self.answers(),
+                why_not_empty=self.why_not_empty,
+            ),
         )
         self.fencer.equip(3, {"bmc": Device(name="bmc", agent=machine, timeout_s=5.0, fingerprint="f")})
+
+    async def why_not_empty(self, host: int) -> str:
+        return self.vms
 
     async def drill(self) -> tuple[bool, str]:
         not_after = asyncio.get_running_loop().time() + 3
@@ -89,6 +97,11 @@ class Bench:
         await self.fencer.fence(order)
         (report,) = [event for event in self.events if isinstance(event, FenceReported)]
         return report
+
+
+@pytest.fixture(autouse=True)
+def short_boots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ha_controller.adapters.fencer.drill.BOOTS_WITHIN_S", 1.0)
 
 
 @pytest.fixture
@@ -118,14 +131,31 @@ async def test_a_host_that_does_not_answer_is_not_switched(bench):
     assert "not done" in detail
 
 
+async def test_a_host_that_nobody_asked_has_not_fallen_silent(bench):
+    """Our own probes stood still meanwhile."""
+    bench.asked = False
+    assert (await bench.drill())[0] is False
+
+
+async def test_a_host_with_vms_is_not_switched_whatever_the_inventory_said(bench):
+    bench.vms = "1 VMs are there"
+    switched, detail = await bench.drill()
+    assert (switched, detail) == (False, "not done: 1 VMs are there")
+    assert bench.machine.offs == 0
+
+
 class SelfReset(Machine):
     """A device that has its host reset itself; the host boots at once, and answers before the device reads off."""
 
-    capabilities = Machine.capabilities | Capability.LASTING | Capability.DRILL_NEEDED
+    capabilities = Machine.capabilities | Capability.LASTING | Capability.SELF_RESET
+    boots = 1
+
+    async def boot_id(self) -> str | None:
+        return f"boot-{self.boots}"
 
 
-@pytest.mark.parametrize("silent_s", [4.0, 0.0])
-async def test_a_host_that_resets_itself_must_have_fallen_silent_meanwhile(silent_s):
+@pytest.mark.parametrize(("silent_s", "boots", "passes"), [(4.0, True, True), (0.0, True, False), (4.0, False, False)])
+async def test_a_host_that_resets_itself_must_have_fallen_silent_and_booted(silent_s, boots, passes):
     bench = Bench(SelfReset())
     now = asyncio.get_running_loop().time
     bench.answers = lambda: True
@@ -134,12 +164,13 @@ async def test_a_host_that_resets_itself_must_have_fallen_silent_meanwhile(silen
     async def reset() -> None:
         await power_off()
         ends_at = now() + silent_s
+        bench.machine.boots += boots
         bench.answers = lambda: now() >= ends_at
 
     bench.machine.power_off = reset  # type: ignore[method-assign]
     switched, detail = await bench.drill()
-    assert switched is bool(silent_s)
-    assert "lifted; it boots by itself" in detail  # whatever it showed, the order does not stay in force
+    assert switched is passes
+    assert detail.endswith("; lifted")  # whatever it showed, the order does not stay in force
     assert bench.machine.on
 
 

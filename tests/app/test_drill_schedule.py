@@ -10,6 +10,7 @@ from world import Cloud
 
 from ha_controller.app.drills import TRY_AGAIN_S, DrillSchedule, is_open, schedule
 from ha_controller.config import Drills
+from ha_controller.core.commands import LOOK_AGAIN
 from ha_controller.core.effects import Answer
 from ha_controller.core.events import DrillReported, Verb
 
@@ -20,13 +21,15 @@ AUTOMATIC = Drills(every="180d", automatic=True)
 
 @pytest.fixture
 def cloud() -> Cloud:
-    """Hosts 2 and 3 are in maintenance, without VMs; host 4 too, but not ours."""
+    """Hosts 2 and 3 may be drilled by themselves; 4 is not ours, 5 has no HA_DRILL, 6 is enabled in OpenNebula."""
     made = Cloud(vms_per_host=0)
     known = made.host
     states = {
-        2: {"excluded": "HA_IGNORE=YES", "maintenance": True},
-        3: {"excluded": "HA_IGNORE=YES", "maintenance": True},
+        2: {"excluded": "HA_IGNORE=YES", "maintenance": True, "drill_by_itself": True, "one_state": 4},
+        3: {"excluded": "HA_IGNORE=YES", "maintenance": True, "drill_by_itself": True, "one_state": 4},
         4: {"excluded": "listed in scope.exclude"},
+        5: {"excluded": "HA_IGNORE=YES", "maintenance": True, "one_state": 4},
+        6: {"excluded": "HA_IGNORE=YES", "maintenance": True, "drill_by_itself": True},
     }
     made.host = lambda host: replace(known(host), **states.get(host, {}))  # type: ignore[method-assign]
     made.inventory()
@@ -65,7 +68,10 @@ def test_a_device_without_a_drill_is_due_at_once_and_each_obstacle_is_named(clou
     assert rows[1]["drilled_s_ago"] is None
     assert all(row["overdue"] for row in rows.values())
     assert rows[2]["obstacle"] == ""
-    assert "HA_IGNORE" in rows[4]["obstacle"]
+    assert "not in maintenance" in rows[4]["obstacle"]
+    assert {number: rows[number]["by_itself"][:12] for number in (2, 5, 6)} == {
+        2: "yes", 5: "no HA_DRILL=", 6: "not disabled",
+    }  # fmt: skip
 
 
 def test_the_most_overdue_comes_first(cloud):
@@ -120,7 +126,7 @@ async def test_nothing_begins_while_anything_is_amiss(cloud, trouble):
 async def test_the_order_is_repeated_while_the_vms_are_being_read(cloud, monkeypatch):
     monkeypatch.setattr("ha_controller.app.drills.ORDER_AGAIN_S", 0.0)
     night = Night(cloud)
-    night.code = 6
+    night.code = LOOK_AGAIN
     await night.schedule.look()
     assert night.ordered == [2] * 5
 

@@ -8,7 +8,7 @@ import pytest
 from world import Cloud
 
 from ha_controller.core.effects import Answer, Fence, HostStep, LiftOrders, MoveVm, OrderHost, RenewOrders
-from ha_controller.core.events import FenceReported, FenceResult, OrdersLifted, Verb
+from ha_controller.core.events import DrillReported, FenceReported, FenceResult, OrdersLifted, Verb
 from ha_controller.core.incident import AttemptOutcome
 from ha_controller.core.model import Device, HostState, PowerState
 
@@ -41,7 +41,7 @@ def test_what_stays_in_force_is_on_record_before_the_order_leaves(cloud):
     cloud.kill(3, "off")
     cloud.run(3)
     assert cloud.ordered(Fence)[0].devices == ("bmc", "ceph")
-    assert cloud.incident(3).in_force == ("ceph",)
+    assert cloud.incident(3).in_force == (("ceph", ""),)
 
 
 def test_the_proof_is_the_power_device_alone(cloud):
@@ -126,21 +126,61 @@ def test_nothing_is_renewed_once_the_lifting_has_begun(cloud):
     assert len(cloud.ordered(RenewOrders)) == before
 
 
-def test_without_its_device_it_is_told_that_a_person_must_lift_it(cloud):
+@pytest.mark.parametrize("changed", [(), (replace(CEPH, fingerprint="other addresses"),)])
+def test_without_its_device_as_it_was_a_person_must_say_that_it_is_lifted(cloud, changed):
     recovered(cloud)
     come_back(cloud)
-    cloud.levels = ((BMC,),)
+    cloud.levels = ((BMC, *changed),)
     cloud.inventory()
     cloud.operator(Verb.UNFENCE, 3)
     cloud.run(3)
-    assert "what ceph did to it is not lifted" in cloud.told()
+    assert "ceph is not configured any more as it was then" in cloud.incident(3).stopped
+    assert not cloud.ordered(LiftOrders)
+    assert cloud.state(3) is HostState.RECOVERED
+    cloud.operator(Verb.UNFENCE, 3, force=True)
+    cloud.run(5)
     assert cloud.state(3) is HostState.OK
+
+
+def test_a_host_that_no_device_proved_off_is_not_let_at_its_storage_without_a_persons_word(cloud):
+    """Its old VMs may still live, and run elsewhere by now."""
+    cloud.kill(3, "mute")
+    cloud.run(90)
+    cloud.operator(Verb.CONFIRM_OFF, 3)
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED
+    assert cloud.incident(3).in_force
+    come_back(cloud)
+    cloud.operator(Verb.UNFENCE, 3)
+    assert cloud.ordered(Answer)[-1].code == 4
+    assert "no power device has proven" in cloud.ordered(Answer)[-1].text
+    cloud.run(5)
+    assert not cloud.ordered(LiftOrders)
+
+
+def test_the_report_of_an_earlier_try_is_not_that_of_this_one(cloud):
+    recovered(cloud)
+    come_back(cloud)
+    cloud.deaf.add(LiftOrders)
+    cloud.operator(Verb.UNFENCE, 3)
+    cloud.run(120)
+    assert [order.number for order in cloud.ordered(LiftOrders)] == [1, 2]
+    cloud.feed(OrdersLifted(host=3, incident=cloud.incident(3).id, number=1))
+    assert cloud.incident(3).lifting
+
+
+def test_nothing_is_renewed_while_an_attempt_runs(cloud):
+    cloud.deaf.add(Fence)
+    cloud.kill(3, "off")
+    cloud.run(20)
+    assert cloud.incident(3).attempts[-1].outcome is AttemptOutcome.ORDERED
+    assert not cloud.ordered(RenewOrders)
 
 
 def test_a_late_report_of_a_lift_changes_nothing(cloud):
     recovered(cloud)
-    cloud.feed(OrdersLifted(host=3, incident=cloud.incident(3).id))
-    assert cloud.incident(3).in_force == ("ceph",)
+    cloud.feed(OrdersLifted(host=3, incident=cloud.incident(3).id, number=1))
+    assert cloud.incident(3).in_force == (("ceph", ""),)
 
 
 def test_an_order_that_was_refused_is_not_in_force(cloud):
@@ -160,7 +200,7 @@ def test_an_order_that_was_refused_is_not_in_force(cloud):
     )
     assert cloud.incident(3).attempts[0].outcome is AttemptOutcome.REFUSED
     assert cloud.incident(3).attempts[1].outcome is AttemptOutcome.ORDERED
-    assert cloud.incident(3).in_force == ("ceph",)  # of the second attempt
+    assert cloud.incident(3).in_force == (("ceph", ""),)  # of the second attempt
     cloud.feed(
         FenceReported(
             host=3, incident=order.incident, attempt=2, result=FenceResult.REFUSED, off_read_at=None, detail=""
@@ -169,7 +209,7 @@ def test_an_order_that_was_refused_is_not_in_force(cloud):
     assert cloud.incident(3).in_force == ()
 
 
-@pytest.mark.parametrize(("where", "why"), [((100, 104), "datastore 104"), ((-1,), "datastore -1")])
+@pytest.mark.parametrize(("where", "why"), [((100, 104), "datastore 104"), (None, "where the disks of vm-31 are")])
 def test_a_storage_fence_is_left_out_where_disks_are_elsewhere(cloud, where, why):
     cloud.vms[31] = replace(cloud.vms[31], datastores=where)
     recovered(cloud)
@@ -180,11 +220,21 @@ def test_a_storage_fence_is_left_out_where_disks_are_elsewhere(cloud, where, why
 
 def test_a_storage_fence_alone_moves_nothing(make_cloud):
     cloud = make_cloud(levels=((CEPH,),))
+    cloud.vms = {number: replace(vm, datastores=(100,)) for number, vm in cloud.vms.items()}
     cloud.run(6)
     cloud.kill(3, "off")
     cloud.run(90)
     assert not cloud.ordered(MoveVm)
     assert "weak evidence" in cloud.incident(3).stopped
+
+
+def test_a_level_that_is_left_out_whole_is_told_once(make_cloud):
+    cloud = make_cloud(levels=((BMC,), (CEPH,)))
+    cloud.run(6)
+    cloud.kill(3, "mute")
+    cloud.run(90)
+    assert {order.devices for order in cloud.ordered(Fence)} == {("bmc",)}
+    assert cloud.told().count("ceph is not used: it is not known where the disks of vm-30 are") == 1
 
 
 # --- weak evidence and a second signal --------------------------------------------------------------------------------
@@ -237,6 +287,17 @@ def test_a_strong_device_that_reads_on_voids_a_weak_off(make_cloud):
     assert not cloud.ordered(MoveVm)
 
 
+def test_one_feed_of_two_is_no_second_signal(make_cloud):
+    feeds = (Device(name="pdu-a", identity_noted=True), Device(name="pdu-b", identity_noted=True))
+    cloud = make_cloud(levels=((WEAK,), feeds))
+    cloud.run(6)
+    cloud.device_power["pdu-b"] = PowerState.UNKNOWN
+    cloud.kill(3, "on")
+    cloud.run(80)
+    assert cloud.incident(3).attempts[0].outcome is AttemptOutcome.UNVERIFIED
+    assert not cloud.ordered(MoveVm)
+
+
 def test_a_device_that_nobody_vouches_for_is_no_second_signal(make_cloud):
     cloud = weak_first(make_cloud, Device(name="bmc"))
     cloud.run(75)
@@ -254,3 +315,14 @@ def test_a_device_that_needs_a_drill_proves_nothing_without_one(make_cloud):
     assert not cloud.ordered(MoveVm)
     cloud.operator(Verb.CONFIRM_OFF, 3)
     assert cloud.ordered(Answer)[-1].code == 0
+
+
+def test_a_device_that_had_its_drill_is_believed(make_cloud):
+    watchdog = Device(name="watchdog", drill_needed=True)
+    cloud = make_cloud(levels=((watchdog,),))
+    cloud.run(6)
+    cloud.feed(DrillReported(host=3, request=0, results=(("watchdog", "", True, "fine"),)))
+    cloud.kill(3, "off")
+    cloud.run(15)
+    assert cloud.state(3) is HostState.RECOVERED
+    assert cloud.incident(3).proof.devices == ("watchdog",)

@@ -305,7 +305,7 @@ def test_a_drill_wants_a_host_in_maintenance_without_vms(cloud):
     assert "not in maintenance" in answer(cloud).text
     in_maintenance(cloud, vms=True)
     cloud.operator(Verb.DRILL, 3)
-    assert "has 2 VMs" in answer(cloud).text
+    assert "2 VMs are there" in answer(cloud).text
     assert not cloud.ordered(Drill)
 
 
@@ -319,6 +319,16 @@ def test_a_drill_that_switched_the_host_makes_its_device_trusted(cloud):
     assert answer(cloud).code == 0
     assert trusted(cloud)
     assert not cloud.ordered(Fence)
+
+
+def test_a_host_that_stays_off_after_its_drill_is_an_alarm(cloud):
+    in_maintenance(cloud)
+    cloud.feed(
+        DrillReported(host=3, request=1, results=(("bmc", "", True, "it does NOT read on again"),), is_back=False)
+    )
+    assert answer(cloud).code == 4
+    assert "kvm-03: drill NOT passed: bmc: it does NOT read on again" in cloud.told()
+    assert trusted(cloud)  # it is this host's, all the same
 
 
 def test_a_drill_that_switched_another_machine_makes_nothing_trusted(cloud):

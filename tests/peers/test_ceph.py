@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import stat
 import threading
@@ -131,6 +132,11 @@ async def test_the_agent_conforms(check: Check, ceph_rig: Rig) -> None:
     await check(ceph_rig)
 
 
+def nothing() -> str:
+    """Says that nothing speaks against an order."""
+    return ""
+
+
 # --- one cluster ------------------------------------------------------------------------------------------------------
 
 
@@ -210,16 +216,16 @@ async def test_it_is_lifted_and_seen_lifted(monitor: CephMonitor) -> None:
     agent = agent_for(monitor, addresses=f"{HOST} fd00::5")
     await agent.power_off()
     device = Device(name="ceph", agent=agent, timeout_s=15)
-    assert await Switch(anyio.current_time).lift(device) == ""
+    assert await Switch(anyio.current_time).lift(device, nothing) == ""
     assert monitor.blocklist() == {}
 
 
 async def test_only_what_is_in_force_is_renewed(monitor: CephMonitor) -> None:
     device, switch = Device(name="ceph", agent=agent_for(monitor), timeout_s=15), Switch(anyio.current_time)
-    assert await switch.renew(device) == "it is not in force any more"
+    assert await switch.renew(device, nothing) == "it is not in force any more"
     assert monitor.blocklist() == {}
     await device.agent.power_off()
-    assert await switch.renew(device) == ""
+    assert await switch.renew(device, nothing) == ""
 
 
 async def test_a_level_of_it_alone_is_read_back(monitor: CephMonitor) -> None:
@@ -246,9 +252,54 @@ async def test_a_right_that_is_lost_half_way_leaves_the_outcome_open(
     script.write_text(f'#!/bin/sh\ncase "$*" in *"blocklist add 10.99.0.6"*) {denies};; esac\nexec {real} "$@"\n')
     script.chmod(0o755)
     monkeypatch.setattr(process, "PATH", f"{script.parent}:{process.PATH}")
-    with pytest.raises(FenceError, match=r"10\.99\.0\.5 is cut off") as caught:
+    with pytest.raises(FenceError, match=r"done before that: add 10\.99\.0\.5") as caught:
         await agent_for(monitor, addresses=f"{HOST} 10.99.0.6").power_off()
     assert type(caught.value) is FenceError
+
+
+async def test_a_right_that_is_lost_in_the_middle_of_a_renewal_leaves_the_outcome_open(
+    monitor: CephMonitor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monitor.admin("osd", "blocklist", "add", HOST, "3600")
+    real = CephAgent._ceph
+
+    async def denied(self: CephAgent, *words: str) -> process.Ended:
+        if words[1] == "rm":
+            raise AccessDenied("access denied")
+        return await real(self, *words)
+
+    monkeypatch.setattr(CephAgent, "_ceph", denied)
+    with pytest.raises(FenceError, match="done before that: range add") as caught:
+        await agent_for(monitor).power_off()
+    assert type(caught.value) is FenceError
+
+
+def say(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """Let the `ceph` command print this, whatever it is asked."""
+    (tmp_path / "said").write_text(text)
+    script = tmp_path / "bin/ceph"
+    script.parent.mkdir()
+    script.write_text(f"#!/bin/sh\ncat {tmp_path / 'said'}\n")
+    script.chmod(0o755)
+    monkeypatch.setattr(process, "PATH", f"{script.parent}:{process.PATH}")
+
+
+async def test_a_list_of_thousands_is_read(
+    monitor: CephMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lock that is broken adds an entry: in an outage the list is long."""
+    until = "2030-01-01T00:00:00.000000+0000"
+    entries = [{"addr": f"10.1.{n // 250}.{n % 250}:0/{n}", "until": until} for n in range(5000)]
+    say(tmp_path, monkeypatch, json.dumps(entries) + "[]")
+    assert await agent_for(monitor).power_state() is PowerState.ON
+
+
+async def test_nonsense_in_place_of_the_list_is_no_off(
+    monitor: CephMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    say(tmp_path, monkeypatch, "listed 1 entries")
+    with pytest.raises(FenceError, match="cannot be understood"):
+        await agent_for(monitor).power_state()
 
 
 async def test_without_a_key_the_login_is_refused(monitor: CephMonitor, tmp_path: Path) -> None:

@@ -13,7 +13,16 @@ from typing import TypeVar
 import anyio
 import structlog
 
-from ha_controller.adapters.fencer.switch import Device, Outcome, Sent, Switch, can_read, contained, reads_power
+from ha_controller.adapters.fencer.drill import Drills, Looks
+from ha_controller.adapters.fencer.switch import (
+    Device,
+    Outcome,
+    Sent,
+    Switch,
+    can_read,
+    contained,
+    reads_power,
+)
 from ha_controller.core.effects import Drill, Fence, LiftOrders, ReadPower, RenewOrders
 from ha_controller.core.events import (
     DeviceChecked,
@@ -40,8 +49,6 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 
 IDENTITY_TIMEOUT_S = 2.0  #: right before a shot: a device that is slow to tell is used on what is on record
-DRILL_LOOK_S = 3.0  #: so long a host must have been silent, and was alive before, for a drill to count
-DRILL_POLL_S = 0.5
 CHECK_TIMEOUT_S = 15.0
 CHECKS_AT_ONCE = 8
 
@@ -56,17 +63,14 @@ class Fencer:
         may_act: Callable[[], bool],
         clock: Callable[[], float],
         check_every_s: float = 600.0,
-        shows_life: Callable[[int, float], bool] = lambda host, moment: False,
+        looks: Looks | None = None,
     ) -> None:
-        """`may_act` says whether we hold the lead right now; it is asked right before every order.
-
-        `shows_life` says whether a host answered a probe that was sent after a moment; only drills ask.
-        """
-        self._shows_life = shows_life
+        """`may_act` says whether we hold the lead right now; it is asked right before every order."""
         self._report = report
         self._may_act = may_act
         self._clock = clock
         self._switch = Switch(clock)
+        self._drills = Drills(self._switch, looks or Looks(), clock)
         self._check_every_s = check_every_s
         self._devices: dict[int, dict[str, Device]] = {}
         self._due: dict[tuple[int, str], float] = {}
@@ -202,27 +206,31 @@ class Fencer:
 
     async def renew(self, order: RenewOrders) -> None:
         """Renew lasting orders and report `OrdersRenewed`."""
-        failed = await self._each(order, self._switch.renew)
+        failed = await self._with_each_device(order, self._switch.renew)
         self._report(OrdersRenewed(host=order.host, incident=order.incident, failed=failed))
 
     async def lift(self, order: LiftOrders) -> None:
         """Lift lasting orders and report `OrdersLifted`."""
-        failed = await self._each(order, self._switch.lift)
-        self._report(OrdersLifted(host=order.host, incident=order.incident, failed=failed))
+        failed = await self._with_each_device(order, self._switch.lift)
+        self._report(OrdersLifted(host=order.host, incident=order.incident, number=order.number, failed=failed))
 
-    async def _each(
-        self, order: RenewOrders | LiftOrders, act: Callable[[Device], Awaitable[str]]
+    async def _with_each_device(
+        self, order: RenewOrders | LiftOrders, act: Callable[[Device, Callable[[], str]], Awaitable[str]]
     ) -> tuple[tuple[str, str], ...]:
         """Do something with all devices of an order at once; returns those that failed, with the reason."""
         failed: dict[str, str] = {}
+
+        def why_not() -> str:
+            """Asked at the last moment: an order may have waited for another one."""
+            if self._clock() > order.not_after:
+                return "not done: it is too late"
+            return "" if self._may_act() else "not done: we no longer lead"
 
         async def one(name: str) -> None:
             device = self.device(order.host, name)
             if device is None:
                 failed[name] = "it is no longer configured"
-            elif self._clock() > order.not_after or not self._may_act():
-                failed[name] = "not done: too late, or we no longer lead"
-            elif why := await act(device):
+            elif why := await act(device, why_not):
                 failed[name] = why
 
         async with anyio.create_task_group() as group:
@@ -240,50 +248,12 @@ class Fencer:
             if device is None or not self._may_act() or (not results and self._clock() > order.not_after):
                 results.append((name, "", False, "not done: too late, no longer configured, or we do not lead"))
                 continue
-            switched, detail = await self._drill_one(order.host, device)
+            switched, is_back, detail = await self._drills.hold(order.host, device)
             results.append((name, device.fingerprint, switched, detail))
-            if not switched:
+            if not switched or not is_back:
                 break  # the next device would be tried on a host in an unknown state
-        self._report(DrillReported(host=order.host, request=order.request, results=tuple(results)))
-
-    async def _drill_one(self, host: int, device: Device) -> tuple[bool, str]:
-        if not self._shows_life(host, self._clock() - DRILL_LOOK_S):
-            return False, "not done: the host does not answer, so nobody could see whether it goes off"
-        device.fencing += 1
-        try:
-            why = await self._off_in_drill(host, device)
-            if why and Capability.LASTING not in device.agent.capabilities:
-                return False, why  # switching on what may be another machine's is not ours to do
-            on = await self._switch.on(device)
-        finally:
-            device.fencing -= 1
-        return not why, f"{why or 'switched off and seen off, the host fell silent'}; {on}"
-
-    async def _off_in_drill(self, host: int, device: Device) -> str:
-        """Switch off and watch the host; returns what speaks against its being this host's device.
-
-        A host that resets itself may answer again by the time its device reads off: there any silence meanwhile counts.
-        """
-        fell_silent = False
-
-        async def watch() -> None:
-            nonlocal fell_silent
-            while not fell_silent:
-                await anyio.sleep(DRILL_POLL_S)
-                fell_silent = not self._shows_life(host, self._clock() - DRILL_LOOK_S)
-
-        async with anyio.create_task_group() as group:
-            group.start_soon(watch)
-            outcome = await self._switch.off(device, send=True, acknowledge=lambda name: None)
-            group.cancel_scope.cancel()
-        if outcome.off_read_at is None:
-            return f"it could not be switched off: {outcome.detail}"
-        await anyio.sleep(DRILL_LOOK_S)
-        answers = self._shows_life(host, outcome.off_read_at)
-        boots_by_itself = Capability.DRILL_NEEDED in device.agent.capabilities
-        if not fell_silent if boots_by_itself else answers:
-            return "it reads off and the host still answers: it is ANOTHER machine's device, or it lies"
-        return ""
+        whole = len(results) == len(order.devices) and is_back
+        self._report(DrillReported(host=order.host, request=order.request, results=tuple(results), is_back=whole))
 
     # --- reading ---
 
@@ -335,9 +305,14 @@ class Fencer:
         async with anyio.create_task_group() as group:
             while True:
                 for key in [key for key, due_at in self._due.items() if due_at <= self._clock()]:
-                    self._due[key] = self._clock() + self._check_every_s * random.uniform(0.8, 1.2)
+                    self._due[key] = self._clock() + self._check_period_s(*key) * random.uniform(0.8, 1.2)
                     group.start_soon(self._check_when_free, *key)
                 await anyio.sleep(0.5)
+
+    def _check_period_s(self, host: int, name: str) -> float:
+        device = self.device(host, name)
+        own = None if device is None else device.agent.check_every_s
+        return self._check_every_s if own is None else own
 
     async def _check_when_free(self, host: int, name: str) -> None:
         async with self._checks:

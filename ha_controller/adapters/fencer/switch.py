@@ -155,7 +155,7 @@ class Switch:
         return power if isinstance(power, PowerState) else PowerState.UNKNOWN
 
     async def on(self, device: Device) -> str:
-        """Switch one device on and wait until it reads so; says in words what became of it."""
+        """Switch one device on and wait until it reads so, or lift its order; returns what went wrong, or nothing."""
         if Capability.POWER_ON not in device.agent.capabilities:
             return "it cannot switch on: do that by hand"
         with anyio.move_on_after(device.timeout_s * 2):
@@ -164,24 +164,24 @@ class Switch:
             except FenceError as error:
                 return f"it does NOT switch on again: {error}"
             if Capability.LASTING in device.agent.capabilities:
-                return "lifted; it boots by itself"
+                return ""  # it boots by itself
             while await self.read(device) is not PowerState.ON:  # noqa: ASYNC110 - a device calls nobody
                 await anyio.sleep(POLL_S)
-            return "switched on again"
+            return ""
         return "it does NOT read on again: look at the host"
 
-    async def renew(self, device: Device) -> str:
+    async def renew(self, device: Device, why_not: Callable[[], str]) -> str:
         """Repeat an order that is in force; returns why it could not, or nothing. One that is not is left alone."""
         async with device.lasting:
             power = await self.read(device)
             if power is not PowerState.OFF:
                 return "it is not in force any more" if power is PowerState.ON else "it cannot be read"
-            return await self._within(device, device.agent.power_off())
+            return why_not() or await self._within(device, device.agent.power_off)
 
-    async def lift(self, device: Device) -> str:
+    async def lift(self, device: Device, why_not: Callable[[], str]) -> str:
         """Lift an order and see it lifted, twice; returns why it could not, or nothing."""
         async with device.lasting:
-            return await self._within(device, self._lifted(device))
+            return why_not() or await self._within(device, lambda: self._lifted(device))
 
     async def _lifted(self, device: Device) -> None:
         await contained(device.agent.power_on())
@@ -190,10 +190,10 @@ class Switch:
             await anyio.sleep(OFF_SPACING_S if seen else POLL_S)
             seen = seen + 1 if await self.read(device) is PowerState.ON else 0
 
-    async def _within(self, device: Device, work: Awaitable[None]) -> str:
+    async def _within(self, device: Device, work: Callable[[], Awaitable[None]]) -> str:
         try:
             with anyio.fail_after(device.timeout_s):
-                await contained(work)
+                await contained(work())
         except FenceError as error:
             return str(error)
         except TimeoutError:

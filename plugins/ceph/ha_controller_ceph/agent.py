@@ -37,6 +37,7 @@ from ha_controller.plugin import (
 
 EXPIRES_MIN_S: Final = 3600.0  #: the controller renews every ten minutes, and must be given time to be repaired
 CONNECT_WITHIN_S: Final = 10
+LIST_BYTES_MAX: Final = 16 << 20  #: the list grows in an outage: each lock that is broken adds an entry
 #: Of the range for documentation (RFC 5737), so nobody's: taking it off the list shows the right and changes nothing.
 NOBODY: Final = "192.0.2.255"
 
@@ -94,6 +95,7 @@ class CephAgent(FenceAgent[CephConfig]):
     def __init__(self, config: CephConfig) -> None:
         super().__init__(config)
         self.datastores = config.datastores
+        self.acts_on = tuple(f"Ceph address {address}" for address in config.addresses.split())
 
     async def power_off(self) -> None:
         """Put all addresses of the host on the blocklist, or see to it that they stay there for long enough.
@@ -102,30 +104,38 @@ class CephAgent(FenceAgent[CephConfig]):
             AccessDenied, Rejected: nothing was done.
             FenceError: the outcome is unknown, or only some addresses are cut off.
         """
-        listed = await self._listed()
-        for number, address in enumerate(self._addresses):
-            try:
-                await self._cut_off(address, listed)
-            except (AccessDenied, Rejected) as error:
-                if number:
-                    raise FenceError(f"{error}; {' '.join(self._addresses[:number])} is cut off") from None
-                raise
+        listed, done = await self._listed(), list[str]()
+        for address in self._addresses:
+            for words in self._orders(address, listed.get(_entry(address))):
+                try:
+                    await self._ceph("blocklist", *words)
+                except (AccessDenied, Rejected) as error:
+                    if done:
+                        raise FenceError(f"{error}; done before that: {', '.join(done)}") from None
+                    raise
+                done.append(" ".join(words[:-1] if words[-1] == self._expires else words))
 
-    async def _cut_off(self, address: str, listed: dict[str, datetime]) -> None:
-        """Add an entry, or replace one that ends before half of its time.
+    def _orders(self, address: str, until: datetime | None) -> list[tuple[str, ...]]:
+        """What makes an entry, or replaces one that ends before half of its time.
 
         Adding an entry anew is acknowledged with the new end, and changes nothing (Ceph 16.2, seen on a monitor). So an
         old one is taken off and put on again, under the cover of a range of one address.
         """
-        expires_s = f"{self.config.expires_s:.0f}"
-        until = listed.get(_entry(address))
         if until is None:
-            await self._ceph("blocklist", "add", address, expires_s)
-        elif until - datetime.now(UTC) < timedelta(seconds=self.config.expires_s / 2):
-            await self._ceph("blocklist", "range", "add", _range(address), expires_s)
-            await self._ceph("blocklist", "rm", address)
-            await self._ceph("blocklist", "add", address, expires_s)
-            await self._ceph("blocklist", "range", "rm", _range(address))
+            return [("add", address, self._expires)]
+        if until - datetime.now(UTC) >= timedelta(seconds=self.config.expires_s / 2):
+            return []
+        cover = _range(address)
+        return [
+            ("range", "add", cover, self._expires),
+            ("rm", address),
+            ("add", address, self._expires),
+            ("range", "rm", cover),
+        ]
+
+    @property
+    def _expires(self) -> str:
+        return f"{self.config.expires_s:.0f}"
 
     async def power_on(self) -> None:
         """Take all addresses of the host off the blocklist. Errors as for `power_off`."""
@@ -186,7 +196,8 @@ class CephAgent(FenceAgent[CephConfig]):
         config = self.config
         login = ["--conf", str(config.conf), "--name", config.user, "--keyring", str(config.keyring)]
         try:
-            ended = await process.run([ceph, *login, "--connect-timeout", str(CONNECT_WITHIN_S), "osd", *words])
+            command = [ceph, *login, "--connect-timeout", str(CONNECT_WITHIN_S), "osd", *words]
+            ended = await process.run(command, output_bytes_max=LIST_BYTES_MAX)
         except OSError as error:
             raise Rejected(f"ceph cannot be started: {error.strerror}") from None
         if ended.status != 0:

@@ -39,6 +39,7 @@ class PduAgent(FenceAgent[PduConfig]):
         super().__init__(config)
         self._model = config.outlet_model
         self._outlets = config.parsed_outlets()
+        self.acts_on = tuple(f"outlet {each.index} of PDU {each.address}:{config.port}" for each in self._outlets)
         self._one_call = anyio.Lock()
 
     async def power_off(self) -> None:

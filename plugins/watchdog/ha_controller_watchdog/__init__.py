@@ -1,6 +1,6 @@
 """The watchdog fence agent of ha-controller: registers `WatchdogAgent` under the kind `watchdog`.
 
-`agent` runs in the controller, `host` on every host; `lease` is the file that they share.
+`agent` runs in the controller, `host` on every host.
 """
 
 from __future__ import annotations

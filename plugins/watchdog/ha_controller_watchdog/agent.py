@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, NoReturn
 
@@ -37,6 +37,9 @@ from ha_controller_watchdog.host import BYTES, REVOKED, NoWatchdog
 
 MARGIN_S: Final = 10.0  #: on top of the proof: two readings, and slow storage
 LOOK_EVERY_S: Final = 0.5
+FIRST_LOOK_S: Final = 2.5  #: a lease that is seen for the first time is watched for so long
+MOVED_WITHIN_S: Final = 900.0  #: a proof stands on a lease that was seen moving so lately; checks look every minute
+ORDER_WITHIN_S: Final = 5.0  #: the proof does not need the order: a datastore that hangs must not eat the time for it
 LATELY_S: Final = 5.0  #: a lease that moved between two looks no further apart is that of a living host
 #: What head and dd say (LC_ALL=C) when they could not even open the file.
 _NOTHING_DONE: Final = ("No such file", "Permission denied", "a directory", "Read-only file system")
@@ -63,11 +66,27 @@ class WatchdogConfig(AgentConfig):
 class _Lease:
     """What a host wrote."""
 
-    mark: tuple[str, int]  #: boot id and counter: another one means that it lived since
+    run: tuple[str, str]  #: of which boot, and of which run of the host's unit
+    counter: int
     armed: bool
     identity: str
     watchdog_s: float
     lease_s: float
+
+    @property
+    def mark(self) -> tuple[str, str, int]:
+        """Another one means that the host lived since."""
+        return (*self.run, self.counter)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What was seen of a lease, on this machine's monotonic clock."""
+
+    lease: _Lease
+    since: float  #: when its mark was first seen
+    looked_at: float
+    moved_at: float | None  #: when it was last seen to move within one run
 
 
 class WatchdogAgent(FenceAgent[WatchdogConfig]):
@@ -75,12 +94,13 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
 
     kind: ClassVar[str] = "watchdog"
     config_model: ClassVar[type[AgentConfig]] = WatchdogConfig
+    check_every_s: ClassVar[float | None] = 60.0
     capabilities = (
         Capability.READ_POWER
         | Capability.OUT_OF_BAND
         | Capability.POWER_ON
         | Capability.LASTING
-        | Capability.DRILL_NEEDED
+        | Capability.SELF_RESET
     )
 
     def __init__(self, config: WatchdogConfig) -> None:
@@ -88,9 +108,8 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
         self._lease_file = config.folder / f"{config.lease_name}.lease"
         self._order_file = config.folder / f"{config.lease_name}.order"
         self._proof_s = config.lease_s + 2 * config.watchdog_s
-        self.takes_s = self._proof_s + MARGIN_S
-        self._seen: tuple[tuple[str, int], float] | None = None  # the newest mark, and when it was first seen
-        self._looked_at = float("-inf")
+        self.timeout_min_s = self._proof_s + MARGIN_S
+        self._seen: _Seen | None = None
 
     async def power_off(self) -> None:
         """Revoke the lease; returns when that is written. The host sees it when it next renews, or cannot renew.
@@ -110,28 +129,42 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
         await self._order("run")
 
     async def power_state(self) -> PowerState:
-        """Watch the lease until it moves (ON), or has not moved for long enough (OFF); the caller sets the deadline.
+        """Look at the lease: ON when it moves, OFF when it has not for long enough, else UNKNOWN.
 
-        What was seen is kept, so a later call goes on where this one was cut off.
+        Only a lease that this agent saw moving, lately and in the same run of the host's unit, can read OFF: one of a
+        former boot says nothing about a host whose unit did not start again.
 
         Raises:
             Unreachable: the datastore did not answer.
             FenceError: the lease is not there, not armed, or not that of a hardware watchdog with our times.
         """
-        while True:
-            lease = await self._read()
-            if why := self._why_it_proves_nothing(lease):
-                raise FenceError(f"{self._lease_file}: {why}")
-            now = time.monotonic()
-            if self._seen is None or self._seen[0] != lease.mark:
-                lately = now - self._looked_at < LATELY_S
-                self._seen, self._looked_at = (lease.mark, now), now
-                if lately:
-                    return PowerState.ON
-            if now - self._seen[1] >= self._proof_s:
-                return PowerState.OFF
-            self._looked_at = now
-            await anyio.sleep(LOOK_EVERY_S)
+        power = await self._look()
+        begun = time.monotonic()
+        while power is None and time.monotonic() - begun < FIRST_LOOK_S:
+            await anyio.sleep(LOOK_EVERY_S)  # a living host writes once a second
+            power = await self._look()
+        return power or PowerState.UNKNOWN
+
+    async def _look(self) -> PowerState | None:
+        """One look; None when it is worth to look again at once, because nothing is known yet."""
+        now = time.monotonic()  # before the reading: what was read is at least that old
+        lease = await self._read()
+        seen, self._seen = self._seen, _Seen(lease=lease, since=now, looked_at=now, moved_at=None)
+        if seen is not None and seen.lease.mark == lease.mark:
+            self._seen = replace(seen, looked_at=now)
+        elif seen is not None and seen.lease.run == lease.run:
+            self._seen = replace(self._seen, moved_at=now)
+        if why := self._why_it_proves_nothing(lease):
+            raise FenceError(f"{self._lease_file}: {why}")
+        if self._seen.moved_at == now:
+            return PowerState.ON if seen is not None and now - seen.looked_at < LATELY_S else None
+        if self._seen.moved_at is None or now - self._seen.moved_at > MOVED_WITHIN_S:
+            return None if now - self._seen.since < FIRST_LOOK_S else PowerState.UNKNOWN
+        return PowerState.OFF if now - self._seen.since >= self._proof_s else PowerState.UNKNOWN
+
+    async def boot_id(self) -> str | None:
+        """Tell which boot of the host wrote the lease. Errors as for `power_state`."""
+        return (await self._read()).run[0]
 
     async def check(self) -> CheckReport:
         """Watch the lease move, and look whether the order could be written. Changes nothing.
@@ -140,11 +173,10 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
             Unreachable, FenceError: as for `power_state`.
         """
         order = (await self._text(self._order_file)).strip()
-        with anyio.move_on_after(LATELY_S) as waiting:
-            power = await self.power_state()
-        if waiting.cancelled_caught:
+        power = await self.power_state()
+        if power is not PowerState.ON:
             text = f"the lease is not renewed (order: {order}): look at ha-controller-watchdog on the host"
-            return CheckReport(ok=False, summary=one_line(text))
+            return CheckReport(ok=False, summary=one_line(text), power=power)
         writable = await self._run("test", "-w", str(self._order_file))
         if writable.status != 0:
             return CheckReport(ok=False, summary=f"{self._order_file} cannot be written", power=power)
@@ -177,7 +209,8 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
                 raise FenceError(f"{self._lease_file}: it is the lease of {one_line(str(words['host']))}")
             armed = bool(words["armed"])
             return _Lease(
-                mark=(str(words["boot_id"]), int(words["counter"])),
+                run=(str(words["boot_id"]), str(words["run_id"])),
+                counter=int(words["counter"]),
                 armed=armed,
                 identity=one_line(str(words["identity"])) if armed else "",
                 watchdog_s=float(words["timeout_s"]) if armed else 0.0,
@@ -194,7 +227,10 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
 
     async def _order(self, word: str) -> None:
         given = word.ljust(BYTES - 1) + "\n"
-        ended = await self._run("dd", f"of={self._order_file}", "conv=notrunc,fsync", "status=none", given=given)
+        with anyio.move_on_after(ORDER_WITHIN_S) as waiting:
+            ended = await self._run("dd", f"of={self._order_file}", "conv=notrunc,fsync", "status=none", given=given)
+        if waiting.cancelled_caught:
+            raise Unreachable(f"{self._order_file}: not written within {ORDER_WITHIN_S:g} s")
         if ended.status != 0:
             self._fail(self._order_file, ended)
 

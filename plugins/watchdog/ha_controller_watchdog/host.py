@@ -16,10 +16,12 @@ interface: the kernel's Documentation/watchdog/watchdog-api.rst and include/uapi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fcntl
 import json
 import os
 import signal
+import socket
 import struct
 import sys
 import time
@@ -30,6 +32,9 @@ BYTES = 512  #: size of both files: one write
 RENEW_EVERY_S = 1.0
 REVOKED = "revoked"
 _GET_SUPPORT, _SET_TIMEOUT = 0x80285700, 0xC0045706
+_MAGIC_CLOSE = 0x0100  #: WDIOF_MAGICCLOSE: closing without the magic letter leaves it armed
+#: A lease on one of these is nobody else's: the datastore is not mounted.
+_LOCAL_FILE_SYSTEMS = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "ramfs"})
 _DISARM = b"V"  #: "magic close"
 
 
@@ -50,11 +55,19 @@ class KernelWatchdog:
     """A watchdog device of Linux; open is armed."""
 
     def __init__(self, path: str, timeout_s: int) -> None:
-        """Arm it. Raises OSError when it is busy, not there, or takes no time-out."""
+        """Arm it. Raises OSError when it is busy, not there, or cannot do what is needed; then it is not armed."""
         self._device = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        support = fcntl.ioctl(self._device, _GET_SUPPORT, bytes(40))  # options, firmware version, identity
+        try:
+            support = fcntl.ioctl(self._device, _GET_SUPPORT, bytes(40))  # options, firmware version, identity
+            [options] = struct.unpack("I", support[:4])
+            if not options & _MAGIC_CLOSE:
+                raise OSError(f"{path} stops when its owner is killed, so it proves nothing")
+            given = fcntl.ioctl(self._device, _SET_TIMEOUT, struct.pack("i", timeout_s))
+        except OSError:
+            self.disarm()  # or it would reset a healthy host
+            raise
         self.identity = support[8:].split(b"\0")[0].decode("ascii", "replace")
-        [self.timeout_s] = struct.unpack("i", fcntl.ioctl(self._device, _SET_TIMEOUT, struct.pack("i", timeout_s)))
+        [self.timeout_s] = struct.unpack("i", given)
 
     def feed(self) -> None:
         """Start the time anew."""
@@ -84,7 +97,11 @@ class Lease:
     def __init__(self, folder: Path, name: str, lease_s: float) -> None:
         """Nothing is read or written yet."""
         self.path, self.orders = folder / f"{name}.lease", folder / f"{name}.order"
-        self._words: dict[str, Any] = {"host": name, "boot_id": boot_id(), "lease_s": lease_s, "counter": 0}
+        run_id = os.urandom(8).hex()  # a counter that begins anew is not taken for an old one
+        self._words: dict[str, Any] = {
+            "host": name, "boot_id": boot_id(), "run_id": run_id, "lease_s": lease_s, "counter": 0,
+        }  # fmt: skip
+        self._handle = -1
 
     def is_revoked(self) -> bool:
         """Whether the controller wants this host to end. Raises OSError when that cannot be read."""
@@ -98,17 +115,57 @@ class Lease:
         """Write the lease with the next counter; returns when it is on the storage. Raises OSError."""
         self._words["counter"] += 1
         armed = {"identity": watchdog.identity, "timeout_s": watchdog.timeout_s} if watchdog else {}
-        write(self.path, json.dumps({**self._words, "armed": watchdog is not None, **armed}))
+        text = json.dumps({**self._words, "armed": watchdog is not None, **armed})
+        try:
+            if self._handle < 0:  # kept open: no other client can then be given the file for itself (NFS delegations)
+                self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
+            write_all(self._handle, text)
+            if os.fstat(self._handle).st_nlink == 0:
+                raise OSError(f"{self.path} was removed")
+        except OSError:
+            self._close()
+            raise
+
+    def _close(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            with contextlib.suppress(OSError):
+                os.close(handle)
 
 
 def write(path: Path, text: str, flags: int = 0) -> None:
     """Write a whole file in place; returns when it is on the storage. Raises OSError."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flags, 0o640)
     try:
-        os.pwrite(handle, text.ljust(BYTES - 1).encode() + b"\n", 0)
-        os.fsync(handle)
+        write_all(handle, text)
     finally:
         os.close(handle)
+
+
+def write_all(handle: int, text: str) -> None:
+    """Write the whole content of an open file, and see it on the storage. Raises OSError."""
+    os.pwrite(handle, text.ljust(BYTES - 1).encode() + b"\n", 0)
+    os.fsync(handle)
+
+
+def file_system_of(folder: Path) -> str:
+    """The kind of file system that holds a folder, from /proc/self/mounts: "nfs4", "ceph", "ext4", ..."""
+    found = (0, "")
+    place = folder.resolve()
+    for line in Path("/proc/self/mounts").read_text().splitlines():
+        _, mounted, kind = line.split()[:3]
+        mounted = mounted.encode().decode("unicode_escape")
+        if place == Path(mounted) or Path(mounted) in place.parents:
+            found = max(found, (len(mounted), kind))
+    return found[1]
+
+
+def notify_ready() -> None:
+    """Tell systemd that the watchdog is armed: what requires this unit may start now (sd_notify)."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out:
+            out.sendto(b"READY=1", f"\0{address[1:]}" if address.startswith("@") else address)
 
 
 def boot_id() -> str:
@@ -135,6 +192,7 @@ def keep(lease: Lease, arm: Callable[[], Watchdog], lease_s: float, ended: Calla
                     lease.renew(None)  # without that, arming would only reset the host
                     watchdog = arm()
                     say(f"armed: {watchdog.identity}, {watchdog.timeout_s} s")
+                    notify_ready()
                 lease.renew(watchdog)
                 if clock() - began < lease_s:
                     watchdog.feed()
@@ -165,7 +223,10 @@ def main() -> None:
     parser.add_argument("--device", default="/dev/watchdog", help='"none": a heartbeat only, nothing resets this host')
     parser.add_argument("--timeout", type=int, default=15, help="of the watchdog, seconds")
     parser.add_argument("--lease", type=int, default=10, help="how long a renewal may take, seconds")
+    parser.add_argument("--local", action="store_true", help="the folder may be on a disk of this host (for tests)")
     chosen = parser.parse_args()
+    if not chosen.local and (kind := file_system_of(chosen.folder)) in _LOCAL_FILE_SYSTEMS:
+        sys.exit(f"{chosen.folder} is on a file system of this host ({kind}): the datastore is not mounted")
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, frame: asked.append(number))
     lease = Lease(chosen.folder, chosen.name, chosen.lease)

@@ -136,11 +136,25 @@ def test_the_end_is_said_in_the_lease_before_the_watchdog_is_disarmed(machine: H
     assert machine.watchdog.disarmed
 
 
-def test_an_end_that_cannot_be_said_leaves_the_watchdog_armed(machine: Host):
-    machine.before_round = lambda number: number == 3 and machine.folder.rename(machine.folder.with_name("gone"))
-    with pytest.raises(OSError, match="No such file"):
+def test_an_end_that_cannot_be_said_leaves_the_watchdog_armed(machine: Host, monkeypatch: pytest.MonkeyPatch):
+    def lose(number: int) -> None:
+        if number == 3:
+            monkeypatch.setattr(host, "write_all", broken)
+
+    def broken(handle: int, text: str) -> None:
+        raise OSError("Stale file handle")
+
+    machine.before_round = lose
+    with pytest.raises(OSError, match="Stale"):
         machine.run(2)
     assert not machine.watchdog.disarmed
+
+
+def test_a_lease_that_was_removed_is_made_anew(machine: Host):
+    machine.before_round = lambda number: number == 3 and (machine.folder / "kvm-01.lease").unlink()
+    machine.run(5)
+    assert machine.watchdog.fed == 4  # once not: what it wrote was nobody's
+    assert machine.lease()["armed"] is False
 
 
 def test_an_order_that_the_host_does_not_see_yet_is_not_overwritten(machine: Host, monkeypatch: pytest.MonkeyPatch):
@@ -164,7 +178,7 @@ def test_the_kernels_interface_is_used_as_it_is_documented(monkeypatch: pytest.M
     def ioctl(handle: int, request: int, argument: bytes) -> bytes:
         asked.append(request)
         if request == 0x80285700:  # WDIOC_GETSUPPORT
-            return struct.pack("II32s", 0x8180, 0, b"iTCO_wdt")
+            return struct.pack("II32s", 0x8180, 0, b"iTCO_wdt")  # SETTIMEOUT, KEEPALIVEPING, MAGICCLOSE
         return struct.pack("i", 14)  # WDIOC_SETTIMEOUT: what the hardware can do
 
     monkeypatch.setattr(host.fcntl, "ioctl", ioctl)
@@ -177,6 +191,31 @@ def test_the_kernels_interface_is_used_as_it_is_documented(monkeypatch: pytest.M
     made.disarm()
     assert device.read_bytes() == b"\0V"
     assert asked == [0x80285700, 0xC0045706]
+
+
+@pytest.mark.parametrize("trouble", ["no magic close", "no time-out", "no answer"])
+def test_a_device_that_cannot_do_it_is_disarmed_at_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trouble: str):
+    """Left armed, it would reset a healthy host."""
+
+    def ioctl(handle: int, request: int, argument: bytes) -> bytes:
+        if trouble == "no answer" or (trouble == "no time-out" and request == 0xC0045706):
+            raise OSError(95, "Operation not supported")
+        return struct.pack("II32s", 0 if trouble == "no magic close" else 0x8180, 0, b"old_wdt")
+
+    monkeypatch.setattr(host.fcntl, "ioctl", ioctl)
+    device = tmp_path / "watchdog"
+    device.write_bytes(b"")
+    with pytest.raises(OSError, match=r"not supported|proves nothing"):
+        host.KernelWatchdog(str(device), 15)
+    assert device.read_bytes() == b"V"
+
+
+def test_a_folder_on_a_disk_of_this_host_is_refused(tmp_path: Path):
+    """The datastore is not mounted: a lease there would be seen by nobody."""
+    words = [sys.executable, host.__file__, "--folder", str(tmp_path), "--name", "kvm-01", "--device", "none"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False, timeout=20)
+    assert ended.returncode == 1
+    assert "the datastore is not mounted" in ended.stderr
 
 
 def test_it_is_one_file_that_needs_nothing_else(tmp_path: Path):

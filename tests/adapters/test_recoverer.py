@@ -1,4 +1,4 @@
-"""Which hosts count as in maintenance: the mark in OpenNebula, as people and the controller write it."""
+"""What is read of hosts and VMs in OpenNebula: marks of maintenance, and where disks are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ha_controller.adapters.recoverer import Scope
+from ha_controller.adapters.recoverer import Scope, _datastores_of
 
 NOON = 1795694400.0  # 2026-11-26T12:00:00Z
 
@@ -50,3 +50,20 @@ def test_a_host_that_is_not_ours_is_in_nobodys_maintenance():
     scope = Scope(clusters=("production",))
     assert not scope.in_maintenance(host("YES"), NOON)
     assert scope.why_excluded(host(""), NOON) == "its cluster default is not in scope.clusters"
+
+
+@pytest.mark.parametrize(
+    ("disks", "system", "found"),
+    [
+        ((), 0, ()),
+        (((100, None, False), (101, None, False)), 0, (100, 101)),
+        (((100, None, False), (None, None, True)), 0, (0, 100)),  # a volatile disk is made on the system datastore
+        (((100, "shared", False),), 0, (0, 100)),  # and so is the copy of an image whose driver puts it there
+        (((100, None, False), (None, None, True)), None, None),  # not told: not known
+    ],
+)
+def test_where_the_disks_of_a_vm_are(disks, system, found):
+    made = tuple(
+        SimpleNamespace(ds_id=store, tm_mad_system=driver, volatile=volatile) for store, driver, volatile in disks
+    )
+    assert _datastores_of(SimpleNamespace(disks=made, ds_id=system)) == found
