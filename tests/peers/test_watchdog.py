@@ -190,9 +190,7 @@ async def test_a_revoked_host_is_dead_before_its_lease_reads_off(machine: Watchd
     agent = await acquainted(machine)
     await agent.power_off()
     assert await reads_off(agent)
-    assert (
-        time.time() - machine.disk.stat().st_mtime > WATCHDOG_S
-    )  # it wrote nothing for longer than the watchdog needs
+    assert time.time() - machine.disk.stat().st_mtime > WATCHDOG_S  # nothing written for so long
     assert not machine.is_on()
 
 
