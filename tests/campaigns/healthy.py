@@ -285,6 +285,7 @@ class Years(Cloud):
 def part(arguments: tuple[int, int, float]) -> Tally:
     """Run one seed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     seed, hosts, hours = arguments
     cloud = Years.of(seed, hosts)
     cloud.fresh.update(dict.fromkeys(range(hosts), cloud.now))
@@ -319,6 +320,8 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=None)
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args()
+    for number in (signal.SIGINT, signal.SIGTERM):  # a shell may have had them ignored
+        signal.signal(number, signal.default_int_handler)
     began = time.monotonic()
     tally = campaign(chosen.host_hours, chosen.seed, chosen.hosts, chosen.processes)
     deaths = tally.delivered["deaths with a working device"]
