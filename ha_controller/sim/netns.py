@@ -62,7 +62,11 @@ class NetnsNetwork:
             raise NetnsUnusable(reason)
         if len(self._machines) > HOSTS_MAX:
             raise NetnsUnusable(f"at most {HOSTS_MAX} hosts with --netns")
-        await anyio.to_thread.run_sync(self._build)
+        try:
+            await anyio.to_thread.run_sync(self._build)
+        except NetnsUnusable:
+            self.close()
+            raise
         self._hardware.watchers.append(self._follow)
         with anyio.move_on_after(SSHD_STARTS_MAX_S) as waiting:
             for machine in self._machines:
@@ -128,7 +132,11 @@ def _namespace(pid: int, machine: int) -> str:
 
 
 def _link(machine: int) -> str:
-    return f"hac{os.getpid() % 10**7}{'w' if machine < 0 else f'n{machine}'}"
+    return _link_of(os.getpid(), "w" if machine < 0 else str(machine))
+
+
+def _link_of(pid: int, end: str) -> str:
+    return f"hac{pid % 10**7}{end if end == 'w' else f'n{end}'}"
 
 
 def _remove_leftovers() -> None:
@@ -145,6 +153,8 @@ def _remove_namespaces(pid: int) -> None:
         if name.startswith(f"{PREFIX}-{pid}-"):
             for process in _output("ip", "netns", "pids", name).split():
                 os.kill(int(process), 9)
+            # at once: with its namespace the link would go some time later, and its name be taken until then
+            _output("ip", "link", "del", _link_of(pid, name.rpartition("-")[2]))
             _run("ip", "netns", "del", name)
 
 

@@ -57,7 +57,7 @@ async def test_every_fault_ends_as_the_readme_says(tmp_path):
 
 
 @pytest.mark.peer
-async def test_with_namespaces_the_hosts_are_real_kernels_with_real_sshd(tmp_path, require_peer):
+async def test_with_namespaces_the_hosts_are_real_kernels_with_real_sshd(tmp_path, require_peer, alone_in_the_network):
     for program in ("ip", "sshd", "ssh-keygen"):
         require_peer(program)
     if os.geteuid() != 0:

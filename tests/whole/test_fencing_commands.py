@@ -76,7 +76,7 @@ async def test_a_drill_switches_a_host_in_maintenance_off_and_on_and_is_on_recor
         assert (await controller.cli("fencing", "test", "kvm-03", "--yes"))[0] == 2
         await until(controller, "4 ok", "status")
         code, told = await controller.cli("fencing", "test", "kvm-03", "--real", "--yes")
-        assert (code, "HA_IGNORE" in told) == (4, True)
+        assert (code, "not in maintenance" in told) == (4, True)
         cloud.oned.hosts[2].attributes["HA_IGNORE"] = "YES"
         await until(controller, "1 excluded", "status")
         code, told = await controller.cli("fencing", "test", "kvm-03", "--real", "--yes", "--reason", "new BMC")
@@ -90,8 +90,6 @@ async def test_a_drill_switches_a_host_in_maintenance_off_and_on_and_is_on_recor
         assert (code, "4 of 4 hosts can be powered off; 4 of 4 devices ready" in shown) == (0, True)
         assert "3 wait for an approval" in shown
         assert "3 have had no drill, or none lately" in shown
-        assert "4 have had no drill" in (await controller.cli("fencing", "status", "--drilled-within", "1ms"))[1]
-        assert (await controller.cli("fencing", "status", "--drilled-within", "soon"))[0] == 2
         code, shown = await controller.cli("drill", "schedule")
         assert code == 1  # three were never drilled
         assert "in 179d" in next(line for line in shown.splitlines() if line.startswith("kvm-03"))

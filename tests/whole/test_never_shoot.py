@@ -26,7 +26,7 @@ BEAT_S = 0.5
 
 
 @pytest.fixture(autouse=True)
-def _needs(require_peer: Callable[[str], str]) -> None:
+def _needs(require_peer: Callable[[str], str], alone_in_the_network: None) -> None:
     for program in ("ip", "sshd", "ssh-keygen"):
         require_peer(program)
     if os.geteuid() != 0:

@@ -116,4 +116,12 @@ async def test_a_loop_that_stands_still_blames_nobody(
 
 
 def test_the_built_in_channels_are_registered() -> None:
-    assert [probe.kind for probe in ha_controller_probes()] == ["icmp", "ssh", "tcp", "bmc", "oned"]
+    assert [probe.kind for probe in ha_controller_probes()] == [
+        "icmp",
+        "ssh",
+        "tcp",
+        "bmc",
+        "oned",
+        "storage",
+        "neighbours",
+    ]
