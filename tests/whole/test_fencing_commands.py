@@ -93,7 +93,7 @@ async def test_a_drill_switches_a_host_in_maintenance_off_and_on_and_is_on_recor
         code, shown = await controller.cli("drill", "schedule")
         assert code == 1  # three were never drilled
         assert "in 179d" in next(line for line in shown.splitlines() if line.startswith("kvm-03"))
-        assert "HA_IGNORE" in next(line for line in shown.splitlines() if line.startswith("kvm-01"))
+        assert "not in maintenance" in next(line for line in shown.splitlines() if line.startswith("kvm-01"))
         shown = (await controller.cli("drill", "report"))[1]
         assert "the host fell silent; switched on again" in shown
         assert (await controller.cli("drill", "report", "kvm-02"))[1] == "No drill has been held.\n"
