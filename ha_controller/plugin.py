@@ -319,12 +319,12 @@ class HookSpecs:
     @hookspec
     def ha_controller_fence_agents(self) -> Sequence[type[FenceAgent[Any]]]:
         """Return the fence agent classes of this plugin."""
-        raise NotImplementedError
+        raise NotImplementedError  # pluggy calls the plugins' implementations, never a specification
 
     @hookspec
     def ha_controller_probes(self) -> Sequence[type[Probe[Any]]]:
         """Return the probe channel classes of this plugin."""
-        raise NotImplementedError
+        raise NotImplementedError  # pluggy calls the plugins' implementations, never a specification
 
 
 __all__ = [

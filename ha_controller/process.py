@@ -97,7 +97,7 @@ async def run(command: Sequence[str], given: str = "", *, output_bytes_max: int 
 async def _waited_for(process: _Process, threads: anyio.CapacityLimiter) -> Ended:
     try:
         return await anyio.to_thread.run_sync(process.run, abandon_on_cancel=True, limiter=threads)
-    except BaseException:
+    except BaseException:  # whatever ends the wait, also a cancellation: no program may be left behind
         with anyio.CancelScope(shield=True):
             # milliseconds: it only sends signals; a thread of its own, since the shared ones may all wait for DNS
             await anyio.to_thread.run_sync(process.end, limiter=anyio.CapacityLimiter(1))

@@ -242,7 +242,8 @@ class Cloud:
     def _fence(self, order: Fence) -> None:
         keys = {"host": order.host, "incident": order.incident, "attempt": order.attempt}
         if self.dead.get(order.host) == "mute":
-            self.feed(FenceReported(**keys, result=FenceResult.UNVERIFIED, off_read_at=None, detail="no answer"))
+            detail = "; ".join(f"{device}: no answer" for device in order.devices)  # as the fencer tells it
+            self.feed(FenceReported(**keys, result=FenceResult.UNVERIFIED, off_read_at=None, detail=detail))
             return
         self.feed(FenceAccepted(**keys))
         if order.host in self.dead:

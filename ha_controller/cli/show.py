@@ -98,7 +98,9 @@ def explain(answer: Json) -> None:
     for index, device in enumerate(answer["fencing"]):
         mark = "✓" if device["ready"] else "✗"
         label = "Fencing" if index == 0 else ""
-        click.echo(f"{label:<13}{mark} level {device['level']} {device['device']}: {safe(device['summary'])}")
+        age = device["checked_s_ago"]
+        checked = "" if age is None else f" (checked {lasted(age)} ago)"
+        click.echo(f"{label:<13}{mark} level {device['level']} {device['device']}: {safe(device['summary'])}{checked}")
     if answer["record"]:
         _explain_incident(answer["record"])
 

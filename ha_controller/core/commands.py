@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ha_controller.core import lasting, lever, suspicion, trust
 from ha_controller.core.detector import alive_channels
-from ha_controller.core.effects import Answer, Drill, MarkMaintenance, ReadPower, Severity
+from ha_controller.core.effects import ORDER_VALID_S, Answer, Drill, MarkMaintenance, ReadPower, Severity
 from ha_controller.core.events import DrillReported, MaintenanceMarked, OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
@@ -22,7 +22,6 @@ DONE, NO_SUCH, REFUSED, LOOK_AGAIN = 0, 3, 4, 6
 #: between the deadline of one reading (4 s, three tries at most) and that of the API (40 s)
 DEVICES_ANSWER_MAX_S = 25.0
 DRILL_READ_AGE_MAX_S = 5.0  #: a drill needs to know that no VM is there
-ORDER_VALID_S = 3.0
 
 
 def obey(state: State, command: OperatorCommanded, now: float) -> None:

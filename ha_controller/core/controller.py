@@ -224,7 +224,7 @@ class Controller:
             case OrdersLifted():
                 lasting.lifted(self.state, incident, event, now)
             case HostOrderReported():
-                lever.host_order_reported(self.state, incident, event)
+                lever.host_order_reported(self.state, incident, event, now)
             case VmOrderReported():
                 moving.vm_order_reported(self.state, incident, event, now)
 

@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from ha_controller.core.model import Identity
 
+ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class WatchClosely:

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from ha_controller.core import guard, lasting, power, trust
 from ha_controller.core.detector import VerdictKind, life_since, silence_confirmed
-from ha_controller.core.effects import Fence, Severity
+from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Proof
 from ha_controller.core.machine import Trigger
@@ -20,7 +20,6 @@ from ha_controller.core.recovery import was_running
 from ha_controller.core.state import Hold, State, bar
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
 
-ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
 DAY_S = 86400.0
 SECOND_SIGNAL_SPACING_S = 2.0  #: between two readings of another device that confirms an OFF
 REPORT_GRACE_S = 15.0  #: beyond the device's own deadline: the executor reports earlier, or something is wrong
@@ -127,9 +126,9 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
     why = trust.why_unproven(state, host, attempt.devices)
     second = _second_signal(state, host, incident, attempt, now) if why else ()
     if channel := life_since(views, off_read_at):
-        _void(state, incident, attempt, f"{names} reads off, but {channel} answers")
+        _void(state, incident, attempt, f"{names} reads off, but {channel} answers", now)
     elif on := sorted(name for name, read in powers.items() if read is PowerState.ON):
-        _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON")
+        _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON", now)
     elif fingerprints(host, attempt.devices) != attempt.fingerprints:
         changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
         state.save(_with_attempt(incident, changed))
@@ -147,7 +146,7 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         off_is_verified(state, incident, proof, now)
     elif now - off_read_at > state.settings.confirm_silence_max_s:
         doctor = "Our own probes fail; see: ha-controller doctor"
-        state.hold(incident, Hold("off was read, but no probe could confirm the silence since", "", doctor))
+        state.hold(incident, Hold("off was read, but no probe could confirm the silence since", "", doctor), now)
 
 
 def _strong_levels_elsewhere(state: State, host: Host, incident: Incident, attempt: Attempt) -> list[tuple[str, ...]]:
@@ -192,13 +191,14 @@ def _wait_for_second_signal(
     _tell_unverified(state, state.save(_with_attempt(incident, weak)), weak)
 
 
-def _void(state: State, incident: Incident, attempt: Attempt, why: str) -> None:
+def _void(state: State, incident: Incident, attempt: Attempt, why: str, now: float) -> None:
     voided = _with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED))
     state.stop(
         bar(voided, attempt.devices),
         f"{why}: the device belongs to another machine, or one of them lies. It is barred from further power-offs",
         f"Check the wiring, then: ha-controller unfence {incident.host_name} (if it is healthy), "
         f"or ha-controller confirm-off {incident.host_name}",
+        now,
     )
 
 
@@ -249,6 +249,7 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
             incident,
             f"alive after an unverified power-off ({reason})",
             f"If it is healthy: ha-controller unfence {incident.host_name}",
+            now,
         )
         return
     stood_down = state.enter(incident, Trigger.STOOD_DOWN, now)
@@ -260,7 +261,7 @@ def _order_power_off(state: State, host: Host, incident: Incident, now: float) -
     levels = _usable_levels(state, host, incident)
     done = len(incident.attempts) - incident.attempts_forgiven
     if not levels or done >= len(levels) * state.settings.fence_rounds_max:
-        _exhausted(state, host, incident)
+        _exhausted(state, host, incident, now)
         return
     last = incident.attempts[-1] if incident.attempts else None
     if done and done % len(levels) == 0 and last and now - last.ordered_at < state.settings.fence_retry_s:
@@ -339,12 +340,14 @@ def _counted(state: State, host: int, now: float) -> tuple[tuple[float, int], ..
     return (*((at, fenced) for at, fenced in state.cloud.fences if at > begun), (now, host))
 
 
-def _exhausted(state: State, host: Host, incident: Incident) -> None:
-    tried = "; ".join(f"{', '.join(a.devices)}: {a.detail or a.outcome.value}" for a in incident.attempts[-2:])
+def _exhausted(state: State, host: Host, incident: Incident, now: float) -> None:
+    last = dict.fromkeys(attempt.detail or attempt.outcome.value for attempt in incident.attempts[-2:])
+    tried = "; ".join(last)  # two rounds that went the same way are told once
     state.stop(
         incident,
         f"fence attempts exhausted ({tried or 'no usable fence device'}). Its {len(incident.vms)} VMs wait",
         f"Check its power. If you have seen that it is off: ha-controller confirm-off {host.name}",
+        now,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ha_controller.core import lever, power
-from ha_controller.core.effects import LiftOrders, RenewOrders, Severity
+from ha_controller.core.effects import ORDER_VALID_S, LiftOrders, RenewOrders, Severity
 from ha_controller.core.events import OrdersLifted, OrdersRenewed
 from ha_controller.core.incident import AttemptOutcome, Incident
 from ha_controller.core.model import Device, Host
@@ -20,7 +20,6 @@ RENEW_AGAIN_S = 60.0  #: after a failure
 LIFT_AGAIN_S = 5.0
 LIFTS_MAX = 3
 REPORT_MIN_S = 30.0  #: beyond twice the device's own deadline: the executor has reported by then, or never will
-ORDER_VALID_S = 3.0
 
 
 def why_unusable(device: Device, incident: Incident) -> str:
@@ -130,12 +129,12 @@ def lift(state: State, incident: Incident, now: float) -> None:
     names = _configured(host, incident)
     if len(names) < len(incident.in_force):
         gone = ", ".join(sorted({name for name, _ in incident.in_force if name not in names}))
-        _give_up(state, incident, f"{gone} is not configured any more as it was then")
+        _give_up(state, incident, f"{gone} is not configured any more as it was then", now)
         return
     if now < view.lift_due_at:
         return
     if view.lifts >= LIFTS_MAX:
-        _give_up(state, incident, "no report")
+        _give_up(state, incident, "no report", now)
         return
     view.lifts, view.lift_number = view.lifts + 1, view.lift_number + 1
     view.lift_due_at = now + 2 * host.fence_timeout_s + REPORT_MIN_S
@@ -158,15 +157,16 @@ def lifted(state: State, incident: Incident, event: OrdersLifted, now: float) ->
     if not event.failed:
         lever.restore(state, state.save(replace(incident, in_force=(), lifting=False)), now)
     elif view.lifts >= LIFTS_MAX:
-        _give_up(state, incident, _words(event.failed))
+        _give_up(state, incident, _words(event.failed), now)
     else:
         view.lift_due_at = now + LIFT_AGAIN_S
 
 
-def _give_up(state: State, incident: Incident, why: str) -> None:
+def _give_up(state: State, incident: Incident, why: str, now: float) -> None:
     state.stop(
         replace(incident, lifting=False),
         f"what {names_in_force(incident)} did to it could not be lifted ({why}); it is not given back yet",
         "Look at the device and try again, or lift it by hand and say so: "
         f"ha-controller unfence {incident.host_name} --force",
+        now,
     )

@@ -39,6 +39,7 @@ def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> 
             incident,
             f"{', '.join(on)} reads ON: somebody powered the host on, or the proof was wrong. No further VM is moved",
             f"Power it off, then: ha-controller release {incident.host_name}",
+            now,
         )
         return False
     names = readable(host)
@@ -55,7 +56,7 @@ def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> 
         return _is_silent(state, incident, proof, now)
     confirm = f"If you have seen that it is off: ha-controller confirm-off {incident.host_name}"
     hold = Hold("the proof is not fresh", f"{unread}, so it is not known whether it is still off", confirm, True)
-    state.hold(incident, hold)
+    state.hold(incident, hold, now)
     return False
 
 
@@ -65,7 +66,7 @@ def _is_silent(state: State, incident: Incident, proof: Proof, now: float) -> bo
         return True
     if now - proof.at > state.settings.confirm_silence_max_s:
         doctor = "Our own probes fail; see: ha-controller doctor"
-        state.hold(incident, Hold("no probe could confirm that it is silent", "", doctor))
+        state.hold(incident, Hold("no probe could confirm that it is silent", "", doctor), now)
     return False
 
 
@@ -87,6 +88,7 @@ def life_stops(state: State, incident: Incident, now: float) -> bool:
         bar(_void(state, incident, now), devices),
         f"{channel} answers although the host was proven off. No further VM is moved",
         f"Look at the host and its VMs at once; then: ha-controller unfence {incident.host_name}",
+        now,
     )
     return True
 
@@ -113,7 +115,9 @@ def pull(state: State, host: Host, incident: Incident, now: float) -> Incident:
             if not _false_running(state, host, incident):
                 return _order(state, incident, Lever.DISABLE, HostStep.DISABLE, now)
             if _levers_under_way(state) >= state.settings.levers_max:
-                return state.hold(incident, Hold("waits for its turn with OpenNebula", "", "Nothing for you to do."))
+                return state.hold(
+                    incident, Hold("waits for its turn with OpenNebula", "", "Nothing for you to do."), now
+                )
             return _order(state, incident, Lever.OFFLINE, HostStep.OFFLINE, now)
         case Lever.OFFLINE if view.one_state == OnedHostState.OFFLINE:
             return _order(state, incident, Lever.ENABLE, HostStep.ENABLE, now)
@@ -139,6 +143,7 @@ def _wait_for_error(state: State, host: Host, incident: Incident, one_state: int
             replace(_void(state, incident, now), lever=Lever.NOT_BEGUN),
             "OpenNebula reached it over SSH although it was proven off: it is alive. No VM is moved",
             f"Look at the host at once; if it is healthy: ha-controller unfence {incident.host_name}",
+            now,
         )
     if one_state == OnedHostState.ERROR and not _false_running(state, host, incident):
         return _order(state, incident, Lever.DISABLE, HostStep.DISABLE, now)
@@ -152,6 +157,7 @@ def _wait_for_error(state: State, host: Host, incident: Incident, one_state: int
         "OpenNebula does not notice that the host is gone: its VMs stay RUNNING there",
         "Set ConnectTimeout in oneadmin's ssh configuration and opennebula.ssh_timeout to match, then: "
         f"ha-controller release {incident.host_name}",
+        now,
     )
 
 
@@ -202,11 +208,11 @@ def _send(state: State, incident: Incident, step: HostStep, now: float) -> None:
     )
 
 
-def host_order_reported(state: State, incident: Incident, event: HostOrderReported) -> None:
+def host_order_reported(state: State, incident: Incident, event: HostOrderReported, now: float) -> None:
     """A refusal is told; everything else shows in the next reading."""
     if event.result is OrderResult.REFUSED:
         refused = Hold(f"OpenNebula refuses {event.step.value}", event.detail, "See: ha-controller doctor")
-        state.hold(incident, refused)
+        state.hold(incident, refused, now)
 
 
 def restore(state: State, incident: Incident, now: float) -> None:
@@ -223,4 +229,5 @@ def restore(state: State, incident: Incident, now: float) -> None:
             replace(incident, lever=Lever.DONE, lever_repeats=0),
             "OpenNebula does not take the host back into the state it had before",
             f"Look at it in OpenNebula, then: ha-controller unfence {incident.host_name}",
+            now,
         )

@@ -152,7 +152,9 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
                 free -= 1
     if nowhere:
         reason = f"{len(nowhere)} VMs fit on no host ({', '.join(nowhere[:5])})"
-        state.hold(incident, Hold("no room", reason, "They are placed as soon as there is room: free or add a host"))
+        state.hold(
+            incident, Hold("no room", reason, "They are placed as soon as there is room: free or add a host"), now
+        )
     elif incident.hold:
         state.save(replace(incident, hold="", hold_needs_person=False))
 

@@ -54,7 +54,7 @@ class HostView:
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs
-    explained: tuple[str, str] = ("", "")  #: the last decision that was put on record, so that it is only once
+    explained: str = ""  #: the last decision that was put on record
     told: str = ""  #: the last hold that people were told about
     answers_since: float | None = None  #: alive without a gap since then
 
@@ -167,13 +167,12 @@ class State:
         next_step: str = "",
         guards: Sequence[str] = (),
         rejected: Sequence[str] = (),
-        about: str = "",
     ) -> None:
-        """Put a decision on record with its evidence, once for each `what` and `about`."""
+        """Put a decision on record with its evidence, once until another one is made about the host."""
         view, incident = self.view(host), self.incidents.get(host)
-        if view.explained == (what, about):
+        if view.explained == what:
             return
-        view.explained = (what, about)
+        view.explained = what
         self.out.append(
             Explain(
                 host=host,
@@ -187,12 +186,11 @@ class State:
             )
         )
 
-    def hold(self, incident: Incident, hold: Hold, now: float | None = None, guards: Sequence[str] = ()) -> Incident:
+    def hold(self, incident: Incident, hold: Hold, now: float, guards: Sequence[str] = ()) -> Incident:
         """Say why nothing happens now. People are told once for each new kind of reason."""
         view = self.view(incident.host)
-        if now is not None:
-            what = f"nothing is done: {hold.kind}"
-            self.explain(incident.host, what, hold.reason, now, next_step=hold.next_step, guards=guards)
+        what = f"nothing is done: {hold.kind}"
+        self.explain(incident.host, what, hold.reason, now, next_step=hold.next_step, guards=guards)
         if view.told != hold.kind:
             self.tell_of(incident, Severity.WARNING, f"{incident.host_name}: {hold.text}", hold.next_step)
         view.told = hold.kind
@@ -215,9 +213,10 @@ class State:
             return Hold("observing only", f"would {act} now{because}", "Nothing is done in mode observe.")
         return None
 
-    def stop(self, incident: Incident, reason: str, next_step: str) -> Incident:
+    def stop(self, incident: Incident, reason: str, next_step: str, now: float) -> Incident:
         """Stop until a person decides. Durable."""
         self.view(incident.host).told = reason
+        self.explain(incident.host, "stopped: a person must decide", reason, now, next_step=next_step)
         self.tell_of(incident, Severity.CRITICAL, f"{incident.host_name}: {reason}", next_step)
         return self.save(replace(incident, stopped=f"{reason}. {next_step}", hold="", hold_needs_person=False))
 

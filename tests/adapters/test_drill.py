@@ -174,6 +174,26 @@ async def test_a_host_that_resets_itself_must_have_fallen_silent_and_booted(sile
     assert bench.machine.on
 
 
+async def test_a_host_whose_boot_nobody_knows_was_not_seen_to_be_reset(bench):
+    """The reading failed: that is no proof that it booted."""
+
+    class Silent(SelfReset):
+        async def boot_id(self) -> str | None:
+            raise FenceError("the datastore does not answer")
+
+    bench = Bench(Silent())
+    switched, detail = await bench.drill()
+    assert not switched
+    assert "it is not known which boot" in detail
+
+
+async def test_a_drill_without_its_device_is_reported(bench):
+    bench.fencer.equip(3, {})
+    await bench.fencer.drill(Drill(host=3, request=1, devices=("bmc",), not_after=1e18))
+    (report,) = [event for event in bench.events if isinstance(event, DrillReported)]
+    assert report.results[0][2] is False
+
+
 async def test_a_host_that_stays_off_is_told(bench):
     bench.machine.stays_off = True
     switched, detail = await bench.drill()

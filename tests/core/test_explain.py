@@ -186,3 +186,12 @@ def test_what_is_not_used_is_named_with_its_reason(cloud: Cloud):
     cloud.run(65)
     (attempt,) = [effect for effect in cloud.ordered(Explain) if effect.what.startswith("attempt")]
     assert attempt.rejected == ("pdu: nobody vouches that it is this host's",)
+
+
+def test_what_stops_an_incident_is_the_last_decision_on_record(cloud: Cloud):
+    cloud.kill(3, "mute")
+    cloud.run(70)
+    last = [effect for effect in cloud.ordered(Explain) if effect.host == 3][-1]
+    assert last.what == "stopped: a person must decide"
+    assert "fence attempts exhausted (bmc: no answer)" in last.because
+    assert "confirm-off kvm-03" in last.next_step

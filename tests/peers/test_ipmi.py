@@ -267,6 +267,16 @@ def agent_sockets(port: int) -> int:
     return sum(line.split()[2] == remote for line in Path("/proc/net/udp").read_text().splitlines()[1:])
 
 
+async def test_with_every_tenth_packet_lost_each_way_it_is_still_fenced(
+    bmc: IpmiSim, lose_packets: Callable[[int, int], None]
+) -> None:
+    lose_packets(bmc.port, 10)
+    report = await fenced_in_two_rounds(agent_for(bmc), 15)
+    assert report.result is FenceResult.OFF_READ
+    assert set(bmc.orders()) == {"power 0"}  # sent again when an answer was lost, never as something else
+    assert not bmc.power_is_on()
+
+
 # --- hostile bytes ----------------------------------------------------------------------------------------------------
 
 
@@ -381,28 +391,3 @@ def open_sockets() -> int:
     """Count this process's sockets."""
     links = Path("/proc/self/fd").iterdir()
     return sum(str(link.readlink()).startswith("socket:") for link in links if link.is_symlink())
-
-
-# --- the rule for missing peers ---------------------------------------------------------------------------------------
-
-
-def test_a_missing_peer_skips_here_and_fails_in_ci(
-    require_peer: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("CI", raising=False)
-    with pytest.raises(pytest.skip.Exception, match="no-such-program"):
-        require_peer("no-such-program")
-    monkeypatch.setenv("CI", "true")
-    with pytest.raises(pytest.fail.Exception, match="no-such-program"):
-        require_peer("no-such-program")
-    assert require_peer("sh").endswith("sh")
-
-
-async def test_with_every_tenth_packet_lost_each_way_it_is_still_fenced(
-    bmc: IpmiSim, lose_packets: Callable[[int, int], None]
-) -> None:
-    lose_packets(bmc.port, 10)
-    report = await fenced_in_two_rounds(agent_for(bmc), 15)
-    assert report.result is FenceResult.OFF_READ
-    assert set(bmc.orders()) == {"power 0"}  # sent again when an answer was lost, never as something else
-    assert not bmc.power_is_on()

@@ -57,7 +57,7 @@ class Drills:
                 return False, False, why  # switching on what may be another machine's is not ours to do
             with anyio.CancelScope(shield=lasting):  # what stays in force must not be forgotten
                 failure = await self._switch.on(device)
-            if not why and before is not None:
+            if not why and Capability.SELF_RESET in device.agent.capabilities:
                 why = await self._why_not_booted(device, before)
         finally:
             device.fencing -= 1
@@ -107,8 +107,10 @@ class Drills:
         except (FenceError, TimeoutError):
             return None
 
-    async def _why_not_booted(self, device: Device, before: str) -> str:
+    async def _why_not_booted(self, device: Device, before: str | None) -> str:
         """A host that was reset comes back with another boot; one that only was not heard does not."""
+        if before is None:
+            return "it is not known which boot the host was in before, so nobody can tell whether it was reset"
         with anyio.move_on_after(BOOTS_WITHIN_S):
             while await self._boot_id(device) in (None, before):  # noqa: ASYNC110 - a host calls nobody
                 await anyio.sleep(DRILL_POLL_S)

@@ -243,6 +243,7 @@ class Fencer:
     async def drill(self, order: Drill) -> None:
         """Switch a host off and on with each device in turn, see whether it was this host, report `DrillReported`."""
         results: list[tuple[str, str, bool, str]] = []
+        is_back = True
         for name in order.devices:
             device = self.device(order.host, name)
             if device is None or not self._may_act() or (not results and self._clock() > order.not_after):
