@@ -311,14 +311,15 @@ class Cloud:
 class Seen(Cloud):
     """A cloud that is seen from its neighbours and on its storage, too."""
 
-    elsewhere: dict[str, dict[int, Signal]]
+    elsewhere: dict[str, dict[int, Signal | None]]
 
     def _probe(self) -> None:
         super()._probe()
         for channel in ("neighbours", "heartbeat"):
             said = self.elsewhere[channel]
+            signals = {host: said.get(host, Signal.ALIVE) for host in range(self.hosts)}
             readings = tuple(
-                Reading(host=host, signal=said.get(host, Signal.ALIVE), sent_at=self.now) for host in range(self.hosts)
+                Reading(host=host, signal=signal, sent_at=self.now) for host, signal in signals.items() if signal
             )
             self.feed(EvidenceTaken(channel=channel, readings=readings))
 
@@ -336,7 +337,7 @@ def seen(settings: Settings = SETTINGS, **changes: object) -> Seen:
     return cloud
 
 
-def say(cloud: Seen, host: int, **signals: Signal) -> None:
-    """What neighbours or the storage show of a host from now on."""
+def say(cloud: Seen, host: int, **signals: Signal | None) -> None:
+    """What neighbours or the storage show of a host from now on; None: they have no word yet."""
     for channel, signal in signals.items():
         cloud.elsewhere[channel][host] = signal

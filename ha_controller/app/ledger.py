@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
 from pydantic import TypeAdapter
@@ -54,7 +55,21 @@ class Ledger:
             ValueError: a record is not what this version writes.
         """
         records = await self._journal.records()
-        incidents = [_INCIDENT.validate_json(text) for key, text in records.items() if key.startswith("incident/")]
+        incidents = [_incident(text) for key, text in records.items() if key.startswith("incident/")]
         cloud = _CLOUD.validate_json(records["cloud"]) if "cloud" in records else CloudRecord()
         trusts = [_TRUST.validate_json(text) for key, text in records.items() if key.startswith("trust/")]
         return sorted(incidents, key=lambda incident: incident.id), cloud, trusts
+
+
+def _incident(text: str) -> Incident:
+    """An incident as this version or an earlier one wrote it. Raises ValueError: it is none."""
+    record = json.loads(text)
+    names_alone = any(isinstance(each, str) for each in record.get("in_force", ()))
+    if names_alone:  # before the devices' fingerprints were written beside them
+        used = {
+            name: fingerprint
+            for attempt in record.get("attempts", ())
+            for name, fingerprint in zip(attempt["devices"], attempt.get("fingerprints", ()), strict=False)
+        }
+        record["in_force"] = [(name, used.get(name, "")) for name in record["in_force"]]
+    return _INCIDENT.validate_python(record)

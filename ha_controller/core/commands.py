@@ -142,9 +142,14 @@ def maintenance_marked(state: State, event: MaintenanceMarked) -> None:
         _answer(state, event.request, DONE, f"Written on {name} in OpenNebula; in force when it is next read.")
 
 
-def maintenance_ended(state: State, before: Host | None, after: Host) -> None:
-    """A suspension that ends says so, whether a person or the time ended it."""
-    if before is not None and before.maintenance and not after.maintenance and not after.excluded:
+def maintenance_ended(state: State, before: Host | None, after: Host, now: float) -> None:
+    """A suspension that ends says so, whether a person or the time ended it. The host must be seen alive once."""
+    if before is None or not before.excluded or after.excluded:
+        return
+    view = state.view(after.id)
+    view.views.clear()  # its full grace period begins: nobody acted on what was seen until now
+    view.since, view.awaits_life = now, True
+    if before.maintenance:
         next_step = "It is watched, and powered off if it fails."
         state.tell(Severity.INFO, f"{after.name}: maintenance has ended", next_step, host=after.id)
 
@@ -161,7 +166,7 @@ def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> No
     view, incident = state.view(host.id), state.incidents.get(host.id)
     if host.excluded:
         _answer(state, command.request, REFUSED, f"{host.name} is out of scope: {host.excluded}")
-    elif view.state is not HostState.SUSPECT:
+    elif view.state is not HostState.SUSPECT or alive_channels(view.views, state.settings, now):
         answers = ", ".join(alive_channels(view.views, state.settings, now))
         why = f"{answers} answers, and a host that shows life is never powered off" if answers else view.state.upper()
         _answer(state, command.request, REFUSED, f"{host.name} is not silent: {why}.")

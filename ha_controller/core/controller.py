@@ -148,6 +148,7 @@ class Controller:
     def _evidence(self, event: EvidenceTaken, now: float) -> set[int]:
         """The hot path: one reading a second for every host and channel, nearly all of them ALIVE."""
         touched = set()
+        here = {channel.name for channel in self.state.settings.by_domain[Domain.MANAGEMENT]}
         gaps = {channel.name: self.state.settings.gap_max_s(channel) for channel in self.state.settings.channels}
         for reading in event.readings:
             view = self.state.views.get(reading.host)
@@ -158,12 +159,16 @@ class Controller:
                 channel = view.views[event.channel] = ChannelView()
             channel.note(reading, gaps.get(event.channel, self.state.settings.evidence_ttl_s))
             if reading.signal is Signal.ALIVE:
+                view.awaits_life = False
                 if view.answers_since is None:
                     view.answers_since = now
             elif reading.signal is Signal.SILENT:
                 view.answers_since = None
-                self.state.watch(reading.host, True)
-            if reading.host in self.state.watched or view.state is not HostState.OK or view.off_while_alive:
+                if event.channel in here:  # elsewhere it is a trouble of a host that answers, and no reason for haste
+                    self.state.watch(reading.host, True)
+                touched.add(reading.host)
+            is_calm = view.state is HostState.OK and not view.troubles and not view.off_while_alive
+            if not is_calm or reading.host in self.state.watched:
                 touched.add(reading.host)
         return touched
 
@@ -174,7 +179,7 @@ class Controller:
         for host_id, host in known.items():
             view = state.views.setdefault(host_id, HostView(since=now))
             self._forget_changed_devices(view, state.hosts.get(host_id), host)
-            commands.maintenance_ended(state, state.hosts.get(host_id), host)
+            commands.maintenance_ended(state, state.hosts.get(host_id), host, now)
             if host.identity is not None:
                 trust.note_host(state, host, host.identity, "noted in OpenNebula")
         # a host that vanished from OpenNebula with an open incident stays until the incident ends

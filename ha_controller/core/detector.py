@@ -13,6 +13,9 @@ from enum import StrEnum
 from ha_controller.core.model import Domain, Reading, Signal
 from ha_controller.core.settings import Channel, Settings
 
+LIFE_REMEMBERED_S = 30.0  #: so long a channel that showed life must show silence before an OFF is believed
+_ELSEWHERE = (Domain.VANTAGE, Domain.STORAGE)  #: what may see a host that cannot be seen from here
+
 
 @dataclass(slots=True)
 class ChannelView:
@@ -52,6 +55,11 @@ class ChannelView:
             if self.silent_since is None:
                 self.silent_since = reading.sent_at
 
+    @property
+    def last_word_at(self) -> float:
+        """When the newest question left that was answered in any way, also with "cannot tell"."""
+        return max(self.sent_at, self.unknown_at)
+
     def fresh(self, now: float, ttl_s: float) -> bool:
         """Whether the last word of this channel still counts."""
         return now - self.sent_at <= ttl_s
@@ -85,7 +93,7 @@ def alive_channels(views: Mapping[str, ChannelView], settings: Settings, now: fl
     return [
         name
         for name, view in sorted(views.items())
-        if view.signal is Signal.ALIVE and view.fresh(now, settings.evidence_ttl_s)
+        if view.signal is Signal.ALIVE and view.fresh(now, settings.life_counts_s(name))
     ]
 
 
@@ -103,6 +111,24 @@ def silence_confirmed(views: Mapping[str, ChannelView], settings: Settings, mome
     """Whether every management channel that has an opinion was asked after `moment` and got no answer."""
     asked = [view for channel, view in _of_domain(views, settings, Domain.MANAGEMENT) if view.sent_at > 0.0]
     return bool(asked) and all(view.signal is Signal.SILENT and view.sent_at > moment for view in asked)
+
+
+def silence_awaited(views: Mapping[str, ChannelView], settings: Settings, moment: float) -> list[str]:
+    """What is still missing, in words, before nothing at all was heard of the host since `moment`; empty: that is so.
+
+    Also every other vantage point, and the storage, must have spoken since; and one of them that showed life shortly
+    before must itself have turned silent: "cannot tell" is not enough then.
+    """
+    missing = [] if silence_confirmed(views, settings, moment) else ["not all of our own probes have looked since"]
+    for domain in _ELSEWHERE:
+        for channel, view in _of_domain(views, settings, domain):
+            if view.last_word_at and view.last_word_at <= moment:
+                missing.append(f"{channel.name} has not looked since")
+            elif view.signal is Signal.ALIVE and moment - view.sent_at <= LIFE_REMEMBERED_S:
+                missing.append(
+                    f"{channel.name} saw it alive {moment - view.sent_at:.0f} s before, and cannot tell since"
+                )
+    return missing
 
 
 def suspicious(views: Mapping[str, ChannelView], settings: Settings) -> bool:
@@ -133,6 +159,7 @@ def judge(views: Mapping[str, ChannelView], settings: Settings, now: float, *, o
     alive = alive_channels(views, settings, now)
     silent = {domain: since for domain in sorted(Domain) if (since := _silent_since(views, settings, domain, now))}
     management = silent.get(Domain.MANAGEMENT)
+    lived_on = [domain for domain in silent if _lived_on(views, settings, domain)]
     if alive and (hung := _hung(views, settings, silent, alive, now)):
         return Verdict(kind=VerdictKind.HUNG, reason=hung, evidence=evidence)
     if alive and suspicious(views, settings):
@@ -143,7 +170,27 @@ def judge(views: Mapping[str, ChannelView], settings: Settings, now: float, *, o
     if off_counts and management and _all_life_is_older(views, settings) and _reads_off(views, settings, now):
         reason = f"its power device says off, and {settings.misses} or more probes in a row were not answered"
         return Verdict(kind=VerdictKind.POWERED_OFF, reason=reason, evidence=evidence)
+    if management and (unheard := _unheard(views, settings, management)):
+        reason = f"{', '.join(unheard)} has not said yet what it sees"
+        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+    for domain in lived_on:
+        del silent[domain]
     return _judge_silence(silent, settings, now, evidence)
+
+
+def _unheard(views: Mapping[str, ChannelView], settings: Settings, since: float) -> list[str]:
+    """Channels elsewhere that have given no word, not even "cannot tell", since the host fell silent here."""
+    channels = [channel for domain in _ELSEWHERE for channel in settings.by_domain[domain]]
+    return [each.name for each in channels if each.name not in views or views[each.name].last_word_at <= since]
+
+
+def _lived_on(views: Mapping[str, ChannelView], settings: Settings, domain: Domain) -> bool:
+    """Whether the host went on answering here while this domain was silent already: its silence tells nothing then."""
+    if domain is Domain.MANAGEMENT:
+        return False
+    began = [view.silent_since for _, view in _of_domain(views, settings, domain) if view.silent_since is not None]
+    lived_at = max((view.alive_at or 0.0 for _, view in _of_domain(views, settings, Domain.MANAGEMENT)), default=0.0)
+    return bool(began) and lived_at > max(began) + settings.fail_after_s
 
 
 def _judge_silence(

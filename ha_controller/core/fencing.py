@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ha_controller.core import guard, lasting, power, trust
-from ha_controller.core.detector import VerdictKind, life_since, silence_confirmed
+from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited
 from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Proof
@@ -17,7 +17,7 @@ from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Device, Host, HostState, PowerState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.recovery import was_running
-from ha_controller.core.state import Hold, State, bar
+from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
 
 DAY_S = 86400.0
@@ -136,7 +136,7 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         ask_for_power(state, host.id, tuple(others), now)
     elif why and not second:
         _wait_for_second_signal(state, host, incident, attempt, why, now)
-    elif silence_confirmed(views, state.settings, off_read_at):
+    elif not (missing := silence_awaited(views, state.settings, off_read_at)):
         text = f"{names} read off twice, no channel answers since"
         if why:
             text = f"{names} read off twice, and so did {', '.join(second)}; no channel answers since"
@@ -145,8 +145,8 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         proof = Proof(at=off_read_at, text=text, devices=proving, fingerprints=fingerprints(host, proving))
         off_is_verified(state, incident, proof, now)
     elif now - off_read_at > state.settings.confirm_silence_max_s:
-        doctor = "Our own probes fail; see: ha-controller doctor"
-        state.hold(incident, Hold("off was read, but no probe could confirm the silence since", "", doctor), now)
+        kind = "off was read, but not every probe could confirm the silence since"
+        state.hold(incident, unconfirmed_silence(kind, missing, incident), now)
 
 
 def _strong_levels_elsewhere(state: State, host: Host, incident: Incident, attempt: Attempt) -> list[tuple[str, ...]]:
@@ -224,7 +224,8 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
 
 def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> None:
     verdict = verdict_of(state, host, now)
-    if verdict.kind is VerdictKind.ALIVE:
+    alive = alive_channels(state.view(host.id).views, state.settings, now)
+    if verdict.kind is VerdictKind.ALIVE or (alive and verdict.kind != incident.verdict):
         _alive_again(state, incident, verdict.reason, now)
         return
     explain = f"See: ha-controller explain {incident.host_name}"

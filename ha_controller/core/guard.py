@@ -116,7 +116,8 @@ def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _
     if incident.verdict == VerdictKind.POWERED_OFF:
         return _Answer(True, "its own power device proves it off")
     fallen = _fallen_together(state, host)
-    blind = [each for each in fallen if power_is_blind(state.view(each.id).views, state.settings, now)]
+    idle = [each for each in fallen if not _is_being_fenced(state, each)]  # a device in use is not read beside that
+    blind = [each for each in idle if power_is_blind(state.view(each.id).views, state.settings, now)]
     if host in blind and len(blind) >= SHARED_MIN and 2 * len(blind) >= len(fallen):
         text = f"the fence devices of {_names(blind)} fell silent together with their hosts: more likely the network"
         return _Answer(False, text, needs_person=True)
@@ -147,6 +148,11 @@ def _fallen_together(state: State, host: Host) -> list[Host]:
     ]
 
 
+def _is_being_fenced(state: State, host: Host) -> bool:
+    incident = state.incidents.get(host.id)
+    return incident is not None and bool(incident.attempts)
+
+
 def _trouble_since(state: State, host: Host) -> float:
     incident = state.incidents.get(host.id)
     return state.view(host.id).since if incident is None else incident.opened_at
@@ -169,9 +175,12 @@ def _budget(state: State, host: Host, incident: Incident, now: float) -> _Answer
 
 
 def _maintenance(state: State, host: Host, incident: Incident, now: float) -> _Answer:
-    del state, now
+    del now
     if host.excluded:
         return _Answer(False, host.excluded)
+    if state.view(host.id).awaits_life and not incident.approved_by:
+        text = f"it has not answered since its maintenance ended; approve to act: pending approve {incident.id}"
+        return _Answer(False, text, needs_person=True)
     disabled = incident.prior_one_state in (OnedHostState.DISABLED, OnedHostState.OFFLINE)
     if disabled and not incident.prior_marked and not incident.approved_by:
         text = f"disabled in OpenNebula by somebody else; approve to act: pending approve {incident.id}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.detector import life_since, silence_confirmed
+from ha_controller.core.detector import life_since, silence_awaited
 from ha_controller.core.effects import HostStep, OrderHost
 from ha_controller.core.events import HostOrderReported, OrderResult
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
@@ -17,7 +17,7 @@ from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, OnedHostState, PowerState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.recovery import claims_running, was_running
-from ha_controller.core.state import Hold, State, bar
+from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
 
 REPEAT_AFTER_S = 5.0  #: an order without effect is looked at again after this long, then repeated
 
@@ -62,11 +62,12 @@ def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> 
 
 def _is_silent(state: State, incident: Incident, proof: Proof, now: float) -> bool:
     """After a restart and after a person's word, the probes have to look first."""
-    if silence_confirmed(state.view(incident.host).views, state.settings, proof.at):
+    missing = silence_awaited(state.view(incident.host).views, state.settings, proof.at)
+    if not missing:
         return True
     if now - proof.at > state.settings.confirm_silence_max_s:
-        doctor = "Our own probes fail; see: ha-controller doctor"
-        state.hold(incident, Hold("no probe could confirm that it is silent", "", doctor), now)
+        kind = "not every probe could confirm that it is silent"
+        state.hold(incident, unconfirmed_silence(kind, missing, incident), now)
     return False
 
 

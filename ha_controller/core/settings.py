@@ -92,16 +92,23 @@ class Settings:
         """Whether a host with this verdict is to be powered off, if no guard and nobody says no."""
         return self.policies.get(verdict, Policy.TELL) is not Policy.TELL
 
+    def life_counts_s(self, name: str) -> float:
+        """How long an ALIVE vetoes if its channel says nothing newer: longer for those that take seconds to ask."""
+        return self.lives_s.get(name, self.evidence_ttl_s)
+
     def gap_max_s(self, channel: Channel) -> float:
         """How old the last word of a channel may be before nothing is known through it."""
         return channel.gap_max_s or self.evidence_ttl_s
 
     deciding_domains: frozenset[Domain] = field(init=False, default=frozenset())
+    lives_s: Mapping[str, float] = field(init=False, default_factory=dict, compare=False)
     by_domain: Mapping[Domain, tuple[Channel, ...]] = field(init=False, default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         """Derive which domains may decide."""
         domains = frozenset(channel.domain for channel in self.channels) & DECIDING_DOMAINS
         object.__setattr__(self, "deciding_domains", domains)
+        slow = [each for each in self.channels if each.domain in (Domain.VANTAGE, Domain.STORAGE)]
+        object.__setattr__(self, "lives_s", {each.name: self.gap_max_s(each) for each in slow})
         by_domain = {domain: tuple(each for each in self.channels if each.domain is domain) for domain in Domain}
         object.__setattr__(self, "by_domain", by_domain)

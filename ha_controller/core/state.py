@@ -52,6 +52,7 @@ class HostView:
     lifts: int = 0  #: tries of this readmission
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
+    awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs
     explained: str = ""  #: the last decision that was put on record
@@ -83,6 +84,12 @@ class Hold:
     def text(self) -> str:
         """As people read it."""
         return f"{self.kind}: {self.reason}" if self.reason else self.kind
+
+
+def unconfirmed_silence(kind: str, missing: list[str], incident: Incident) -> Hold:
+    """Not every probe has looked and seen nothing."""
+    confirm = f"if you have seen that it is off: ha-controller confirm-off {incident.host_name}"
+    return Hold(kind, "; ".join(missing), f"Look at our own probes with ha-controller doctor; {confirm}")
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge
 from ha_controller.core.effects import ReadHost, Severity
 from ha_controller.core.incident import Incident, VmRecord
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import Host, HostState
+from ha_controller.core.model import Domain, Host, HostState
 from ha_controller.core.settings import Mode, Policy
 from ha_controller.core.state import Hold, HostView, State
 
@@ -105,8 +105,9 @@ def is_ordered(state: State, host: Host) -> bool:
 
 
 def _unwatch_if_calm(state: State, host: Host) -> None:
-    view = state.view(host.id)
-    if host.id in state.watched and all(channel.misses == 0 for channel in view.views.values()):
+    views = state.view(host.id).views
+    here = [views[each.name] for each in state.settings.by_domain[Domain.MANAGEMENT] if each.name in views]
+    if host.id in state.watched and all(view.misses == 0 for view in here):
         state.watch(host.id, False)
 
 

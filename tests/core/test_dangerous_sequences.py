@@ -149,7 +149,7 @@ def test_after_a_restart_a_persons_word_needs_a_look_first(cloud):
         cloud._carry_out(done)
         cloud.now += 0.2
     assert not cloud.ordered(MoveVm)
-    assert "no probe could confirm" in cloud.incident(3).hold
+    assert "not every probe could confirm that it is silent" in cloud.incident(3).hold
 
 
 # --- what condemns ----------------------------------------------------------------------------------------------------

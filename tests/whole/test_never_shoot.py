@@ -48,7 +48,13 @@ class Lab:
             for number, host in enumerate(self.cloud.hosts):
                 machine = self.cloud.hardware.machines[number]
                 if machine.powered and not machine.mute and number not in self.frozen:
-                    words = {"host": host.name, "boot_id": "boot-1", "counter": counter, "armed": False}
+                    words = {
+                        "host": host.name,
+                        "boot_id": "boot-1",
+                        "run_id": "run-1",
+                        "counter": counter,
+                        "armed": True,
+                    }
                     (self.leases / f"{host.name}.lease").write_text(json.dumps(words))
             await anyio.sleep(BEAT_S)
 

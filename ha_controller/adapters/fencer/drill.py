@@ -15,6 +15,7 @@ from ha_controller.adapters.fencer.switch import READ_TIMEOUT_S, Device, Switch,
 from ha_controller.plugin import Capability, FenceError
 
 BOOTS_WITHIN_S = 300.0  #: after a drill, for servers that test their memory
+LIFTED_WITHIN_S = 10.0
 DRILL_LOOK_S = 3.0  #: so long a host must have been silent, and was alive before, for a drill to count
 DRILL_POLL_S = 0.5
 
@@ -52,17 +53,25 @@ class Drills:
         device.fencing += 1
         try:
             before = await self._boot_id(device)
-            why = await self._off_in_drill(host, device)
-            if why and not lasting:
-                return False, False, why  # switching on what may be another machine's is not ours to do
-            with anyio.CancelScope(shield=lasting):  # what stays in force must not be forgotten
-                failure = await self._switch.on(device)
+            try:
+                why = await self._off_in_drill(host, device)
+                if why and not lasting:
+                    return False, False, why  # switching on what may be another machine's is not ours to do
+            finally:
+                failure = await self._lifted(device) if lasting else ""
+            failure = failure or ("" if lasting else await self._switch.on(device))
             if not why and Capability.SELF_RESET in device.agent.capabilities:
                 why = await self._why_not_booted(device, before)
         finally:
             device.fencing -= 1
         back = failure or ("lifted" if lasting else "switched on again")
         return not why, not failure, f"{why or 'switched off and seen off, the host fell silent'}; {back}"
+
+    async def _lifted(self, device: Device) -> str:
+        """What stays in force must not be forgotten, also when the controller is being stopped meanwhile."""
+        with anyio.move_on_after(LIFTED_WITHIN_S, shield=True):
+            return await self._switch.on(device)
+        return f"it could not be lifted within {LIFTED_WITHIN_S:g} s: do that by hand"
 
     async def _off_in_drill(self, host: int, device: Device) -> str:
         """Switch off and watch the host; returns what speaks against its being this host's device.

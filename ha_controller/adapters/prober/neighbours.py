@@ -21,13 +21,13 @@ import asyncssh
 from pydantic import Field, field_validator
 
 from ha_controller.adapters.prober.channel import AsyncProbe, AsyncProbeConfig, usable_address
-from ha_controller.plugin import Domain, ProbeContext, Reading, Signal, Target
+from ha_controller.plugin import Domain, Duration, ProbeContext, Reading, Signal, Target, duration_field
 
 #: Bound to the key on every host. Asks all addresses at once, by ping and by a TCP handshake; a refusal is an answer.
 FORCED_COMMAND: Final = (
     "set -f; ask() { ping -n -q -c1 -W1 $1 >/dev/null 2>&1; p=$?;"
     " t=$(timeout 1 bash -c ': </dev/tcp/$0/22' $1 2>&1) && p=0;"
-    " case $p$t in 0*|*refused*) echo $1 alive;; 1*) echo $1 silent;; *) echo $1 unknown;; esac; };"
+    " case $p:$t in 0:*|*refused*) echo $1 alive;; 1:*) echo $1 silent;; *) echo $1 unknown;; esac; };"
     " for a in $SSH_ORIGINAL_COMMAND; do case $a in *[!0-9a-fA-F.:]*) ;; *) ask $a & ;; esac; done; wait"
 )
 OUTPUT_MAX: Final = 4096
@@ -39,6 +39,7 @@ AGAIN_AFTER_S: Final = 1.0  #: a suspect is looked at five times a second, its n
 class NeighboursConfig(AsyncProbeConfig):
     """Settings of `[channel.neighbours]`."""
 
+    timeout_s: Duration = duration_field("5s", key="timeout", longest="6s")  #: two rounds within what an ALIVE counts
     username: Annotated[str, Field(min_length=1)]
     key_file: Path
     known_hosts: Path
@@ -83,6 +84,8 @@ class NeighboursProbe(AsyncProbe[NeighboursConfig]):
             others = healthy[index + 1 :] + healthy[:index]
             with anyio.move_on_after(self.config.timeout_s * OWN_SHARE):  # a hung one must not silence the others
                 answers[neighbour.name] = await self._ask_one(neighbour, target, others[:CONTROLS_MAX])
+            if answers[neighbour.name][0] is Signal.ALIVE:
+                group.cancel_scope.cancel()  # one is enough, and it must not grow old
 
         async with anyio.create_task_group() as group:
             for index, neighbour in enumerate(healthy[: self.config.ask]):

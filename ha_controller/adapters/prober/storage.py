@@ -15,6 +15,7 @@ import itertools
 import json
 import subprocess
 import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,7 +74,7 @@ class StorageProbe(AsyncProbe[StorageConfig]):
     def __init__(self, config: StorageConfig, context: ProbeContext) -> None:
         super().__init__(config, context)
         self._reader = _Reader()
-        self._marks: dict[int, tuple[str, float, float]] = {}  # host -> (mark, last progress, last look)
+        self._seen: dict[int, _Seen] = {}
         self._progress_at: float | None = None  # of any host
         self._begun_at: float | None = None
 
@@ -101,30 +102,44 @@ class StorageProbe(AsyncProbe[StorageConfig]):
         try:
             with anyio.fail_after(self.config.timeout_s / 2):
                 text = await self._reader.read(self.config.folder / f"{target.name}.lease")
-        except (TimeoutError, OSError):
+        except TimeoutError:
             return self._unknown(target, now, "the datastore does not answer us")
+        except OSError as error:
+            return self._unknown(target, now, f"our own reader failed: {error.strerror or error}")
         if text.startswith("- "):
             return self._unknown(target, now, f"no heartbeat: {text[2:]}")
         return self._judge(target, now, text)
 
     def _judge(self, target: Target, now: float, text: str) -> Reading:
-        mark = _mark(text)
-        if mark is None:
-            return self._unknown(target, now, "this is no heartbeat")
+        """Only a counter that we saw moving, in this run of the host's unit, can fall silent."""
+        beat = _Beat.of(text)
+        if beat is None or beat.host != target.name:
+            return self._unknown(target, now, "this is no heartbeat of it")
         self._begun_at = now if self._begun_at is None else self._begun_at
-        known = self._marks.get(target.host)
-        if known is None or known[0] != mark:
-            self._marks[target.host] = (mark, now, now)
-            if known is None:
+        seen = self._seen.get(target.host)
+        if seen is None or seen.beat.run != beat.run:
+            self._seen[target.host] = _Seen(beat=beat, since=now, looked_at=now, moved=False)
+            if seen is None:
                 return self._unknown(target, now, "no earlier look to compare")
             self._progress_at = now
+            return Reading(host=target.host, signal=Signal.ALIVE, sent_at=seen.looked_at, detail="its unit was started")
+        if seen.beat != beat:
+            self._seen[target.host] = _Seen(beat=beat, since=now, looked_at=now, moved=True)
+            self._progress_at = now
             # the life lies after the look that did not show it yet: too early is the safe side
-            return Reading(host=target.host, signal=Signal.ALIVE, sent_at=known[2], detail="its counter moves")
-        self._marks[target.host] = (mark, known[1], now)
-        still_s = now - known[1]
+            return Reading(host=target.host, signal=Signal.ALIVE, sent_at=seen.looked_at, detail="its counter moves")
+        self._seen[target.host] = replace(seen, looked_at=now)
+        return self._judge_stillness(target, now, seen)
+
+    def _judge_stillness(self, target: Target, now: float, seen: _Seen) -> Reading:
+        still_s = now - seen.since
+        if seen.beat.ended:
+            return self._unknown(target, now, "its unit was stopped")
+        if not seen.moved:
+            return self._unknown(target, now, "its counter was never seen moving")
         if still_s < self.config.silent_after_s:
             return self._unknown(target, now, "no new beat yet")
-        if now - (self._progress_at or self._begun_at) >= self.config.silent_after_s:
+        if now - (self._progress_at or self._begun_at or now) >= self.config.silent_after_s:
             return self._unknown(target, now, "no host's counter moves: the storage, or our view of it")
         return Reading(host=target.host, signal=Signal.SILENT, sent_at=now, detail=f"no beat for {still_s:.0f} s")
 
@@ -132,13 +147,34 @@ class StorageProbe(AsyncProbe[StorageConfig]):
         return Reading(host=target.host, signal=Signal.UNKNOWN, sent_at=now, detail=detail)
 
 
-def _mark(text: str) -> str | None:
-    """Return what changes with every beat: the boot and the counter; None when this is no heartbeat."""
-    try:
-        words: Any = json.loads(text)
-        return f"{words['boot_id']} {int(words['counter'])}"
-    except (ValueError, TypeError, KeyError):
-        return None
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Beat:
+    """What a host wrote."""
+
+    host: str
+    run: tuple[str, str]  #: of which boot, and of which run of the host's unit
+    counter: int
+    ended: bool  #: the unit was stopped, and says so
+
+    @classmethod
+    def of(cls, text: str) -> _Beat | None:
+        """Read it; None when this is no heartbeat."""
+        try:
+            words: Any = json.loads(text)
+            run = (str(words["boot_id"]), str(words["run_id"]))
+            return cls(host=str(words["host"]), run=run, counter=int(words["counter"]), ended=words["armed"] is False)
+        except (ValueError, TypeError, KeyError):
+            return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Seen:
+    """What was seen of a heartbeat."""
+
+    beat: _Beat
+    since: float  #: when this counter was first seen
+    looked_at: float
+    moved: bool  #: the counter was seen to move in this run
 
 
 class _Reader:
@@ -164,7 +200,7 @@ class _Reader:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         with anyio.move_on_after(ENDS_WITHIN_S, shield=True):
-            await process.wait()
+            await process.wait()  # its pipes are closed then
 
     async def read(self, path: Path) -> str:
         """Read one file as one line; the caller sets the deadline, and one that is cut off costs the child.
@@ -174,17 +210,23 @@ class _Reader:
         """
         async with self._one_question:
             process = self._process
+            if process is None or process.returncode is not None:
+                await self._start_anew()
+                process = self._process
             if process is None or process.stdin is None or process.stdout is None:
-                raise OSError("no reader")
+                raise OSError("it is not running")
             number, answered, text = next(self._numbers), "", ""
             try:
                 process.stdin.write(f"{number} {path}\n".encode())
                 answered, _, text = (await process.stdout.readline()).decode().rstrip("\n").partition(" ")
             finally:
                 if answered != str(number):  # cut off, or it has ended: a late answer would be taken for another's
-                    with anyio.CancelScope(shield=True):
-                        await self.stop()
-                        await self.start()
+                    await self.stop()
             if answered != str(number):
-                raise OSError("the reader has ended")
+                raise OSError("it has ended")
             return text
+
+    async def _start_anew(self) -> None:
+        """A failed start is no end: the next question tries again."""
+        await self.stop()
+        await self.start()

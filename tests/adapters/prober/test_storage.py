@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -23,11 +24,18 @@ class Store:
         self.folder, self.probe, self.now = folder, probe, 100.0
         self.counters = dict.fromkeys(("kvm-01", "kvm-02", "kvm-03"), 0)
 
-    def beat(self, *names: str, boot_id: str = "boot-1") -> None:
+    def beat(self, *names: str, **words: object) -> None:
+        """Write the next heartbeat of these hosts, as their unit does but for `words`."""
         for name in names:
             self.counters[name] += 1
-            words = {"host": name, "boot_id": boot_id, "counter": self.counters[name]}
-            (self.folder / f"{name}.lease").write_text(json.dumps(words).ljust(511) + "\n")
+            usual = {
+                "host": name,
+                "boot_id": "boot-1",
+                "run_id": "run-1",
+                "counter": self.counters[name],
+                "armed": True,
+            }
+            (self.folder / f"{name}.lease").write_text(json.dumps(usual | words).ljust(511) + "\n")
 
     async def look(self, name: str) -> Reading:
         return await self.probe.ask(Target(host=int(name[-1]), name=name, address=""), self.now)
@@ -69,6 +77,34 @@ async def test_a_counter_that_stands_still_is_silence_after_a_while(store: Store
 async def test_an_old_file_is_no_life_however_often_it_is_read(store: Store) -> None:
     looks = await store.pass_time(20, "kvm-01")
     assert Signal.ALIVE not in {look.signal for look in looks[1:]}
+
+
+async def test_the_file_of_a_host_whose_unit_is_gone_is_no_silence_however_long_it_lies_there(store: Store) -> None:
+    looks = await store.pass_time(20, "kvm-01", "kvm-02")
+    assert (looks[2].signal, looks[2].detail) == (Signal.UNKNOWN, "its counter was never seen moving")
+
+
+async def test_a_unit_that_was_stopped_is_no_silence(store: Store) -> None:
+    await store.pass_time(3, "kvm-01", "kvm-02", "kvm-03")
+    store.beat("kvm-03", armed=False)
+    looks = await store.pass_time(20, "kvm-01", "kvm-02")
+    assert (looks[2].signal, looks[2].detail) == (Signal.UNKNOWN, "its unit was stopped")
+
+
+async def test_a_unit_that_was_started_anew_is_life_and_no_silence_before_it_moved(store: Store) -> None:
+    await store.pass_time(3, "kvm-01", "kvm-02", "kvm-03")
+    store.beat("kvm-03", run_id="run-2", counter=1)
+    looks = await store.pass_time(1, "kvm-01", "kvm-02")
+    assert (looks[2].signal, looks[2].detail) == (Signal.ALIVE, "its unit was started")
+    looks = await store.pass_time(20, "kvm-01", "kvm-02")
+    assert looks[2].signal is Signal.UNKNOWN
+
+
+async def test_the_heartbeat_of_another_host_under_its_name_tells_nothing(store: Store) -> None:
+    await store.pass_time(3, "kvm-01", "kvm-02", "kvm-03")
+    store.beat("kvm-03", host="kvm-30")
+    looks = await store.pass_time(20, "kvm-01", "kvm-02")
+    assert (looks[2].signal, looks[2].detail) == (Signal.UNKNOWN, "this is no heartbeat of it")
 
 
 async def test_when_no_counter_moves_nothing_is_known_of_anybody(store: Store) -> None:
@@ -126,6 +162,22 @@ async def test_a_child_that_was_killed_is_replaced(store: Store) -> None:
     store.probe._reader._process.kill()
     await store.probe._reader._process.wait()
     assert (await store.look("kvm-01")).signal is Signal.UNKNOWN
+    await store.look("kvm-01")
+    store.now += 1.0
+    store.beat("kvm-01")
+    assert (await store.look("kvm-01")).signal is Signal.ALIVE
+
+
+async def test_a_child_that_could_not_be_started_once_is_started_for_the_next_question(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert store.probe._reader._process is not None
+    store.probe._reader._process.kill()
+    await store.probe._reader._process.wait()
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nonexistent/python")
+        reading = await store.look("kvm-01")
+        assert (reading.signal, reading.detail) == (Signal.UNKNOWN, "our own reader failed: No such file or directory")
     await store.look("kvm-01")
     store.now += 1.0
     store.beat("kvm-01")
