@@ -14,6 +14,7 @@ from ha_controller.core.model import Domain, Reading, Signal
 from ha_controller.core.settings import Channel, Settings
 
 LIFE_REMEMBERED_S = 30.0  #: so long a channel that showed life must show silence before an OFF is believed
+DUMP_GAP_MAX_S = 30.0  #: fence_kdump_send says every 10 s that the dump is under way
 _ELSEWHERE = (Domain.VANTAGE, Domain.STORAGE)  #: what may see a host that cannot be seen from here
 
 
@@ -31,6 +32,8 @@ class ChannelView:
     powered: bool = False  #: the last reading was ON
     unknown_at: float = 0.0
     unknown_detail: str = ""
+    dump_began_at: float = 0.0
+    dumping_at: float = 0.0  #: when it last said that it writes a crash dump
 
     def note(self, reading: Reading, gap_max_s: float) -> None:
         """Take in a reading. One that was sent before the newest known is late and says nothing new.
@@ -40,8 +43,12 @@ class ChannelView:
         if reading.sent_at < self.sent_at:
             return
         self.powered = reading.signal is Signal.ON
-        self.unknown = reading.signal in (Signal.UNKNOWN, Signal.ON)
+        self.unknown = reading.signal in (Signal.UNKNOWN, Signal.ON, Signal.DUMPING)
         self.unknown_detail = reading.detail if self.unknown else ""
+        if reading.signal is Signal.DUMPING:
+            if reading.sent_at - self.dumping_at > DUMP_GAP_MAX_S:
+                self.dump_began_at = reading.sent_at
+            self.dumping_at = reading.sent_at
         if self.unknown:
             self.unknown_at = reading.sent_at
             return
@@ -245,6 +252,8 @@ def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -
         word = view.signal.value if view.fresh(now, settings.evidence_ttl_s) and not view.unknown else "unknown"
         if view.powered:
             word = "on"
+        elif now - view.dumping_at <= DUMP_GAP_MAX_S:
+            word = Signal.DUMPING.value
         detail = view.unknown_detail or view.detail
         since = f" for {now - view.silent_since:.1f} s" if view.silent_since and word == "silent" else ""
         last = f", last good {now - view.alive_at:.1f} s ago" if view.alive_at else ""

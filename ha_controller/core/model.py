@@ -29,6 +29,7 @@ class Signal(StrEnum):
     OFF = "off"  #: a power device says off
     ON = "on"  #: a power device says on: a hung host is on, too, so this proves nothing; but the device is there
     UNKNOWN = "unknown"  #: our own error, our own lag, or an answer that proves nothing; never counted for death
+    DUMPING = "dumping"  #: it has crashed and writes its memory to disk: its VMs are gone, the power is still needed
 
 
 class Domain(StrEnum):
@@ -39,6 +40,7 @@ class Domain(StrEnum):
     STORAGE = "storage"
     POWER = "power"
     ONED = "oned"  #: slow by default: never decides alone
+    SELF = "self"  #: what the host tells of itself: shows life, boots and troubles; its silence says nothing
 
 
 DECIDING_DOMAINS = frozenset({Domain.MANAGEMENT, Domain.VANTAGE, Domain.STORAGE})  #: they can fall silent in seconds
@@ -52,6 +54,7 @@ class Reading:
     signal: Signal
     sent_at: float  #: when the question left: an answer says nothing about later moments
     detail: str = ""  #: short, for the operator: "timeout", "connection refused"
+    boot_id: str = ""  #: which boot of the host answered, if the channel can tell; of ALIVE only
 
 
 # --- hosts and VMs as OpenNebula shows them ---------------------------------------------------------------------------
