@@ -79,6 +79,7 @@ class Cloud:
     trusts: dict[int, HostTrust] = field(default_factory=dict)
     places: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     device_power: dict[str, PowerState] = field(default_factory=dict)  #: where one reads something else than the BMC
+    cluster_names: dict[int, str] = field(default_factory=dict)
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
@@ -148,6 +149,7 @@ class Cloud:
             id=host,
             name=f"kvm-{host:02}",
             cluster=0,
+            cluster_name=self.cluster_names.get(host, "default"),
             one_state=self.one_states[host],
             vm_mad="kvm",
             free_cpu=6400,
@@ -267,11 +269,10 @@ class Cloud:
         self.dead[host] = power
 
     def operator(
-        self, verb: Verb, host: int | None = None, incident: int | None = None, request: int = 1, force: bool = False
+        self, verb: Verb, host: int | None = None, incident: int | None = None, request: int = 1, **flags: bool
     ) -> None:
         done = len(self.effects)
-        who = {"who": "ann", "host": host, "incident": incident, "force": force}
-        self.feed(OperatorCommanded(request=request, verb=verb, reason="", **who))  # type: ignore[arg-type]
+        self.feed(OperatorCommanded(request=request, verb=verb, who="ann", host=host, incident=incident, **flags))
         self._carry_out(done)
 
     def reconfigure(self, settings: Settings) -> None:

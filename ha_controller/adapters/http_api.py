@@ -85,6 +85,7 @@ class CommandBody(BaseModel):
     reason: str = Field(default="", max_length=500)
     for_s: float | None = Field(default=None, gt=0, le=366 * 86400)
     force: bool = False
+    repaired: bool = False
 
 
 class Commander:
@@ -112,6 +113,7 @@ class Commander:
         incident: int | None,
         for_s: float | None = None,
         force: bool = False,
+        repaired: bool = False,
     ) -> Answer:
         """Order something and wait for the answer.
 
@@ -131,6 +133,7 @@ class Commander:
                     incident=incident,
                     for_s=for_s,
                     force=force,
+                    repaired=repaired,
                 )
             )
             with anyio.fail_after(DRILL_ANSWER_MAX_S if verb is Verb.DRILL else ANSWER_MAX_S):
@@ -235,6 +238,7 @@ class HttpApi:
             incident=body.incident,
             for_s=body.for_s,
             force=body.force,
+            repaired=body.repaired,
         )
         status = HTTP_OF_CODE.get(answer.code, 500)
         return web.json_response({"code": answer.code, "text": answer.text}, status=status)

@@ -192,6 +192,7 @@ class Recoverer:
             id=host.id,
             name=host.name,
             cluster=host.cluster_id,
+            cluster_name=host.cluster,
             one_state=host.state,
             vm_mad=host.vm_mad,
             free_cpu=host.max_cpu - host.cpu_usage,

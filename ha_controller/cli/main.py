@@ -226,10 +226,11 @@ def confirm_off(host: str, reason: str, yes: bool) -> None:
 @reason_option
 @yes_option
 @click.option("--force", is_flag=True, help="You have rebooted it, and lifted by hand what keeps it from its storage.")
-def unfence(host: str, reason: str, yes: bool, force: bool) -> None:
+@click.option("--repaired", is_flag=True, help="What made it fail again and again is repaired: end its quarantine.")
+def unfence(host: str, reason: str, yes: bool, force: bool, repaired: bool) -> None:
     """Give HOST back to OpenNebula once it answers again."""
     type_the_name(host, yes, "It will be used for VMs again.")
-    order("unfence", host=host, reason=reason, force=force)
+    order("unfence", host=host, reason=reason, force=force, repaired=repaired)
 
 
 @commands.command()

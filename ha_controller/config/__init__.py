@@ -1,7 +1,18 @@
 """The configuration: TOML files and variables, checked all at once, with file and line for every problem."""
 
+from ha_controller.config.detection import Detect
 from ha_controller.config.loader import ConfigError, Problem, load
 from ha_controller.config.model import Config, Drills, FenceDevice, describe
 from ha_controller.config.placeholders import MissingAttribute
 
-__all__ = ["Config", "ConfigError", "Drills", "FenceDevice", "MissingAttribute", "Problem", "describe", "load"]
+__all__ = [
+    "Config",
+    "ConfigError",
+    "Detect",
+    "Drills",
+    "FenceDevice",
+    "MissingAttribute",
+    "Problem",
+    "describe",
+    "load",
+]

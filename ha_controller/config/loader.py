@@ -25,7 +25,8 @@ from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
-from ha_controller.config.model import Config, Detect, FenceDevice, fields_at, leaf_types
+from ha_controller.config.detection import Detect
+from ha_controller.config.model import Config, FenceDevice, fields_at, leaf_types
 from ha_controller.config.placeholders import has_placeholder
 from ha_controller.config.positions import DEPTH_MAX, Layers, Location, Origin, Origins, as_toml, dotted, parse
 from ha_controller.config.secret import WHERE_TO_READ, Vault, is_source

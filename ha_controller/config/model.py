@@ -4,23 +4,20 @@ Keys are as in the file; in Python, durations are seconds with the unit in the n
 and validated like what is written there. Nothing here reads a file, a variable or a secret: `loader` does, and hands
 over plain values, with every secret already a `SecretStr`.
 
-The first sentence of an error is what is wrong, the rest is the remedy.
+The first sentence of an error is what is wrong, the rest is the remedy. Kinds of values are in `values.py`, the tables
+about judging hosts in `detection.py`.
 """
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     PrivateAttr,
@@ -31,67 +28,19 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from ha_controller.config.detection import ClusterRules, Detect, Policies
 from ha_controller.config.placeholders import filled
 from ha_controller.config.positions import Location, Origins, as_toml, dotted
-from ha_controller.durations import Duration, Share, duration_field, format_duration
-
-_WINDOW: Final = re.compile(r"((?:[01]\d|2[0-3]):[0-5]\d)-((?:[01]\d|2[0-3]):[0-5]\d)")
-_SOCKET_BYTES_MAX: Final = 107  #: sockaddr_un.sun_path without the NUL, unix(7)
-
-
-# --- kinds of values --------------------------------------------------------------------------------------------------
-
-
-def _pattern(written: object) -> object:
-    """An id may be written as a number."""
-    return str(written) if isinstance(written, int) and not isinstance(written, bool) else written
-
-
-def _absolute(path: Path) -> Path:
-    if "\0" in str(path):
-        raise ValueError("no path. Leave out the NUL")
-    if not path.is_absolute():
-        raise ValueError("depends on the working directory. Write the whole path, from /")
-    return path
-
-
-def _socket(path: Path) -> Path:
-    if len(str(path).encode()) > _SOCKET_BYTES_MAX:
-        raise ValueError(f"too long for a socket. Its path has at most {_SOCKET_BYTES_MAX} bytes")
-    return path
-
-
-def _literal_address(written: str) -> str:
-    try:
-        return str(ipaddress.ip_address(written))
-    except ValueError:
-        raise ValueError("not a literal IP address. A name needs DNS, which may be what is broken") from None
-
-
-def _window(written: str) -> str:
-    match = _WINDOW.fullmatch(written)
-    if match is None or match[1] == match[2]:
-        raise ValueError('no part of a day. Write begin and end like "01:00-05:00"')
-    return written
-
-
-PolicyName = Literal["fence", "approve", "tell"]
-Pattern = Annotated[str, BeforeValidator(_pattern), Field(min_length=1)]  #: name, id or glob
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-LiteralAddress = Annotated[str, AfterValidator(_literal_address)]
-
-
-def _count(low: int, high: int) -> Any:
-    return Field(strict=True, ge=low, le=high)
-
-
-# --- tables -----------------------------------------------------------------------------------------------------------
-
-
-class Section(BaseModel):
-    """Base of all tables: unknown keys are refused, nothing changes later, no error quotes what was written."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+from ha_controller.config.values import (
+    AbsolutePath,
+    LiteralAddress,
+    Pattern,
+    Section,
+    SocketPath,
+    Window,
+    count_between,
+)
+from ha_controller.durations import Duration, Share, duration_field
 
 
 class OpenNebula(Section):
@@ -131,87 +80,18 @@ class Scope(Section):
     exclude: tuple[Pattern, ...] = ()
 
 
-class Detect(Section):
-    """How a dead host is told from a living one."""
-
-    channels: Annotated[tuple[str, ...], Field(min_length=1)] = ("icmp", "ssh", "bmc", "oned")
-    interval_s: Duration = duration_field("1s", key="interval")
-    confirm_interval_s: Duration = duration_field("200ms", key="confirm_interval")
-    misses: Annotated[int, _count(2, 100)] = 3
-    evidence_ttl_s: Duration = duration_field("5s", key="evidence_ttl")
-    fail_after_s: Duration = duration_field("10s", key="fail_after")
-    single_domain_after_s: Duration = duration_field("60s", key="single_domain_after")
-    hung_after_s: Duration = duration_field("180s", key="hung_after")
-
-    # A validator sees the fields above its own, and of these only the good ones.
-
-    @field_validator("channels")
-    @classmethod
-    def _asks_each_channel_once(cls, channels: tuple[str, ...]) -> tuple[str, ...]:
-        twice = sorted({kind for kind in channels if channels.count(kind) > 1})
-        if twice:
-            raise ValueError(f"names {', '.join(twice)} more than once. Name each channel once")
-        return channels
-
-    @field_validator("confirm_interval_s")
-    @classmethod
-    def _confirms_faster_than_it_looks(cls, confirm_interval_s: float, info: ValidationInfo) -> float:
-        interval_s = info.data.get("interval_s", math.inf)
-        if confirm_interval_s > interval_s:
-            raise ValueError(
-                f"longer than detect.interval ({format_duration(interval_s)}). "
-                "A host that missed must be asked more often, not less"
-            )
-        return confirm_interval_s
-
-    @field_validator("evidence_ttl_s")
-    @classmethod
-    def _remembers_two_rounds(cls, evidence_ttl_s: float, info: ValidationInfo) -> float:
-        interval_s = info.data.get("interval_s", 0.0)
-        if evidence_ttl_s < 2 * interval_s:
-            raise ValueError(
-                f"shorter than two detect.interval ({format_duration(2 * interval_s)}). "
-                "Evidence would expire before the next one comes"
-            )
-        return evidence_ttl_s
-
-    @field_validator("fail_after_s")
-    @classmethod
-    def _waits_for_the_misses(cls, fail_after_s: float, info: ValidationInfo) -> float:
-        needed_s = info.data.get("misses", 0) * info.data.get("interval_s", 0.0)
-        if fail_after_s < needed_s:
-            raise ValueError(
-                f"shorter than detect.misses times detect.interval ({format_duration(needed_s)}). "
-                "A host would be condemned before it missed that often"
-            )
-        return fail_after_s
-
-    @field_validator("single_domain_after_s", "hung_after_s")
-    @classmethod
-    def _waits_longer_on_less_proof(cls, duration_s: float, info: ValidationInfo) -> float:
-        fail_after_s = info.data.get("fail_after_s", 0.0)
-        if duration_s < fail_after_s:
-            raise ValueError(
-                f"shorter than detect.fail_after ({format_duration(fail_after_s)}). "
-                "It is the weaker proof, so it must last at least as long"
-            )
-        return duration_s
-
-
-class Policies(Section):
-    """What is done about each verdict: power off, ask a person first, or only tell."""
-
-    powered_off: PolicyName = "fence"
-    dead: PolicyName = "fence"
-    hung: PolicyName = "approve"  #: the kernel answers, and nothing else has for detect.hung_after
-    isolated: PolicyName = "tell"  #: alive, but not reachable from here
-
-
 class MaxFences(Section):
     """A budget of power-offs."""
 
-    count: Annotated[int, _count(1, 1000)] = 2
+    count: Annotated[int, count_between(1, 1000)] = 2
     per_s: Duration = duration_field("1h", key="per")
+
+
+class Quarantine(Section):
+    """How often a host may die before it is not readmitted any more."""
+
+    count: Annotated[int, count_between(2, 1000)] = 3
+    per_s: Duration = duration_field("1d", key="per")
 
 
 class Guard(Section):
@@ -219,10 +99,11 @@ class Guard(Section):
 
     max_failed_hosts: Share = Field("25%", validate_default=True)
     max_fences: MaxFences = MaxFences()
-    max_fences_per_day: Annotated[int, _count(1, 10000)] = 6
+    max_fences_per_day: Annotated[int, count_between(1, 10000)] = 6
     places: tuple[str, ...] = ("HA_RACK", "HA_SWITCH", "HA_PDU")  #: host attributes: what hosts have in common
+    quarantine: Quarantine = Quarantine()  #: a host that dies so often is readmitted as `--repaired` only
     settle_s: Duration = duration_field("30s", key="settle")
-    fence_rounds: Annotated[int, _count(1, 10)] = 2  #: how often all levels of a host are tried
+    fence_rounds: Annotated[int, count_between(1, 10)] = 2  #: how often all levels of a host are tried
     storm_cooldown_s: Duration = duration_field("5m", key="storm_cooldown")
     self_check: tuple[LiteralAddress, ...] = ()
     self_check_waived: StrictBool = False  #: the operator accepts to act without knowing who is cut off
@@ -236,7 +117,7 @@ class FenceDevice(BaseModel):
 
     name: Annotated[str, Field(min_length=1)]
     agent: Annotated[str, Field(min_length=1)]
-    level: Annotated[int, _count(1, 9)] = 1  #: tried in this order
+    level: Annotated[int, count_between(1, 9)] = 1  #: tried in this order
     hosts: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)  #: names, ids, globs
     identity: Literal["unproven", "noted"] = "unproven"  #: noted: a person checked that each address is its host's
     timeout_s: Duration = duration_field("20s", key="timeout")
@@ -261,7 +142,7 @@ class HostIdentity(Section):
     username: str = ""
     key_file: AbsolutePath = Path("/etc/ha-controller/secrets/identity_key")
     known_hosts: AbsolutePath = Path("/etc/ha-controller/known_hosts")
-    port: Annotated[int, _count(1, 65535)] = 22
+    port: Annotated[int, count_between(1, 65535)] = 22
 
     @field_validator("known_hosts", "key_file")
     @classmethod
@@ -274,7 +155,7 @@ class HostIdentity(Section):
 class Recover(Section):
     """How VMs are brought back."""
 
-    parallel: Annotated[int, _count(1, 50)] = 5
+    parallel: Annotated[int, count_between(1, 50)] = 5
     vm_timeout_s: Duration = duration_field("120s", key="vm_timeout")  #: one VM's way to RUNNING
 
 
@@ -284,7 +165,7 @@ class Drills(Section):
     every_s: Duration = duration_field("180d", key="every")  #: an older drill is overdue
     automatic: StrictBool = False  #: hosts in maintenance (HA_IGNORE) without VMs, one after the other
     days: tuple[Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"], ...] = ("sat", "sun")
-    window: Annotated[str, AfterValidator(_window)] = "01:00-05:00"  #: local time
+    window: Window = "01:00-05:00"  #: local time
 
 
 class Leader(Section):
@@ -296,7 +177,7 @@ class Leader(Section):
 class Api(Section):
     """The local door."""
 
-    socket: Annotated[AbsolutePath, AfterValidator(_socket)] = Path("/run/ha-controller/ha-controller.sock")
+    socket: SocketPath = Path("/run/ha-controller/ha-controller.sock")
 
 
 class Log(Section):
@@ -314,6 +195,7 @@ class Config(Section):
     opennebula: OpenNebula
     scope: Scope = Scope()
     detect: Detect = Detect()
+    cluster: dict[str, ClusterRules] = Field(default_factory=dict)  #: by the cluster's name
     channel: dict[str, dict[str, Any]] = Field(default_factory=dict)  #: kind -> settings, checked by its own model
     policy: Policies = Policies()
     guard: Guard = Guard()
@@ -326,6 +208,14 @@ class Config(Section):
     log: Log = Log()
 
     _origins: Origins = PrivateAttr(default_factory=Origins)
+
+    @field_validator("cluster")
+    @classmethod
+    def _fits_detect(cls, clusters: dict[str, ClusterRules], info: ValidationInfo) -> dict[str, ClusterRules]:
+        if isinstance(detect := info.data.get("detect"), Detect):
+            for rules in clusters.values():
+                rules.over(detect)
+        return clusters
 
     def origin(self, *location: str) -> str:
         """Where a value was written, as "FILE:LINE", or "default"."""

@@ -100,7 +100,7 @@ def _reject(state: State, command: OperatorCommanded, incident: Incident, who: s
 def _release(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
     """Go on: a new round of attempts, or the moves, after fresh looks."""
     if incident.stopped and incident.state is HostState.FAILED:
-        alive = alive_channels(state.view(incident.host).views, state.settings, now)
+        alive = alive_channels(state.view(incident.host).views, state.rules(incident.host), now)
         if alive:
             text = f"{incident.host_name} answers ({', '.join(alive)}). If it is healthy: ha-controller unfence"
             _answer(state, command.request, REFUSED, text)
@@ -166,8 +166,8 @@ def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> No
     view, incident = state.view(host.id), state.incidents.get(host.id)
     if host.excluded:
         _answer(state, command.request, REFUSED, f"{host.name} is out of scope: {host.excluded}")
-    elif view.state is not HostState.SUSPECT or alive_channels(view.views, state.settings, now):
-        answers = ", ".join(alive_channels(view.views, state.settings, now))
+    elif view.state is not HostState.SUSPECT or alive_channels(view.views, state.rules(host.id), now):
+        answers = ", ".join(alive_channels(view.views, state.rules(host.id), now))
         why = f"{answers} answers, and a host that shows life is never powered off" if answers else view.state.upper()
         _answer(state, command.request, REFUSED, f"{host.name} is not silent: {why}.")
     elif incident is None and not suspicion.vms_are_known(view, now):
@@ -253,7 +253,7 @@ def _confirm_off(state: State, command: OperatorCommanded, incident: Incident, w
 
 
 def _refused_by_life(state: State, request: int, incident: Incident, now: float) -> bool:
-    alive = alive_channels(state.view(incident.host).views, state.settings, now)
+    alive = alive_channels(state.view(incident.host).views, state.rules(incident.host), now)
     if alive:
         text = f"Refused: {incident.host_name} is not off, {', '.join(alive)} answers."
         _answer(state, request, REFUSED, text)
@@ -316,16 +316,27 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
         )
     elif incident.attempts and incident.attempts[-1].outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED):
         _answer(state, command.request, REFUSED, f"A power-off of {name} is still under way. Try again.")
-    elif view.answers_since is None or not alive_channels(view.views, state.settings, now):
+    elif view.answers_since is None or not alive_channels(view.views, state.rules(incident.host), now):
         _answer(state, command.request, REFUSED, f"{name} does not answer. Power it on first.")
     elif now - view.answers_since < needed_s:
         text = f"{name} answers for {now - view.answers_since:.0f} s only; {needed_s:g} s are needed. Try again."
+        _answer(state, command.request, REFUSED, text)
+    elif not command.repaired and (often := _quarantine(state, incident.host, now)):
+        text = f"{name} is in quarantine: {often}. If that is repaired: ha-controller unfence {name} --repaired"
         _answer(state, command.request, REFUSED, text)
     elif incident.state is HostState.SUSPECT:
         suspicion.close(state, incident, f"dismissed by {command.who}", now)
         _answer(state, command.request, DONE, f"{name} is readmitted.")
     else:
         _give_back(state, command, incident, now)
+
+
+def _quarantine(state: State, host: int, now: float) -> str:
+    """Why a host is not trusted with VMs again; empty if it is."""
+    settings = state.settings
+    died = sum(death.host == host and now - death.at < settings.quarantine_within_s for death in state.cloud.deaths)
+    hours = f"{settings.quarantine_within_s / 3600:g} h"
+    return f"it was off {died} times within {hours}" if died >= settings.quarantine_after else ""
 
 
 def _give_back(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:

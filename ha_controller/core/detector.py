@@ -156,8 +156,10 @@ def power_is_blind(views: Mapping[str, ChannelView], settings: Settings, now: fl
     )
 
 
-def judge(views: Mapping[str, ChannelView], settings: Settings, now: float, *, off_counts: bool) -> Verdict:
-    """Judge one host.
+def judge(
+    views: Mapping[str, ChannelView], settings: Settings, now: float, *, off_counts: bool, vms: int = 0
+) -> Verdict:
+    """Judge one host, with so many VMs.
 
     `off_counts`: the power domain's OFF comes from a device that is known to belong to this host, was seen ON since
     enrolment and is not weak; and the self-check passes.
@@ -182,7 +184,7 @@ def judge(views: Mapping[str, ChannelView], settings: Settings, now: float, *, o
         return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
     for domain in lived_on:
         del silent[domain]
-    return _judge_silence(silent, settings, now, evidence)
+    return _judge_silence(silent, settings, now, evidence, settings.patience_s(vms))
 
 
 def _unheard(views: Mapping[str, ChannelView], settings: Settings, since: float) -> list[str]:
@@ -201,22 +203,36 @@ def _lived_on(views: Mapping[str, ChannelView], settings: Settings, domain: Doma
 
 
 def _judge_silence(
-    silent: Mapping[Domain, float], settings: Settings, now: float, evidence: tuple[str, ...]
+    silent: Mapping[Domain, float], settings: Settings, now: float, evidence: tuple[str, ...], patience_s: float
 ) -> Verdict:
-    long_enough = [domain for domain, since in silent.items() if now - since >= settings.fail_after_s]
-    if len(long_enough) >= 2:
-        reason = f"{' and '.join(long_enough)} silent for over {settings.fail_after_s:g} s"
+    fail_after_s = settings.fail_after_s + patience_s
+    long_enough = [domain for domain, since in silent.items() if now - since >= fail_after_s]
+    if settings.weight(long_enough) >= settings.need:
+        reason = f"{' and '.join(long_enough)} silent for over {fail_after_s:.0f} s"
         return Verdict(kind=VerdictKind.DEAD, reason=reason, evidence=evidence)
     deciding = [domain for domain in silent if domain in settings.deciding_domains]
     if len(settings.deciding_domains) == 1 and deciding:
+        alone_after_s = settings.single_domain_after_s + patience_s
         lasted_s = now - silent[deciding[0]]
-        if lasted_s >= settings.single_domain_after_s:
+        if lasted_s >= alone_after_s:
             reason = f"{deciding[0]}, the only deciding domain, silent for {lasted_s:.0f} s"
             return Verdict(kind=VerdictKind.DEAD, reason=reason, evidence=evidence)
-        reason = f"silent for {lasted_s:.0f} of {settings.single_domain_after_s:g} s"
+        reason = f"silent for {lasted_s:.0f} of {alone_after_s:.0f} s"
         return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
-    reason = f"{', '.join(silent) or 'nothing'} silent; two domains must be for {settings.fail_after_s:g} s"
+    needed = "two domains" if settings.need == 2 and not settings.weights else f"domains that weigh {settings.need}"
+    reason = f"{', '.join(silent) or 'nothing'} silent; {needed} must be for {fail_after_s:.0f} s"
     return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+
+
+def dump_under_way(views: Mapping[str, ChannelView], now: float) -> float | None:
+    """Since when the host says that it writes a crash dump; None if it does not say so, or not any more."""
+    began = [view.dump_began_at for view in views.values() if now - view.dumping_at <= DUMP_GAP_MAX_S]
+    return min(began, default=None)
+
+
+def dump_announced(views: Mapping[str, ChannelView], since: float) -> bool:
+    """Whether the host has said after `since` that it writes a crash dump."""
+    return any(view.dumping_at >= since for view in views.values())
 
 
 class TroubleKind(StrEnum):

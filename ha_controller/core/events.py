@@ -246,6 +246,7 @@ class OperatorCommanded:
     host: int | None = None
     incident: int | None = None
     for_s: float | None = None  #: maintenance ends by itself after so long
+    repaired: bool = False  #: unfence: the person has repaired what made the host fail again and again
     force: bool = False  #: unfence: the person has lifted by hand what is in force, and rebooted the host
 
 

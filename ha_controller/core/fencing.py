@@ -136,7 +136,7 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         ask_for_power(state, host.id, tuple(others), now)
     elif why and not second:
         _wait_for_second_signal(state, host, incident, attempt, why, now)
-    elif not (missing := silence_awaited(views, state.settings, off_read_at)):
+    elif not (missing := silence_awaited(views, state.rules(host.id), off_read_at)):
         text = f"{names} read off twice, no channel answers since"
         if why:
             text = f"{names} read off twice, and so did {', '.join(second)}; no channel answers since"
@@ -207,7 +207,8 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
     incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
     state.view(incident.host).told = ""
     state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
-    lately = [death for death in state.cloud.deaths if now - death.at < state.settings.poison_within_s]
+    remembered_s = max(state.settings.poison_within_s, state.settings.quarantine_within_s)
+    lately = [death for death in state.cloud.deaths if now - death.at < remembered_s]
     running = tuple(record.id for record in incident.vms if was_running(record))
     death = Death(at=now, host=incident.host, host_name=incident.host_name, vms=running)
     state.save_cloud(replace(state.cloud, deaths=(*lately, death)))
@@ -224,7 +225,7 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
 
 def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> None:
     verdict = verdict_of(state, host, now)
-    alive = alive_channels(state.view(host.id).views, state.settings, now)
+    alive = alive_channels(state.view(host.id).views, state.rules(host.id), now)
     if verdict.kind is VerdictKind.ALIVE or (alive and verdict.kind != incident.verdict):
         _alive_again(state, incident, verdict.reason, now)
         return

@@ -9,7 +9,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ha_controller.core.detector import VerdictKind, alive_channels, power_is_blind
+from ha_controller.core.detector import (
+    VerdictKind,
+    alive_channels,
+    dump_announced,
+    dump_under_way,
+    last_life,
+    power_is_blind,
+)
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import Domain, Host, HostState, OnedHostState
 from ha_controller.core.state import State
@@ -117,7 +124,7 @@ def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _
         return _Answer(True, "its own power device proves it off")
     fallen = _fallen_together(state, host)
     idle = [each for each in fallen if not _is_being_fenced(state, each)]  # a device in use is not read beside that
-    blind = [each for each in idle if power_is_blind(state.view(each.id).views, state.settings, now)]
+    blind = [each for each in idle if power_is_blind(state.view(each.id).views, state.rules(each.id), now)]
     if host in blind and len(blind) >= SHARED_MIN and 2 * len(blind) >= len(fallen):
         text = f"the fence devices of {_names(blind)} fell silent together with their hosts: more likely the network"
         return _Answer(False, text, needs_person=True)
@@ -200,6 +207,29 @@ def _readiness(state: State, host: Host, incident: Incident, now: float) -> _Ans
     return _Answer(True, f"{', '.join(ready)} passed a check")
 
 
+def _crash_dump(state: State, host: Host, incident: Incident, now: float) -> _Answer:
+    """A host that writes its memory to disk is dead for its VMs; the power stays on until it is done, within bounds.
+
+    Anybody could send such a message in a host's name: it delays, and never longer than `dump_max_s`.
+    """
+    settings, view = state.settings, state.view(host.id)
+    if not settings.dump_await_s:
+        return _Answer(True, "no channel hears of crash dumps")
+    if incident.approved_by:
+        return _Answer(True, f"approved by {incident.approved_by}")
+    silent_since = last_life(view.views)
+    began_at = dump_under_way(view.views, now)
+    if began_at is not None and now - began_at < settings.dump_max_s:
+        text = f"it is writing a crash dump, for {now - began_at:.0f} of at most {settings.dump_max_s:g} s"
+        return _Answer(False, f"{text}; its power is needed until that is done")
+    if incident.verdict == VerdictKind.POWERED_OFF or dump_announced(view.views, silent_since):
+        return _Answer(True, "it writes no crash dump any more")
+    left_s = silent_since + settings.dump_await_s - now
+    if left_s > 0:
+        return _Answer(False, f"it may still announce a crash dump within {settings.dump_await_s:g} s of its silence")
+    return _Answer(True, f"it announced no crash dump within {settings.dump_await_s:g} s")
+
+
 def lacking_memory_mb(state: State, host: Host, incident: Incident) -> int:
     """How much of the VMs' memory fits nowhere else; 0 if all of it does, as far as is known."""
     vms = state.view(host.id).vms
@@ -226,7 +256,7 @@ def _capacity(state: State, host: Host, incident: Incident, now: float) -> _Answ
 
 def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     """The last word before a shot, said once more here so that no path can forget it."""
-    alive = alive_channels(state.view(host.id).views, state.settings, now)
+    alive = alive_channels(state.view(host.id).views, state.rules(host.id), now)
     here = {channel.name for channel in state.settings.channels if channel.domain is Domain.MANAGEMENT}
     expected: dict[str, set[str]] = {VerdictKind.HUNG: here, VerdictKind.ISOLATED: {*alive} - here}
     if unexpected := [name for name in alive if name not in expected.get(incident.verdict, set())]:
@@ -244,6 +274,7 @@ GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...
     ("budget", _budget),
     ("maintenance", _maintenance),
     ("readiness", _readiness),
+    ("crash dump", _crash_dump),
     ("life", _life),
     ("capacity", _capacity),
 )

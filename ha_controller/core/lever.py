@@ -62,7 +62,7 @@ def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> 
 
 def _is_silent(state: State, incident: Incident, proof: Proof, now: float) -> bool:
     """After a restart and after a person's word, the probes have to look first."""
-    missing = silence_awaited(state.view(incident.host).views, state.settings, proof.at)
+    missing = silence_awaited(state.view(incident.host).views, state.rules(incident.host), proof.at)
     if not missing:
         return True
     if now - proof.at > state.settings.confirm_silence_max_s:

@@ -109,6 +109,7 @@ class Host:
     id: int
     name: str
     cluster: int = -1
+    cluster_name: str = ""
     one_state: int = OnedHostState.MONITORED
     vm_mad: str = ""
     free_cpu: int = 0  #: hundredths of a core, after RESERVED_CPU

@@ -154,7 +154,7 @@ def explain(state: State, host: Host, now: float) -> Json:
         "schema": SCHEMA,
         **_host_row(state, host, now),
         "verdict": {"kind": verdict.kind.value, "reason": verdict.reason},
-        "evidence": list(describe(view.views, state.settings, now)),
+        "evidence": list(describe(view.views, state.rules(host.id), now)),
         "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
         "record": None if opened is None else incident(opened),
     }

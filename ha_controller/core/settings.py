@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
@@ -57,6 +57,9 @@ class Settings:
     misses: int = 3  #: silent readings in a row before a host is suspect
     evidence_ttl_s: float = 5.0  #: older evidence is unknown
     fail_after_s: float = 10.0  #: silence of two domains
+    fail_after_per_vm_s: float = 0.02  #: longer by this for each VM, up to twice as long: a busy host answers late
+    need: int = 2  #: the silent domains must weigh so much together
+    weights: Mapping[Domain, int] = field(default_factory=dict)  #: 1 for a domain that is not named
     single_domain_after_s: float = 60.0  #: silence of the only deciding domain
     hung_after_s: float = 180.0
     settle_s: float = 30.0  #: no power-off this soon after start or change of leader
@@ -81,12 +84,29 @@ class Settings:
     restores_max: int = 5  #: tries to give a readmitted host back to OpenNebula
     poison_after: int = 3  #: a VM that ran on so many hosts when they died is not started on another
     poison_within_s: float = 3600.0
+    quarantine_after: int = 3  #: a host that died so often is not readmitted before a person says that it is repaired
+    quarantine_within_s: float = 86400.0
     flaps_max: int = 4  #: a host that fell silent and came back so often takes no VMs for a while
     flaps_within_s: float = 600.0
     canary_above: int = 8  #: with more VMs than this, the first one must be RUNNING before the rest is moved
     destination_seen_s: float = 3.0  #: a destination must have shown life this recently
     rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
     reads_every_s: float = 0.5
+    dump_await_s: float = 0.0  #: a host that fell silent may announce a crash dump within this; 0: none does
+    dump_max_s: float = 600.0  #: no crash dump is waited for longer than this
+    clusters: Mapping[str, Settings] = field(default_factory=dict)  #: by name, where the rules of judging differ
+
+    def of_cluster(self, name: str) -> Settings:
+        """The rules for judging hosts of a cluster."""
+        return self.clusters.get(name, self)
+
+    def patience_s(self, vms: int) -> float:
+        """How much longer than an idle one a host with so many VMs may be silent."""
+        return min(self.fail_after_s, vms * self.fail_after_per_vm_s)
+
+    def weight(self, domains: Iterable[Domain]) -> int:
+        """What the silence of these domains weighs."""
+        return sum(self.weights.get(domain, 1) for domain in domains)
 
     def condemns(self, verdict: str) -> bool:
         """Whether a host with this verdict is to be powered off, if no guard and nobody says no."""

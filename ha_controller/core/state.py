@@ -117,6 +117,11 @@ class State:
     dirty_trusts: dict[int, HostTrust] = field(default_factory=dict)
     cloud_dirty: bool = False
 
+    def rules(self, host: int) -> Settings:
+        """By which settings a host is judged: those of its cluster."""
+        known = self.hosts.get(host)
+        return self.settings if known is None else self.settings.of_cluster(known.cluster_name)
+
     def view(self, host: int) -> HostView:
         """What is known of a host."""
         return self.views[host]
@@ -187,7 +192,7 @@ class State:
                 what=what,
                 because=because,
                 next_step=next_step,
-                evidence=describe(view.views, self.settings, now),
+                evidence=describe(view.views, self.rules(host), now),
                 guards=tuple(guards),
                 rejected=tuple(rejected),
             )

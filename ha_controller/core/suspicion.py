@@ -26,7 +26,8 @@ READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most 
 
 def verdict_of(state: State, host: Host, now: float) -> Verdict:
     """Judge a host by its evidence; OFF counts only from a device that is known to be this host's."""
-    return judge(state.view(host.id).views, state.settings, now, off_counts=_off_counts(state, host))
+    off_counts = _off_counts(state, host)
+    return judge(state.view(host.id).views, state.rules(host.id), now, off_counts=off_counts, vms=len(host.vms))
 
 
 def _off_counts(state: State, host: Host) -> bool:
@@ -49,11 +50,11 @@ def advance(state: State, host: Host, now: float) -> None:
     view = state.view(host.id)
     if view.state is HostState.OK:
         _tell_of_troubles(state, host, now)
-        if not suspicious(view.views, state.settings):
+        if not suspicious(view.views, state.rules(host.id)):
             _unwatch_if_calm(state, host)
             return
         view.state, view.since = following(view.state, Trigger.SILENCE), now
-        text = f"{state.settings.misses} probes in a row were not answered"
+        text = f"{state.rules(host.id).misses} probes in a row were not answered"
         state.explain(host.id, "SUSPECT: looked at closely", text, now, next_step="All channels are asked.")
         state.watch(host.id, True)
         ask_for_vms(state, host.id, now)
@@ -68,11 +69,11 @@ def advance(state: State, host: Host, now: float) -> None:
 
 def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -> None:
     """A silent host about which nothing will be done is told once: nobody waits for ever without knowing."""
-    view = state.view(host.id)
+    view, rules = state.view(host.id), state.rules(host.id)
     what = f"nothing is done: {verdict.kind.value}"
     state.explain(host.id, what, verdict.reason, now, next_step="Looking on.")
-    undecided = verdict.kind is VerdictKind.UNCLEAR and now - view.since > UNDECIDED_S + state.settings.fail_after_s
-    late = undecided and now - view.since > state.settings.single_domain_after_s
+    undecided = verdict.kind is VerdictKind.UNCLEAR and now - view.since > UNDECIDED_S + rules.fail_after_s
+    late = undecided and now - view.since > rules.single_domain_after_s
     kind = verdict.kind.value if verdict.kind is VerdictKind.ISOLATED else "undecided" if late else ""
     if not kind or host.excluded or view.told == kind:
         return
@@ -89,7 +90,7 @@ def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -
 def _tell_of_troubles(state: State, host: Host, now: float) -> None:
     """What is wrong with a host that answers is told when it begins and when it ends, and never shot."""
     view = state.view(host.id)
-    found = {} if host.excluded else troubles(view.views, state.settings, now)
+    found = {} if host.excluded else troubles(view.views, state.rules(host.id), now)
     for kind in found.keys() - view.troubles.keys():
         text = f"{host.name}: {kind.value}: {found[kind]}, and the host answers"
         state.tell(Severity.WARNING, text, _REMEDIES[kind], host=host.id)
@@ -106,7 +107,7 @@ def is_ordered(state: State, host: Host) -> bool:
 
 def _unwatch_if_calm(state: State, host: Host) -> None:
     views = state.view(host.id).views
-    here = [views[each.name] for each in state.settings.by_domain[Domain.MANAGEMENT] if each.name in views]
+    here = [views[each.name] for each in state.rules(host.id).by_domain[Domain.MANAGEMENT] if each.name in views]
     if host.id in state.watched and all(view.misses == 0 for view in here):
         state.watch(host.id, False)
 

@@ -75,7 +75,7 @@ def note_power(state: State, host: Host, event: DeviceChecked, now: float) -> No
             others = tuple(known for known in trust.seen_on if known[0] != event.device)
             state.save_trust(replace(trust, seen_on=(*others, seen)))
         return
-    answers = view.state is HostState.OK and alive_channels(view.views, state.settings, now)
+    answers = view.state is HostState.OK and alive_channels(view.views, state.rules(host.id), now)
     if event.power is PowerState.OFF and answers:
         view.off_while_alive[event.device] = now
 

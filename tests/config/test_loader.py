@@ -23,6 +23,29 @@ def test_durations_shares_and_secrets_are_ready_to_use(site):
     assert config.fence[0].settings["password"].get_secret_value() == "hunter2"
 
 
+def test_rules_of_a_cluster_go_over_those_for_all(site):
+    config = site.load(site.good + '[cluster.edge]\nneed = 3\nsingle_domain_after = "3m"\nchannels = ["icmp", "bmc"]\n')
+    edge = config.cluster["edge"].over(config.detect)
+    assert (edge.need, edge.single_domain_after_s, edge.channels) == (3, 180, ("icmp", "bmc"))
+    assert (edge.misses, edge.fail_after_s) == (config.detect.misses, config.detect.fail_after_s)
+
+
+@pytest.mark.parametrize(
+    ("rules", "why"),
+    [
+        ('channels = ["storage"]', "storage is not in detect.channels"),
+        ('fail_after = "2s"', "fail_after is shorter than detect.misses times detect.interval"),
+        ('fail_after = "100s"', "single_domain_after or hung_after is shorter than fail_after"),
+        ("weights = { management = 2 }", "need is not more than weights.management"),
+        ("nead = 3", "unknown key"),
+    ],
+)
+def test_rules_of_a_cluster_that_make_no_sense_are_refused(site, rules, why):
+    (told,) = site.told(f"{site.good}[cluster.edge]\n{rules}\n")
+    assert "cluster" in told
+    assert why in told
+
+
 # --- problems ---------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +162,9 @@ def test_nothing_configured_at_all_tells_what_must_be_set(site):
         ('interval = "2s"\nmisses = 6', "detect.fail_after: shorter than detect.misses times detect.interval (12s)"),
         ('single_domain_after = "5s"', "detect.single_domain_after: shorter than detect.fail_after (10s)"),
         ('hung_after = "5s"', "detect.hung_after: shorter than detect.fail_after (10s)"),
+        ("need = 1", "detect.need: must be greater than or equal to 2: 1"),
+        ("weights = { management = 2 }", "detect.need: not more than weights.management (2)"),
+        ("weights = { moon = 2 }", "detect.weights.moon: unknown key"),
         ('confirm_interval = "3s"', "detect.confirm_interval: longer than detect.interval (1s)"),
         ('evidence_ttl = "1s"', "detect.evidence_ttl: shorter than two detect.interval (2s)"),
         ('interval = "-1s"', "detect.interval: must be longer than nothing"),
@@ -336,10 +362,10 @@ def test_a_variable_of_several_lines_is_one_text_and_sets_nothing_else(site):
 
 
 def test_a_bad_variable_is_told_by_its_name(site):
-    environ = {"HA_DETECT__NEDD": "4", "HA_DETECT__MISSES": "1", "HA_NOWHERE__X": "1", "HA_MODE__X": "1"}
+    environ = {"HA_DETECT__MISES": "4", "HA_DETECT__MISSES": "1", "HA_NOWHERE__X": "1", "HA_MODE__X": "1"}
     told = site.told(site.good, environ)
-    assert told[0] == "HA_DETECT__MISSES: detect.misses: must be greater than or equal to 2: 1"
-    assert told[1].startswith("HA_DETECT__NEDD: detect.nedd: unknown key. Known here: channels")
+    assert told[0] == 'HA_DETECT__MISES: detect.mises: unknown key. Did you mean "misses"?'
+    assert told[1] == "HA_DETECT__MISSES: detect.misses: must be greater than or equal to 2: 1"
     assert told[2].startswith("HA_MODE__X: mode: must be 'observe', 'approve' or 'auto'")
     assert told[3].startswith("HA_NOWHERE__X: nowhere: unknown key")
 
