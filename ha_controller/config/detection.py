@@ -41,7 +41,7 @@ class Detect(Section):
     fail_after_s: Duration = duration_field("10s", key="fail_after")
     fail_after_per_vm_s: Duration = duration_field("20ms", key="fail_after_per_vm", longest="10s")
     weights: Weights = Weights()
-    need: Annotated[int, count_between(2, 36), AfterValidator(_not_by_us_alone)] = 2  #: weight of the silent domains
+    need: Annotated[int, count_between(2, 36), AfterValidator(_not_by_us_alone)] = Field(2, validate_default=True)
     dump_await_s: Duration = duration_field("20s", key="dump_await", longest="10m")
     dump_max_s: Duration = duration_field("10m", key="dump_max", longest="1d")
     single_domain_after_s: Duration = duration_field("60s", key="single_domain_after")

@@ -58,7 +58,7 @@ Window = Annotated[str, AfterValidator(_window)]  #: of a day, local time
 
 
 def count_between(low: int, high: int) -> Any:
-    return Field(strict=True, ge=low, le=high, validate_default=True)
+    return Field(strict=True, ge=low, le=high)
 
 
 class Section(BaseModel):
