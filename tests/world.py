@@ -80,6 +80,7 @@ class Cloud:
     places: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     device_power: dict[str, PowerState] = field(default_factory=dict)  #: where one reads something else than the BMC
     cluster_names: dict[int, str] = field(default_factory=dict)
+    excluded: dict[int, str] = field(default_factory=dict)
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
@@ -150,6 +151,7 @@ class Cloud:
             name=f"kvm-{host:02}",
             cluster=0,
             cluster_name=self.cluster_names.get(host, "default"),
+            excluded=self.excluded.get(host, ""),
             one_state=self.one_states[host],
             vm_mad="kvm",
             free_cpu=6400,

@@ -246,6 +246,7 @@ class Recoverer:
             vm_mad=vm.vm_mad,
             cpu=round(vm.cpu * 100),
             memory_mb=vm.memory_mb,
+            found_missing_at=float(vm.found_missing_at),
             obstacle=self._obstacle(vm),
             label=vm_state_name(vm.state, vm.lcm_state),
             datastores=_datastores_of(vm),

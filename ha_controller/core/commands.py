@@ -18,6 +18,7 @@ from ha_controller.core.model import Host, HostState, OnedHostState, PowerState
 from ha_controller.core.power import readable
 from ha_controller.core.state import PendingCommand, State
 
+UNTOUCHED = (HostState.OK, HostState.SUSPECT)  #: nothing was powered off yet
 DONE, NO_SUCH, REFUSED, LOOK_AGAIN = 0, 3, 4, 6
 #: between the deadline of one reading (4 s, three tries at most) and that of the API (40 s)
 DEVICES_ANSWER_MAX_S = 25.0
@@ -78,6 +79,10 @@ def _answer(state: State, request: int, code: int, text: str) -> None:
 
 def _approve(state: State, command: OperatorCommanded, incident: Incident, who: str) -> None:
     name = incident.host_name
+    if incident.state is HostState.OK and incident.rebooted:
+        state.save(replace(incident, restart_approved_by=who))
+        _answer(state, command.request, DONE, f"Approved: the VMs of {name} are started there again.")
+        return
     if incident.state not in (HostState.SUSPECT, HostState.FAILED) or incident.stopped:
         _answer(state, command.request, REFUSED, f"{name} is {incident.state.upper()}: nothing to approve.")
         return
@@ -123,7 +128,7 @@ def _maintenance(state: State, command: OperatorCommanded, who: str, now: float)
     host, on = state.hosts.get(-1 if command.host is None else command.host), command.verb is Verb.MAINTENANCE_ON
     if host is None:
         _answer(state, command.request, NO_SUCH, "There is no such host.")
-    elif on and (incident := state.incidents.get(host.id)) is not None and incident.state is not HostState.SUSPECT:
+    elif on and (incident := state.incidents.get(host.id)) is not None and incident.state not in UNTOUCHED:
         hold = f"To stop what is being done with it: ha-controller hold {host.name}"
         _answer(state, command.request, REFUSED, f"{host.name} is {incident.state.upper()}. {hold}")
     elif state.term is None:
@@ -321,22 +326,14 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
     elif now - view.answers_since < needed_s:
         text = f"{name} answers for {now - view.answers_since:.0f} s only; {needed_s:g} s are needed. Try again."
         _answer(state, command.request, REFUSED, text)
-    elif not command.repaired and (often := _quarantine(state, incident.host, now)):
+    elif not command.repaired and (often := suspicion.quarantine(state, incident.host, now)):
         text = f"{name} is in quarantine: {often}. If that is repaired: ha-controller unfence {name} --repaired"
         _answer(state, command.request, REFUSED, text)
-    elif incident.state is HostState.SUSPECT:
+    elif incident.state in UNTOUCHED:
         suspicion.close(state, incident, f"dismissed by {command.who}", now)
         _answer(state, command.request, DONE, f"{name} is readmitted.")
     else:
         _give_back(state, command, incident, now)
-
-
-def _quarantine(state: State, host: int, now: float) -> str:
-    """Why a host is not trusted with VMs again; empty if it is."""
-    settings = state.settings
-    died = sum(death.host == host and now - death.at < settings.quarantine_within_s for death in state.cloud.deaths)
-    hours = f"{settings.quarantine_within_s / 3600:g} h"
-    return f"it was off {died} times within {hours}" if died >= settings.quarantine_after else ""
 
 
 def _give_back(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ha_controller.core import commands, fencing, lasting, lever, moving, power, suspicion, trust
+from ha_controller.core import commands, fencing, lasting, lever, moving, power, reboot, suspicion, trust
 from ha_controller.core.detector import ChannelView
 from ha_controller.core.effects import Effect, Severity
 from ha_controller.core.events import (
@@ -88,6 +88,8 @@ class Controller:
             self.state.watch(incident.host, True)
             fencing.resume(self.state, incident, now)
             moving.resume(self.state, incident, now)
+            if incident.rebooted and incident.state is HostState.OK:
+                reboot.resume(self.state, incident, now)
         return self._decided()
 
     def step(self, event: Event, now: float) -> Decision:
@@ -160,6 +162,8 @@ class Controller:
             channel.note(reading, gaps.get(event.channel, self.state.settings.evidence_ttl_s))
             if reading.signal is Signal.ALIVE:
                 view.awaits_life = False
+                if reading.boot_id:
+                    reboot.note(self.state, reading, now)
                 if view.answers_since is None:
                     view.answers_since = now
             elif reading.signal is Signal.SILENT:
@@ -303,8 +307,12 @@ class Controller:
         trust.look_for_contradictions(state, host, now)
         if view.state in (HostState.OK, HostState.SUSPECT):
             suspicion.advance(state, host, now)
+        reboot.take_up(state, host, now)
         incident = state.incidents.get(host_id)
         if incident is None:
+            return
+        if view.state is HostState.OK and incident.rebooted:
+            reboot.advance(state, host, incident, now)
             return
         if incident.lifting:
             lasting.lift(state, incident, now)

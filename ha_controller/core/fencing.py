@@ -18,7 +18,7 @@ from ha_controller.core.model import Device, Host, HostState, PowerState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.recovery import was_running
 from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
-from ha_controller.core.suspicion import approval_needed, ask_for_vms, close, verdict_of
+from ha_controller.core.suspicion import approval_needed, ask_for_vms, deaths_remembered, stand_down, verdict_of
 
 DAY_S = 86400.0
 SECOND_SIGNAL_SPACING_S = 2.0  #: between two readings of another device that confirms an OFF
@@ -206,12 +206,10 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
     """The host is FENCED: recorded with its proof before anything is moved."""
     incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
     state.view(incident.host).told = ""
-    state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
-    remembered_s = max(state.settings.poison_within_s, state.settings.quarantine_within_s)
-    lately = [death for death in state.cloud.deaths if now - death.at < remembered_s]
+    state.save(replace(incident, proof=proof, fenced_at=now, rebooted="", hold="", hold_needs_person=False, stopped=""))
     running = tuple(record.id for record in incident.vms if was_running(record))
     death = Death(at=now, host=incident.host, host_name=incident.host_name, vms=running)
-    state.save_cloud(replace(state.cloud, deaths=(*lately, death)))
+    state.save_cloud(replace(state.cloud, deaths=(*deaths_remembered(state, now), death)))
     ask_for_vms(state, incident.host, now, tuple(record.id for record in incident.vms))
     next_step = f"Its {len(incident.vms)} VMs are moved."
     state.explain(incident.host, "FENCED: off is verified", proof.text, now, next_step=next_step)
@@ -255,7 +253,7 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
         )
         return
     stood_down = state.enter(incident, Trigger.STOOD_DOWN, now)
-    close(state, stood_down, f"{reason}; no power-off was done", now)
+    stand_down(state, stood_down, f"{reason}; no power-off was done", now)
 
 
 def _order_power_off(state: State, host: Host, incident: Incident, now: float) -> None:

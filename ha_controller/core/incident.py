@@ -131,6 +131,8 @@ class Incident:
     proof: Proof | None = None
     prior_one_state: int = OnedHostState.MONITORED
     prior_marked: bool = False
+    restart_approved_by: str = ""  #: the VMs of a host that reboots again and again may be started there once more
+    rebooted: str = ""  #: the boot after which its VMs are started again: nothing was powered off
     lever: Lever = Lever.NOT_BEGUN
     lever_since: float = 0.0
     lever_repeats: int = 0
@@ -157,8 +159,8 @@ class Incident:
         """Whether nothing that was ordered may have had an effect on the host, its VMs or OpenNebula."""
         return (
             all(attempt.outcome is AttemptOutcome.REFUSED for attempt in self.attempts)
-            and self.lever is Lever.NOT_BEGUN
-            and all(record.order == 0 for record in self.vms)
+            and (self.lever is Lever.NOT_BEGUN or bool(self.rebooted))
+            and (all(record.order == 0 for record in self.vms) or bool(self.rebooted))
         )
 
     def not_after(self, now: float) -> Incident:

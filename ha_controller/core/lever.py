@@ -138,6 +138,31 @@ def pull(state: State, host: Host, incident: Incident, now: float) -> Incident:
             return incident
 
 
+def ask_anew(state: State, host: Host, incident: Incident, now: float) -> Incident:
+    """Have oned ask a host that lives anew: OFFLINE, then ENABLE. Its monitoring starts again, and its VMs stay.
+
+    `lever_repeats` counts how often that was done.
+    """
+    view = state.view(host.id)
+    if view.read_at is None or view.one_state is None or view.read_at < incident.lever_since:
+        return incident
+    is_offline = view.one_state == OnedHostState.OFFLINE
+    match incident.lever:
+        case Lever.NOT_BEGUN:
+            return _order(state, incident, Lever.OFFLINE, HostStep.OFFLINE, now)
+        case Lever.OFFLINE if is_offline:
+            return _order(state, incident, Lever.ENABLE, HostStep.ENABLE, now)
+        case Lever.ENABLE if not is_offline:
+            done = replace(incident, lever=Lever.NOT_BEGUN, lever_since=now, lever_repeats=incident.lever_repeats + 1)
+            return state.save(done)
+        case Lever.OFFLINE:
+            return _again(state, incident, HostStep.OFFLINE, now)
+        case Lever.ENABLE:
+            return _again(state, incident, HostStep.ENABLE, now)
+        case _:
+            return incident
+
+
 def _wait_for_error(state: State, host: Host, incident: Incident, one_state: int, now: float) -> Incident:
     if one_state == OnedHostState.MONITORED:
         return state.stop(

@@ -55,6 +55,7 @@ class Reading:
     sent_at: float  #: when the question left: an answer says nothing about later moments
     detail: str = ""  #: short, for the operator: "timeout", "connection refused"
     boot_id: str = ""  #: which boot of the host answered, if the channel can tell; of ALIVE only
+    booted_at: float = 0.0  #: when that boot began, on the clock of `sent_at`; 0: not told
 
 
 # --- hosts and VMs as OpenNebula shows them ---------------------------------------------------------------------------
@@ -138,6 +139,7 @@ class Vm:
     vm_mad: str = ""
     cpu: int = 0  #: hundredths of a core
     memory_mb: int = 0
+    found_missing_at: float = 0.0  #: when OpenNebula itself saw that it runs no more; 0: it did not end like that
     obstacle: str = ""  #: why it must not be moved at all (local disks, locked, policy); empty = may be moved
     label: str = ""  #: state in OpenNebula's words
     datastores: tuple[int, ...] | None = None  #: where its disks are; None: not known
@@ -187,6 +189,8 @@ class HostTrust:
     source: str = ""  #: where that comes from
     devices: tuple[DeviceTrust, ...] = ()
     seen_on: tuple[tuple[str, str], ...] = ()  #: (name, fingerprint) of devices that were read ON at least once
+    boot_id: str = ""  #: the last boot of the host of which all VMs are accounted for
+    past_boots: tuple[str, ...] = ()  #: those before: a late word of one of them is no news
 
 
 # --- states -----------------------------------------------------------------------------------------------------------

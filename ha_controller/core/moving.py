@@ -39,7 +39,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         return
     if state.second_master is None and now < state.settle_until:
         return  # just started: the first look is on its way
-    if hold := _what_holds(state, incident):
+    if hold := what_holds(state, incident):
         state.hold(incident, hold, now)
         return
     incident = _take_in(state, host, incident, now)
@@ -53,7 +53,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         _move(state, host, incident, now)
 
 
-def _what_holds(state: State, incident: Incident) -> Hold | None:
+def what_holds(state: State, incident: Incident) -> Hold | None:
     """What stops the lever and the moves of a host that is off: people, and what makes us doubt ourselves."""
     if state.term is None:
         return Hold("leader", "this controller does not hold the lead", "The leader goes on with it.")
@@ -91,27 +91,29 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     if record.settled or read_at <= record.ordered_at:
         return record
     step = next_step(record, vm, host.id)
-    poison = _killed(state, record, now) if record.stage is VmStage.WAITING else []
+    poison = died_with(state, record, now) if record.stage is VmStage.WAITING else []
     match step.step:
         case Step.MOVE | Step.RESUME if len(poison) >= state.settings.poison_after:
             reason = f"it ran on {', '.join(poison)} when they died, so it may be what kills them. Start it by hand"
-            return _leave(state, incident, record, reason, now)
+            return leave_alone(state, incident, record, reason, now)
         case Step.RUNNING:
             place_name = state.hosts[record.destination].name if record.destination in state.hosts else "elsewhere"
             state.tell_of(incident, Severity.INFO, f"{record.name} runs on {place_name}", "Nothing to do.")
             return replace(record, stage=VmStage.RUNNING, reason=f"runs on {place_name}", settled_at=now)
         case Step.LEAVE:
-            return _leave(state, incident, record, step.reason, now)
+            return leave_alone(state, incident, record, step.reason, now)
         case _ if record.tries and now - record.first_ordered_at > state.settings.vm_timeout_s:
             last = step.reason or record.reason or "OpenNebula accepts the order and does nothing"
-            return _leave(state, incident, record, f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}", now)
+            return leave_alone(
+                state, incident, record, f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}", now
+            )
         case Step.WAIT if not record.tries and _waited_too_long(state, incident, now):
-            return _leave(state, incident, record, f"it cannot be moved from here: {step.reason}", now)
+            return leave_alone(state, incident, record, f"it cannot be moved from here: {step.reason}", now)
         case _:
             return replace(record, reason=step.reason or record.reason)
 
 
-def _killed(state: State, record: VmRecord, now: float) -> list[str]:
+def died_with(state: State, record: VmRecord, now: float) -> list[str]:
     """The hosts that died lately with this VM on them."""
     lately = [death for death in state.cloud.deaths if now - death.at < state.settings.poison_within_s]
     return sorted({death.host_name for death in lately if record.id in death.vms})
@@ -121,7 +123,8 @@ def _waited_too_long(state: State, incident: Incident, now: float) -> bool:
     return incident.lever is Lever.DONE and now - incident.lever_since > state.settings.vm_wait_max_s
 
 
-def _leave(state: State, incident: Incident, record: VmRecord, reason: str, now: float) -> VmRecord:
+def leave_alone(state: State, incident: Incident, record: VmRecord, reason: str, now: float) -> VmRecord:
+    """An outcome: nothing more is done with the VM, and people are told why."""
     severity = Severity.WARNING if was_running(record) else Severity.INFO
     state.tell_of(incident, severity, f"{record.name} is left alone: {reason}", "Look at it.")
     return replace(record, stage=VmStage.LEFT, reason=reason, settled_at=now)
@@ -142,9 +145,9 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
             continue
         step = next_step(record, vm, host.id).step
-        if step is Step.RESUME and (record.stage is not VmStage.RESUMING or _may_order(state, record, free, now)):
+        if step is Step.RESUME and (record.stage is not VmStage.RESUMING or may_order(state, record, free, now)):
             incident = _resume(state, host, incident, record, now)
-        elif step is Step.MOVE and _may_order(state, record, free, now):
+        elif step is Step.MOVE and may_order(state, record, free, now):
             incident, ordered = _migrate(state, host, incident, record, vm, now)
             if not ordered:
                 nowhere.append(record.name)
@@ -159,7 +162,7 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         state.save(replace(incident, hold="", hold_needs_person=False))
 
 
-def _may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
+def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
     """The first order when there is a place; a repetition only after the last one has surely ended without effect."""
     if record.stage is VmStage.WAITING:
         return free > 0
@@ -182,8 +185,8 @@ def _migrate(
         destination = place(vm, candidates, _taken(state), seen_max_s=seen_max_s)
     if destination is None:
         return incident, False
-    ordered = _ordered(record, VmStage.MOVING, now, destination)
-    incident = state.save(_with_record(incident, ordered))
+    ordered = note_order(record, VmStage.MOVING, now, destination)
+    incident = state.save(with_record(incident, ordered))
     state.out.append(
         MoveVm(
             vm=record.id,
@@ -197,7 +200,8 @@ def _migrate(
     return incident, True
 
 
-def _ordered(record: VmRecord, stage: VmStage, now: float, destination: int) -> VmRecord:
+def note_order(record: VmRecord, stage: VmStage, now: float, destination: int) -> VmRecord:
+    """A VM's record with one more order in it."""
     return replace(
         record,
         stage=stage,
@@ -214,8 +218,8 @@ def _resume(state: State, host: Host, incident: Incident, record: VmRecord, now:
     """Start a VM that was running, became POWEROFF by itself, and has arrived at its destination."""
     if record.destination is None:
         return incident
-    ordered = _ordered(record, VmStage.RESUMING, now, record.destination)
-    incident = state.save(_with_record(incident, ordered))
+    ordered = note_order(record, VmStage.RESUMING, now, record.destination)
+    incident = state.save(with_record(incident, ordered))
     state.out.append(
         ResumeVm(
             vm=record.id,
@@ -238,15 +242,16 @@ def vm_order_reported(state: State, incident: Incident, event: VmOrderReported, 
         after = replace(after, maybe_done=True)
     elif event.result is OrderResult.REFUSED and record.stage is VmStage.MOVING and not record.maybe_done:
         if record.tries >= state.settings.move_tries_max:
-            after = _leave(state, incident, after, f"OpenNebula refuses to move it: {event.detail}", now)
+            after = leave_alone(state, incident, after, f"OpenNebula refuses to move it: {event.detail}", now)
         else:
             after = replace(after, stage=VmStage.WAITING, destination=None)
     elif event.result is OrderResult.SKIPPED and record.stage is VmStage.MOVING and record.tries == 1:
         after = replace(after, stage=VmStage.WAITING, destination=None, tries=0, first_ordered_at=0.0)
-    state.save(_with_record(incident, after))
+    state.save(with_record(incident, after))
 
 
-def _with_record(incident: Incident, record: VmRecord) -> Incident:
+def with_record(incident: Incident, record: VmRecord) -> Incident:
+    """An incident with this record of a VM in the place of the one it had."""
     return replace(incident, vms=tuple(record if known.id == record.id else known for known in incident.vms))
 
 

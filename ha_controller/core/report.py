@@ -78,6 +78,8 @@ def _progress(incident: Incident) -> str:
     match incident.state:
         case HostState.FAILED:
             step = f"is being powered off (attempt {len(incident.attempts)})"
+        case HostState.OK:
+            step = f"rebooted by itself; {running} of {len(incident.vms)} VMs run again"
         case HostState.FENCED:
             step = f"is off; {running} of {len(incident.vms)} VMs run elsewhere"
         case _:

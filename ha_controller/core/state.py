@@ -28,6 +28,15 @@ class DeviceView:
     contradicted: bool = False  #: people were told that it feeds something else
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NewBoot:
+    """A host answers that was booted since it was last seen."""
+
+    boot_id: str
+    noticed_at: float
+    lost_since: float | None  #: a VM that ended later ended with the old boot; None: not known
+
+
 @dataclass(slots=True)
 class HostView:
     """What is known of one host and is forgotten at a restart."""
@@ -52,6 +61,8 @@ class HostView:
     lifts: int = 0  #: tries of this readmission
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
+    boot_seen_at: float = 0.0  #: when the boot that is on record was last seen alive
+    new_boot: NewBoot | None = None  #: another one answers: its VMs are looked at next
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs

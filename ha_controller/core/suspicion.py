@@ -10,7 +10,7 @@ from dataclasses import replace
 from ha_controller.core import guard, trust
 from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, suspicious, troubles
 from ha_controller.core.effects import ReadHost, Severity
-from ha_controller.core.incident import Incident, VmRecord
+from ha_controller.core.incident import Death, Incident, VmRecord
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Domain, Host, HostState
 from ha_controller.core.settings import Mode, Policy
@@ -108,7 +108,7 @@ def is_ordered(state: State, host: Host) -> bool:
 def _unwatch_if_calm(state: State, host: Host) -> None:
     views = state.view(host.id).views
     here = [views[each.name] for each in state.rules(host.id).by_domain[Domain.MANAGEMENT] if each.name in views]
-    if host.id in state.watched and all(view.misses == 0 for view in here):
+    if host.id in state.watched and state.view(host.id).new_boot is None and all(view.misses == 0 for view in here):
         state.watch(host.id, False)
 
 
@@ -117,9 +117,8 @@ def _answers_again(state: State, host: Host, verdict: Verdict, now: float) -> No
     view.state, view.since, view.told = following(view.state, Trigger.LIFE), now, ""
     state.explain(host.id, "OK again: nothing is done", verdict.reason, now)
     _note_flap(state, host, now)
-    incident = state.incidents.get(host.id)
-    if incident is not None:
-        close(state, incident, f"{verdict.reason}; nothing was done", now)
+    if (incident := state.incidents.get(host.id)) is not None:
+        stand_down(state, incident, f"{verdict.reason}; nothing was done", now)
 
 
 def _note_flap(state: State, host: Host, now: float) -> None:
@@ -133,6 +132,14 @@ def _note_flap(state: State, host: Host, now: float) -> None:
         text = f"{host.name} flaps: {len(view.flaps)} times silent and back within {within}"
         state.tell(Severity.WARNING, text, "No VM is placed on it meanwhile. Look at its network.", host=host.id)
     view.calm_at = now + settings.flaps_within_s
+
+
+def stand_down(state: State, incident: Incident, why: str, now: float) -> None:
+    """The host answers, and nothing was done to it. What is left of an earlier reboot goes on."""
+    if incident.rebooted:
+        state.save(replace(incident, hold="", hold_needs_person=False))
+    else:
+        close(state, incident, why, now)
 
 
 def close(state: State, incident: Incident, why: str, now: float) -> None:
@@ -234,6 +241,20 @@ def approval_needed(state: State, incident: Incident, verdict: Verdict) -> Hold 
         return None
     approve = f"To power it off: ha-controller pending approve {incident.id}"
     return Hold("waits for approval", reason, approve, needs_person=True)
+
+
+def quarantine(state: State, host: int, now: float) -> str:
+    """Why a host is not trusted with VMs again: it died too often lately; empty if it is trusted."""
+    settings = state.settings
+    died = sum(death.host == host and now - death.at < settings.quarantine_within_s for death in state.cloud.deaths)
+    hours = f"{settings.quarantine_within_s / 3600:g} h"
+    return f"it was off {died} times within {hours}" if died >= settings.quarantine_after else ""
+
+
+def deaths_remembered(state: State, now: float) -> tuple[Death, ...]:
+    """The deaths on record that still tell something."""
+    remembered_s = max(state.settings.poison_within_s, state.settings.quarantine_within_s)
+    return tuple(death for death in state.cloud.deaths if now - death.at < remembered_s)
 
 
 def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Incident:

@@ -43,6 +43,7 @@ class Machine:
     bmc_stuck: bool = False  #: acknowledges and does nothing
     bmc_stale: str = ""  #: "off" or "on": what it says whatever is true
     broken: bool = False  #: a fault has hit it
+    boots: int = 1
     vms: set[int] = field(default_factory=set)
 
 
@@ -72,10 +73,20 @@ class Hardware:
             return
         known.powered = on
         known.mute = False
+        known.boots += on
         self._note(machine, "power on" if on else "power off")
         if not on:
             for vm in sorted(known.vms):
                 self.stop_vm(machine, vm)
+        self._changed(machine)
+
+    def reboot(self, machine: int) -> None:
+        """The machine reboots by itself, faster than anybody can see; its VM processes are gone."""
+        known = self.machines[machine]
+        self._note(machine, "reboot")
+        for vm in sorted(known.vms):
+            self.stop_vm(machine, vm)
+        known.boots += 1
         self._changed(machine)
 
     def start_vm(self, machine: int, vm: int) -> bool:

@@ -88,6 +88,7 @@ class History:
     host: int
     started_at: float
     ended_at: float = 0.0
+    found_missing_at: float = 0.0  #: oned itself saw that it runs no more
 
 
 @dataclass(kw_only=True)

@@ -74,7 +74,7 @@ class Oned:
             host.attributes.pop("ERROR", None)
             if host.state in (one.INIT, one.ERROR):
                 host.state = one.MONITORED
-            self._host_is_back(host)
+            self._host_is_back(host, now)
             return
         host.heard_at = now  # the next retry comes one interval later
         host.attributes["ERROR"] = f"Error monitoring Host {host.name} ({host.id}): "
@@ -86,7 +86,7 @@ class Oned:
                 if vm.state == one.ACTIVE and vm.lcm_state == one.RUNNING:
                     vm.lcm_state, vm.resched = one.UNKNOWN, False
 
-    def _host_is_back(self, host: OnedHost) -> None:
+    def _host_is_back(self, host: OnedHost, now: float) -> None:
         """VMs that the agent does not report become POWEROFF, the others RUNNING; strangers are named, not killed."""
         reported = self._hardware.machines[host.id].vms
         mine = self.lifecycle.on_host(host.id)
@@ -96,6 +96,7 @@ class Oned:
                     vm.lcm_state = one.RUNNING
                 else:
                     vm.become(one.POWEROFF)
+                    vm.history[-1].found_missing_at = now
         zombies = sorted(reported - {vm.id for vm in mine})
         host.attributes.pop("ZOMBIES", None)
         host.attributes.pop("TOTAL_ZOMBIES", None)

@@ -187,6 +187,7 @@ class VmLifecycle:
 
     def _resume(self, vm: OnedVm, now: float) -> None:
         vm.become(one.ACTIVE, one.BOOT_POWEROFF)
+        vm.history[-1].found_missing_at = 0.0
         self._driver(vm, now, self._timings.boot_s, self._booted, lambda vm, _: vm.become(one.POWEROFF))
 
     def _end(self, vm: OnedVm, now: float, through: int, state: int) -> None:

@@ -50,7 +50,7 @@ class Lab:
                 if machine.powered and not machine.mute and number not in self.frozen:
                     words = {
                         "host": host.name,
-                        "boot_id": "boot-1",
+                        "boot_id": f"boot-{machine.boots}",
                         "run_id": "run-1",
                         "counter": counter,
                         "armed": True,

@@ -23,6 +23,7 @@ from ha_controller.adapters.opennebula.models import (
 )
 from ha_controller.adapters.opennebula.reader import BadDocument, Fields, Kind
 
+_MONITOR = 44  #: HISTORY/ACTION
 _SECRET = re.compile("PASSWORD|TOKEN|SECRET|PRIVATE_KEY")
 
 
@@ -88,9 +89,16 @@ def _vm(vm: Fields) -> OnedVm:
         vmgroup_id=group.optional("VMGROUP_ID"),
         vmgroup_role=group.line("ROLE"),
         started_at=last.integer("RSTIME", 0),
+        found_missing_at=_found_missing_at(last),
         resched=vm.integer("RESCHED", 0) != 0,
         attributes=user_template.attributes(),
     )
+
+
+def _found_missing_at(last: Fields) -> int:
+    """oned writes its own action 44, of nobody, when a VM is not there any more (recording 119)."""
+    is_its_own = last.integer("ACTION", 0) == _MONITOR and last.integer("UID", 0) == -1
+    return last.integer("RETIME", 0) if is_its_own else 0
 
 
 def _disks(template: Fields) -> tuple[OnedDisk, ...]:

@@ -83,6 +83,7 @@ class OnedVm:
     vmgroup_id: int | None
     vmgroup_role: str
     started_at: int  #: RSTIME of the last history record, seconds of the front-end's wall clock; 0 = not yet
+    found_missing_at: int  #: when oned itself saw that it runs no more, the same clock; 0 = it did not end like that
     resched: bool
     attributes: dict[str, str] = field(repr=False)  #: USER_TEMPLATE: written by the VM's owner
 

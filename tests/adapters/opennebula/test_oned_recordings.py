@@ -220,3 +220,12 @@ async def test_every_request_is_the_recorded_one(recordings, serve, client_of):
         compared += 1
     assert compared == REQUESTS
     assert all(recordings[number].method in USED for number in NOT_SENDABLE)
+
+
+async def test_a_vm_that_oned_found_missing_is_told_from_one_that_was_switched_off(recordings, serve, client_of):
+    found = {}
+    for number in ("119", "161"):  # after its host came back; after poweroff-hard by a person
+        peer = await serve({"one.vm.info": recordings[number].response})
+        async with client_of(peer) as client:
+            found[number] = (await client.vm(0)).found_missing_at
+    assert found == {"119": 1795398334, "161": 0}
