@@ -174,6 +174,27 @@ async def test_a_host_that_resets_itself_must_have_fallen_silent_and_booted(sile
     assert bench.machine.on
 
 
+async def test_an_order_that_lasts_is_lifted_also_when_the_drill_is_cut_off():
+    """The controller is being stopped in the middle of it."""
+    bench = Bench(SelfReset())
+    ordered = anyio.Event()
+    power_off = bench.machine.power_off
+
+    async def hang_after_the_order() -> None:
+        await power_off()
+        ordered.set()
+        await anyio.sleep_forever()
+
+    bench.machine.power_off = hang_after_the_order  # type: ignore[method-assign]
+    not_after = asyncio.get_running_loop().time() + 3
+    async with anyio.create_task_group() as group:
+        group.start_soon(bench.fencer.drill, Drill(host=3, request=1, devices=("bmc",), not_after=not_after))
+        await ordered.wait()
+        assert not bench.machine.on
+        group.cancel_scope.cancel()
+    assert bench.machine.on
+
+
 async def test_a_host_whose_boot_nobody_knows_was_not_seen_to_be_reset(bench):
     """The reading failed: that is no proof that it booted."""
 

@@ -251,3 +251,49 @@ def test_maintenance_is_written_in_opennebula_with_its_end(cloud):
     assert not cloud.ordered(Answer)  # not before OpenNebula has taken it
     cloud.feed(MaintenanceMarked(host=3, request=7, failure="no answer"))
     assert cloud.ordered(Answer)[-1].code == 6
+
+
+def test_a_host_that_never_answered_since_its_maintenance_ended_is_not_shot_before_a_person_says_so(cloud):
+    cloud.excluded = {3: "HA_IGNORE=YES"}
+    cloud.kill(3, "off")
+    cloud.inventory()
+    cloud.run(100)
+    cloud.excluded = {}
+    cloud.inventory()
+    cloud.run(60)
+    assert "it has not answered since its maintenance ended" in cloud.incident(3).hold
+    assert not cloud.ordered(Fence)
+    cloud.operator(Verb.APPROVE, incident=cloud.incident(3).id)
+    cloud.run(10)
+    assert {order.host for order in cloud.ordered(Fence)} == {3}
+
+
+def test_what_was_seen_during_a_maintenance_condemns_nobody_after_it(cloud):
+    """Its full grace begins when it ends."""
+    cloud.excluded = {3: "HA_IGNORE=YES"}
+    cloud.inventory()
+    cloud.run(10)
+    cloud.kill(3, "on")
+    cloud.run(300)
+    cloud.excluded = {}
+    cloud.inventory()
+    del cloud.dead[3]
+    cloud.run(1)
+    assert not cloud.incidents
+    cloud.kill(3, "on")
+    cloud.run(55)
+    assert not cloud.ordered(Fence)
+    cloud.run(20)
+    assert {order.host for order in cloud.ordered(Fence)} == {3}
+
+
+def test_a_device_that_is_being_used_is_not_one_that_vanished(make_cloud, settings):
+    """While a host is being fenced its device is not read beside that."""
+    cloud = make_cloud(hosts=20, settings=replace(settings, fences_max=10))
+    cloud.run(6)
+    cloud.kill(1, "mute")
+    cloud.run(70)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
+    cloud.kill(10, "mute")
+    cloud.run(70)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 10}
