@@ -25,6 +25,7 @@ from ha_controller.core.effects import (
     MoveVm,
     OrderHost,
     RenewOrders,
+    RestartMonitoring,
     ResumeVm,
     Tell,
 )
@@ -35,6 +36,7 @@ from ha_controller.core.events import (
     FenceAccepted,
     FenceReported,
     HostOrderReported,
+    MonitoringRestarted,
     OperatorCommanded,
     OrdersLifted,
     OrdersRenewed,
@@ -151,6 +153,9 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
         case Drill(host=host):
             text = f"drill: power off and on with {', '.join(effect.devices)}"
             return TrailEntry(at=now, kind="intent", text=text, host=host)
+        case RestartMonitoring(host=host):
+            text = f"tell OpenNebula: monitor host {host} anew"
+            return TrailEntry(at=now, kind="intent", text=text, host=host)
         case MarkMaintenance(host=host):
             text = f"maintenance {'on' if effect.on else 'off'} ({effect.reason})"
             return TrailEntry(at=now, kind="intent", text=text, host=host)
@@ -186,6 +191,9 @@ def _reported(event: Event, now: float) -> TrailEntry | None:
         case DrillReported(host=host):
             text = "drill: " + "; ".join(f"{device}: {detail}" for device, _, _, detail in event.results)
             return TrailEntry(at=now, kind="drill", text=text, host=host)
+        case MonitoringRestarted(host=host):
+            text = f"OpenNebula, monitor anew: {event.failure or 'accepted'}"
+            return TrailEntry(at=now, kind="report", text=text, host=host)
         case OrdersRenewed(host=host, incident=incident) | OrdersLifted(host=host, incident=incident):
             verb = "renewed" if isinstance(event, OrdersRenewed) else "lifted"
             failed = "; ".join(f"{device}: {detail}" for device, detail in event.failed)

@@ -81,6 +81,7 @@ class Cloud:
     device_power: dict[str, PowerState] = field(default_factory=dict)  #: where one reads something else than the BMC
     cluster_names: dict[int, str] = field(default_factory=dict)
     excluded: dict[int, str] = field(default_factory=dict)
+    restarting: set[int] = field(default_factory=set)
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
@@ -151,6 +152,7 @@ class Cloud:
             name=f"kvm-{host:02}",
             cluster=0,
             cluster_name=self.cluster_names.get(host, "default"),
+            restarting=host in self.restarting,
             excluded=self.excluded.get(host, ""),
             one_state=self.one_states[host],
             vm_mad="kvm",

@@ -47,6 +47,7 @@ from ha_controller.core.effects import (
     ReadHost,
     ReadPower,
     RenewOrders,
+    RestartMonitoring,
     ResumeVm,
     Tell,
     WatchClosely,
@@ -231,6 +232,8 @@ class Runtime:
                 self._start(self.fencer.renew, effect)
             case LiftOrders():
                 self._start(self.fencer.lift, effect)
+            case RestartMonitoring():
+                self._start(self.recoverer.restart_monitoring, effect)
             case MarkMaintenance():
                 self._start(self.recoverer.mark_maintenance, effect)
             case OrderHost():

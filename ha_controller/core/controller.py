@@ -28,6 +28,7 @@ from ha_controller.core.events import (
     InventoryRead,
     LeadChanged,
     MaintenanceMarked,
+    MonitoringRestarted,
     OnedReadFailed,
     OperatorCommanded,
     OrdersLifted,
@@ -129,6 +130,8 @@ class Controller:
             case HostIdentified():
                 if (host := state.hosts.get(event.host)) is not None and host.identity is None:
                     trust.note_host(state, host, event.identity, event.source)
+            case MonitoringRestarted():
+                pass  # on record; what came of it shows in its monitoring data
             case MaintenanceMarked():
                 commands.maintenance_marked(state, event)
             case HostReaddressed():

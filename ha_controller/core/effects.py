@@ -76,6 +76,14 @@ class MarkMaintenance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RestartMonitoring:
+    """Have OpenNebula start its monitoring of a host that answers anew: OFFLINE, then ENABLE."""
+
+    host: int
+    not_after: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class RenewOrders:
     """Order once more what these devices did to a host, so that it does not end by itself."""
 
@@ -183,5 +191,5 @@ class Answer:
 
 Effect = (
     WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | MarkMaintenance
-    | OrderHost | MoveVm | ResumeVm | Tell | Explain | Answer
+    | RestartMonitoring | OrderHost | MoveVm | ResumeVm | Tell | Explain | Answer
 )  # fmt: skip

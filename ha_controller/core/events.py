@@ -56,6 +56,14 @@ class DeviceChecked:
     identity: Identity | None = None  #: what the device says of its machine
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MonitoringRestarted:
+    """OpenNebula was asked to monitor a host anew; what comes of it shows in its monitoring data."""
+
+    host: int
+    failure: str  #: why it was not asked; empty if it was
+
+
 class FenceResult(StrEnum):
     """What became of one level of devices."""
 
@@ -252,7 +260,7 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | DrillReported | OrdersRenewed | OrdersLifted | MaintenanceMarked
+    | MonitoringRestarted | DrillReported | OrdersRenewed | OrdersLifted | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

@@ -63,6 +63,7 @@ class HostView:
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
     boot_seen_at: float = 0.0  #: when the boot that is on record was last seen alive
     new_boot: NewBoot | None = None  #: another one answers: its VMs are looked at next
+    restart_due_at: float = 0.0  #: when its monitoring may be started anew
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs

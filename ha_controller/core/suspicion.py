@@ -9,17 +9,18 @@ from dataclasses import replace
 
 from ha_controller.core import guard, trust
 from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, suspicious, troubles
-from ha_controller.core.effects import ReadHost, Severity
+from ha_controller.core.effects import ORDER_VALID_S, ReadHost, RestartMonitoring, Severity
 from ha_controller.core.incident import Death, Incident, VmRecord
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import Domain, Host, HostState
+from ha_controller.core.model import Domain, Host, HostState, OnedHostState
 from ha_controller.core.settings import Mode, Policy
 from ha_controller.core.state import Hold, HostView, State
 
+RESTART_AGAIN_S = 600.0
 UNDECIDED_S = 5.0  #: a host that fell silent just now is no news
 _REMEDIES = {
     TroubleKind.STORAGE_LOST: "It is not powered off. Look at its way to the datastore.",
-    TroubleKind.AGENT_TROUBLE: "It is not powered off. Look at OpenNebula's monitoring of it (onehost show).",
+    TroubleKind.AGENT_TROUBLE: "It is not powered off; its monitoring is started anew. Look at it: onehost show.",
 }
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago
 
@@ -97,6 +98,20 @@ def _tell_of_troubles(state: State, host: Host, now: float) -> None:
     for kind in view.troubles.keys() - found.keys():
         state.tell(Severity.INFO, f"{host.name}: no {kind.value} any more", "Nothing to do.", host=host.id)
     view.troubles = found
+    _restart_monitoring(state, host, now)
+
+
+def _restart_monitoring(state: State, host: Host, now: float) -> None:
+    """A host that answers and of which OpenNebula hears nothing: its monitoring is started anew, now and then.
+
+    Also finishes what a crash interrupted: such a host is OFFLINE with our mark.
+    """
+    view = state.view(host.id)
+    needed = host.restarting or (TroubleKind.AGENT_TROUBLE in view.troubles and host.one_state == OnedHostState.ERROR)
+    allowed = state.term is not None and not state.cloud.paused_by and state.settings.mode is not Mode.OBSERVE
+    if needed and allowed and not host.excluded and host.id not in state.incidents and now >= view.restart_due_at:
+        view.restart_due_at = now + RESTART_AGAIN_S
+        state.out.append(RestartMonitoring(host=host.id, not_after=now + ORDER_VALID_S))
 
 
 def is_ordered(state: State, host: Host) -> bool:

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 
 import pytest
+from pydantic import SecretStr
 
-from ha_controller.adapters.recoverer import Scope, _datastores_of
+from ha_controller.adapters.opennebula import Client
+from ha_controller.adapters.recoverer import Recoverer, Scope
+from ha_controller.adapters.recoverer.recoverer import _datastores_of
+from ha_controller.core.effects import RestartMonitoring
+from ha_controller.core.events import Event, MonitoringRestarted
+from ha_controller.sim import oned_model as one
+from ha_controller.sim.cloud import EmbeddedCloud
+from ha_controller.sim.oned_server import OnedServer
 
 NOON = 1795694400.0  # 2026-11-26T12:00:00Z
 
@@ -67,3 +76,64 @@ def test_where_the_disks_of_a_vm_are(disks, system, found):
         SimpleNamespace(ds_id=store, tm_mad_system=driver, volatile=volatile) for store, driver, volatile in disks
     )
     assert _datastores_of(SimpleNamespace(disks=made, ds_id=system)) == found
+
+
+# --- monitoring that is started anew ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def oned():
+    """An embedded OpenNebula, and a recoverer that talks to it."""
+    cloud = EmbeddedCloud(hosts=2, vms_per_host=1, network=23)
+    server = OnedServer(cloud.oned, session=cloud.session, clock=time.time)
+    port = await server.start("127.0.0.1", 0)
+    events: list[Event] = []
+    async with Client(f"http://127.0.0.1:{port}/RPC2", SecretStr(cloud.session)) as client:
+        recoverer = Recoverer(
+            client,
+            report=events.append,
+            may_act=lambda: True,
+            clock=time.time,
+            scope=Scope(),
+            poll_s=60.0,
+            equip=lambda hosts: {},
+        )
+        yield SimpleNamespace(hosts=cloud.oned.hosts, recoverer=recoverer, events=events)
+    server.close()
+
+
+async def restart(oned, late_s: float = 0.0) -> str:
+    await oned.recoverer.restart_monitoring(RestartMonitoring(host=1, not_after=time.time() + 3 - late_s))
+    (event,) = oned.events
+    assert isinstance(event, MonitoringRestarted)
+    return event.failure
+
+
+async def test_the_monitoring_of_a_host_in_error_is_started_anew(oned):
+    oned.hosts[1].state = one.ERROR
+    assert await restart(oned) == ""
+    assert oned.hosts[1].state in (one.INIT, one.MONITORED)
+    assert not oned.hosts[1].attributes.get("HA_STATE")
+
+
+async def test_a_restart_that_a_crash_cut_off_is_finished(oned):
+    oned.hosts[1].state = one.OFFLINE
+    oned.hosts[1].attributes["HA_STATE"] = "RESTARTING MONITORING"
+    await oned.recoverer.read_inventory()
+    (inventory,) = oned.events
+    found = next(host for host in inventory.hosts if host.id == 1)
+    assert found.restarting
+    assert not found.marked
+    oned.events.clear()
+    assert await restart(oned) == ""
+    assert oned.hosts[1].state in (one.INIT, one.MONITORED)
+
+
+@pytest.mark.parametrize(
+    ("state", "late_s"), [(one.MONITORED, 0.0), (one.DISABLED, 0.0), (one.OFFLINE, 0.0), (one.ERROR, 9.0)]
+)
+async def test_a_host_that_is_not_what_the_decision_was_made_for_is_left_alone(oned, state, late_s):
+    oned.hosts[1].state = state
+    assert await restart(oned, late_s)
+    assert oned.hosts[1].state == state
+    assert "HA_STATE" not in oned.hosts[1].attributes

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from world import Seen, say, seen
 
-from ha_controller.core.effects import Fence, Tell
-from ha_controller.core.events import EvidenceTaken, Verb
+from ha_controller.core.effects import Fence, RestartMonitoring, Tell
+from ha_controller.core.events import EvidenceTaken, LeadChanged, Verb
 from ha_controller.core.model import HostState, Reading, Signal
-from ha_controller.core.settings import POLICIES, Policy
+from ha_controller.core.settings import POLICIES, Mode, Policy
 
 
 @pytest.fixture
@@ -112,6 +112,50 @@ def test_a_host_of_which_opennebula_hears_nothing_is_told_and_not_shot(cloud):
     told = [effect for effect in cloud.ordered(Tell) if "agent trouble" in effect.text]
     assert [effect.text for effect in told] == ["kvm-03: agent trouble: oned: oned says ERROR, and the host answers"]
     assert not cloud.ordered(Fence)
+    assert not cloud.ordered(RestartMonitoring)  # its state is not ERROR: OpenNebula has not given it up
+
+
+def in_error(cloud: Seen, seconds: int, detail: str = "oned says ERROR") -> None:
+    cloud.one_states[3] = 3
+    cloud.inventory()
+    for _ in range(seconds):
+        reading = Reading(host=3, signal=Signal.SILENT, sent_at=cloud.now, detail=detail)
+        cloud.feed(EvidenceTaken(channel="oned", readings=(reading,)))
+        cloud.run(1)
+
+
+def test_the_monitoring_of_a_host_that_answers_is_started_anew_now_and_then(cloud):
+    in_error(cloud, 30)
+    assert [order.host for order in cloud.ordered(RestartMonitoring)] == [3]
+    in_error(cloud, 300)
+    assert len(cloud.ordered(RestartMonitoring)) == 1
+    in_error(cloud, 300)
+    assert len(cloud.ordered(RestartMonitoring)) == 2
+
+
+@pytest.mark.parametrize("why", ["observe", "paused", "not leading", "excluded"])
+def test_nobody_starts_a_monitoring_anew_who_may_not_act(settings, why):
+    cloud = seen(settings, mode=Mode.OBSERVE if why == "observe" else Mode.AUTO)
+    if why == "paused":
+        cloud.operator(Verb.PAUSE)
+    elif why == "not leading":
+        cloud.feed(LeadChanged(term=None))
+    elif why == "excluded":
+        cloud.excluded = {3: "HA_IGNORE=YES"}
+    in_error(cloud, 60)
+    assert not cloud.ordered(RestartMonitoring)
+
+
+def test_the_monitoring_of_a_silent_host_is_not_our_business(cloud):
+    cloud.kill(3)
+    in_error(cloud, 60)
+    assert not cloud.ordered(RestartMonitoring)
+
+
+def test_what_a_crash_left_offline_is_enabled(cloud):
+    cloud.restarting = {3}
+    cloud.inventory()
+    assert [order.host for order in cloud.ordered(RestartMonitoring)] == [3]
 
 
 @pytest.mark.parametrize(("verdict", "power"), [("powered off", "off"), ("dead", "on")])

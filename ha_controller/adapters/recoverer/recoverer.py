@@ -6,8 +6,7 @@ acceptance, not a result; a lost answer is an unknown outcome, never a failure. 
 
 from __future__ import annotations
 
-import fnmatch
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -23,78 +22,46 @@ from ha_controller.adapters.opennebula import (
     OpenNebulaError,
     vm_state_name,
 )
-from ha_controller.core.effects import HostStep, MarkMaintenance, MoveVm, OrderHost, ReadHost, ResumeVm
+from ha_controller.adapters.recoverer.scope import (
+    DRILL,
+    IGNORE,
+    IGNORE_REASON,
+    MARK,
+    POLICY,
+    RESTARTING,
+    UNTIL,
+    Scope,
+    is_restarting,
+    noted_identity,
+)
+from ha_controller.core.effects import (
+    HostStep,
+    MarkMaintenance,
+    MoveVm,
+    OrderHost,
+    ReadHost,
+    RestartMonitoring,
+    ResumeVm,
+)
 from ha_controller.core.events import (
     Event,
     HostOrderReported,
     HostRead,
     InventoryRead,
     MaintenanceMarked,
+    MonitoringRestarted,
     OnedReadFailed,
     OrderResult,
     VmOrderReported,
 )
-from ha_controller.core.model import Device, Host, Identity, LcmState, OnedHostState, Vm, VmState
+from ha_controller.core.model import Device, Host, LcmState, OnedHostState, Vm, VmState
 from ha_controller.plugin import OnedView, one_line
 
 log = structlog.get_logger(__name__)
 
-MARK = "HA_STATE"  #: host attribute: DISABLED by us
-IGNORE = "HA_IGNORE"  #: host attribute: hands off; "YES", or "until 2026-11-28T04:00:00+00:00"
-IGNORE_REASON = "HA_IGNORE_REASON"
-DRILL = "HA_DRILL"  #: host attribute: "YES" = in maintenance and empty it may be drilled by itself
-UNTIL = "until "
-POLICY = "HA_POLICY"  #: VM attribute: "leave" = never move it
-UUID, SERIAL = "HA_UUID", "HA_SERIAL"  #: host attributes: which machine it is, as the operator noted it
 LOCAL_DRIVERS = frozenset({"ssh", "local"})
 DATASTORES_EVERY_S = 60.0
 _BACK_TO = {OnedHostState.DISABLED: HostStatus.DISABLE, OnedHostState.OFFLINE: HostStatus.OFFLINE}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scope:
-    """Which hosts the controller is responsible for: names, ids or globs."""
-
-    clusters: tuple[str, ...] = ("*",)
-    exclude: tuple[str, ...] = ()
-    places: tuple[str, ...] = ()  #: attributes of a host that name what it shares with others
-
-    def places_of(self, host: OnedHost) -> tuple[tuple[str, str], ...]:
-        """What the host shares with others."""
-        return tuple((name, host.template[name]) for name in self.places if host.template.get(name))
-
-    def why_excluded(self, host: OnedHost, now: float) -> str:
-        """Why a host is none of our business; empty if it is."""
-        if not _ignored(host, now):
-            return self._why_not_ours(host)
-        reason = host.template.get(IGNORE_REASON, "")
-        return f"{IGNORE}={host.template[IGNORE]} on the host in OpenNebula{f' ({reason})' if reason else ''}"
-
-    def in_maintenance(self, host: OnedHost, now: float) -> bool:
-        """Whether a host is ours, and a person works on it."""
-        return _ignored(host, now) and not self._why_not_ours(host)
-
-    def _why_not_ours(self, host: OnedHost) -> str:
-        if not _matches(self.clusters, host.cluster, host.cluster_id):
-            return f"its cluster {host.cluster} is not in scope.clusters"
-        if _matches(self.exclude, host.name, host.id):
-            return "listed in scope.exclude"
-        return ""
-
-
-def _ignored(host: OnedHost, now: float) -> bool:
-    """Whatever is written there, except a plain no and a time that has passed: a typing error must not get it shot."""
-    written = host.template.get(IGNORE, "").strip()
-    if written.startswith(UNTIL):
-        try:
-            return now < datetime.fromisoformat(written.removeprefix(UNTIL)).timestamp()
-        except ValueError:
-            return True
-    return written.upper() not in ("", "NO", "FALSE", "0")
-
-
-def _matches(patterns: Collection[str], name: str, number: int) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) or pattern == str(number) for pattern in patterns)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,9 +169,10 @@ class Recoverer:
             excluded=self.scope.why_excluded(host, self._clock()),
             maintenance=self.scope.in_maintenance(host, self._clock()),
             drill_by_itself=host.template.get(DRILL, "").upper() == "YES",
-            marked=bool(host.template.get(MARK)),
+            restarting=is_restarting(host),
+            marked=bool(host.template.get(MARK)) and not is_restarting(host),
             levels=plan.levels,
-            identity=_noted_identity(host),
+            identity=noted_identity(host),
             fence_timeout_s=plan.timeout_s,
         )
 
@@ -295,6 +263,29 @@ class Recoverer:
         if not failure:
             await self.read_inventory()
 
+    async def restart_monitoring(self, order: RestartMonitoring) -> None:
+        """Look at the host, take it OFFLINE and ENABLE it if it is still what the decision was made for; report it.
+
+        The mark is written first and taken away last: a crash in between leaves a host that is found and enabled.
+        """
+        try:
+            failure = await self._restart_monitoring(order)
+        except OpenNebulaError as error:
+            failure = str(error)
+        self._report(MonitoringRestarted(host=order.host, failure=failure))
+
+    async def _restart_monitoring(self, order: RestartMonitoring) -> str:
+        host = await self._client.host(order.host)
+        if host.state != OnedHostState.ERROR and not is_restarting(host):
+            return f"its state is {host.state} by now"
+        if self._clock() > order.not_after or not self._may_act():
+            return "too late, or we no longer lead"
+        await self._client.update_host(order.host, {MARK: RESTARTING})
+        await self._client.set_host_status(order.host, HostStatus.OFFLINE)
+        await self._client.set_host_status(order.host, HostStatus.ENABLE)
+        await self._client.update_host(order.host, {MARK: ""})
+        return ""
+
     async def order_host(self, order: OrderHost) -> None:
         """Carry out a host order and report exactly one result."""
         if self._clock() > order.not_after or not self._may_act():
@@ -347,12 +338,6 @@ class Recoverer:
         except OpenNebulaError as error:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
-
-
-def _noted_identity(host: OnedHost) -> Identity | None:
-    """What the operator wrote on the host."""
-    noted = Identity(system_uuid=host.template.get(UUID) or None, serial=host.template.get(SERIAL) or None)
-    return noted if noted.system_uuid or noted.serial else None
 
 
 def _not_as_decided(vm: OnedVm, order: MoveVm | ResumeVm) -> str:
