@@ -69,6 +69,7 @@ def _judging(
         hung_after_s=detect.hung_after_s,
         dump_await_s=detect.dump_await_s if "kdump" in detect.channels else 0.0,
         dump_max_s=detect.dump_max_s,
+        planned_reboot_max_s=detect.planned_reboot_max_s,
     )
 
 

@@ -44,6 +44,7 @@ class Detect(Section):
     need: Annotated[int, count_between(2, 36), AfterValidator(_not_by_us_alone)] = Field(2, validate_default=True)
     dump_await_s: Duration = duration_field("20s", key="dump_await", longest="10m")
     dump_max_s: Duration = duration_field("10m", key="dump_max", longest="1d")
+    planned_reboot_max_s: Duration = duration_field("10m", key="planned_reboot_max", longest="1d")
     single_domain_after_s: Duration = duration_field("60s", key="single_domain_after")
     hung_after_s: Duration = duration_field("180s", key="hung_after")
 

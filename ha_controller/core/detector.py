@@ -15,6 +15,7 @@ from ha_controller.core.settings import Channel, Settings
 
 LIFE_REMEMBERED_S = 30.0  #: so long a channel that showed life must show silence before an OFF is believed
 DUMP_GAP_MAX_S = 30.0  #: fence_kdump_send says every 10 s that the dump is under way
+_TELL_NOTHING = (Signal.UNKNOWN, Signal.ON, Signal.DUMPING, Signal.LEAVING)  #: neither life nor silence
 _ELSEWHERE = (Domain.VANTAGE, Domain.STORAGE)  #: what may see a host that cannot be seen from here
 
 
@@ -34,6 +35,7 @@ class ChannelView:
     unknown_detail: str = ""
     dump_began_at: float = 0.0
     dumping_at: float = 0.0  #: when it last said that it writes a crash dump
+    leaving_since: float | None = None  #: when it was first seen to have said so; life ends it
 
     def note(self, reading: Reading, gap_max_s: float) -> None:
         """Take in a reading. One that was sent before the newest known is late and says nothing new.
@@ -43,12 +45,14 @@ class ChannelView:
         if reading.sent_at < self.sent_at:
             return
         self.powered = reading.signal is Signal.ON
-        self.unknown = reading.signal in (Signal.UNKNOWN, Signal.ON, Signal.DUMPING)
+        self.unknown = reading.signal in _TELL_NOTHING
         self.unknown_detail = reading.detail if self.unknown else ""
         if reading.signal is Signal.DUMPING:
             if reading.sent_at - self.dumping_at > DUMP_GAP_MAX_S:
                 self.dump_began_at = reading.sent_at
             self.dumping_at = reading.sent_at
+        if reading.signal is Signal.LEAVING and self.leaving_since is None:
+            self.leaving_since = reading.sent_at
         if self.unknown:
             self.unknown_at = reading.sent_at
             return
@@ -57,6 +61,7 @@ class ChannelView:
         self.signal, self.sent_at, self.detail = reading.signal, reading.sent_at, reading.detail
         if reading.signal is Signal.ALIVE:
             self.alive_at, self.silent_since, self.misses = reading.sent_at, None, 0
+            self.leaving_since = None
         elif reading.signal is Signal.SILENT:
             self.misses += 1
             if self.silent_since is None:
@@ -230,6 +235,11 @@ def dump_under_way(views: Mapping[str, ChannelView], now: float) -> float | None
     return min(began, default=None)
 
 
+def leaving_since(views: Mapping[str, ChannelView]) -> float | None:
+    """Since when the host is known to be shut down or rebooted on purpose; None if it did not say so."""
+    return min((view.leaving_since for view in views.values() if view.leaving_since is not None), default=None)
+
+
 def dump_announced(views: Mapping[str, ChannelView], since: float) -> bool:
     """Whether the host has said after `since` that it writes a crash dump."""
     return any(view.dumping_at >= since for view in views.values())
@@ -270,6 +280,8 @@ def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -
             word = "on"
         elif now - view.dumping_at <= DUMP_GAP_MAX_S:
             word = Signal.DUMPING.value
+        elif view.leaving_since is not None:
+            word = Signal.LEAVING.value
         detail = view.unknown_detail or view.detail
         since = f" for {now - view.silent_since:.1f} s" if view.silent_since and word == "silent" else ""
         last = f", last good {now - view.alive_at:.1f} s ago" if view.alive_at else ""

@@ -15,6 +15,7 @@ from ha_controller.core.detector import (
     dump_announced,
     dump_under_way,
     last_life,
+    leaving_since,
     power_is_blind,
 )
 from ha_controller.core.incident import Incident
@@ -230,6 +231,21 @@ def _crash_dump(state: State, host: Host, incident: Incident, now: float) -> _An
     return _Answer(True, f"it announced no crash dump within {settings.dump_await_s:g} s")
 
 
+def _planned_reboot(state: State, host: Host, incident: Incident, now: float) -> _Answer:
+    """A host that said goodbye gets the time to come back; one that its device reads off was shut down instead."""
+    since, longest_s = leaving_since(state.view(host.id).views), state.settings.planned_reboot_max_s
+    if since is None:
+        return _Answer(True, "it did not say that it is being rebooted")
+    if incident.approved_by:
+        return _Answer(True, f"approved by {incident.approved_by}")
+    if incident.verdict == VerdictKind.POWERED_OFF:
+        return _Answer(True, "it said that it is being shut down, and it is off")
+    if now - since < longest_s:
+        text = f"it said {now - since:.0f} s ago that it is being rebooted on purpose, and has {longest_s:g} s for that"
+        return _Answer(False, text)
+    return _Answer(True, f"it said that it is being rebooted, and did not come back within {longest_s:g} s")
+
+
 def lacking_memory_mb(state: State, host: Host, incident: Incident) -> int:
     """How much of the VMs' memory fits nowhere else; 0 if all of it does, as far as is known."""
     vms = state.view(host.id).vms
@@ -275,6 +291,7 @@ GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...
     ("maintenance", _maintenance),
     ("readiness", _readiness),
     ("crash dump", _crash_dump),
+    ("planned reboot", _planned_reboot),
     ("life", _life),
     ("capacity", _capacity),
 )

@@ -30,6 +30,7 @@ class Signal(StrEnum):
     ON = "on"  #: a power device says on: a hung host is on, too, so this proves nothing; but the device is there
     UNKNOWN = "unknown"  #: our own error, our own lag, or an answer that proves nothing; never counted for death
     DUMPING = "dumping"  #: it has crashed and writes its memory to disk: its VMs are gone, the power is still needed
+    LEAVING = "leaving"  #: it said that it is being shut down or rebooted on purpose
 
 
 class Domain(StrEnum):

@@ -94,6 +94,7 @@ class Settings:
     reads_every_s: float = 0.5
     dump_await_s: float = 0.0  #: a host that fell silent may announce a crash dump within this; 0: none does
     dump_max_s: float = 600.0  #: no crash dump is waited for longer than this
+    planned_reboot_max_s: float = 600.0  #: so long a host may be away that said so before
     clusters: Mapping[str, Settings] = field(default_factory=dict)  #: by name, where the rules of judging differ
 
     def of_cluster(self, name: str) -> Settings:

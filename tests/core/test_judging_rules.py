@@ -156,6 +156,60 @@ def test_a_crash_dump_of_a_host_that_answers_changes_nothing(dumping):
     assert not dumping.incidents
 
 
+# --- planned reboots --------------------------------------------------------------------------------------------------
+
+
+class Leaving(Cloud):
+    """A cloud of which host 3 has said goodbye on the datastore, where that stays written."""
+
+    said = False
+
+    def _probe(self) -> None:
+        super()._probe()
+        signal = Signal.LEAVING if self.said else Signal.SILENT if 3 in self.dead else Signal.ALIVE
+        self.feed(EvidenceTaken(channel="beat", readings=(Reading(host=3, signal=signal, sent_at=self.now),)))
+
+
+@pytest.fixture
+def leaving() -> Leaving:
+    beat = Channel(name="beat", domain=Domain.STORAGE)
+    made = Leaving(settings=replace(SETTINGS, channels=(*SETTINGS.channels, beat), planned_reboot_max_s=200.0))
+    made.run(6)
+    return made
+
+
+def test_a_host_that_said_goodbye_may_be_away_for_a_while(leaving):
+    leaving.said = True
+    leaving.run(2)
+    assert leaving.state(3) is HostState.OK
+    leaving.kill(3)
+    leaving.controller.state.settings = replace(leaving.settings, need=2, weights={Domain.MANAGEMENT: 2})
+    leaving.run(190)
+    assert "planned reboot: it said" in leaving.incident(3).hold
+    assert not leaving.ordered(Fence)
+    leaving.run(20)
+    assert {order.host for order in leaving.ordered(Fence)} == {3}
+
+
+def test_a_host_that_came_back_and_dies_then_is_not_waited_for(leaving):
+    leaving.said = True
+    leaving.kill(3)
+    leaving.run(30)
+    leaving.said = False
+    del leaving.dead[3]
+    leaving.run(10)
+    leaving.kill(3, "off")
+    leaving.run(9)
+    assert {order.host for order in leaving.ordered(Fence)} == {3}
+
+
+def test_a_host_that_said_goodbye_and_is_off_was_shut_down(leaving):
+    leaving.said = True
+    leaving.kill(3, "off")
+    leaving.run(9)
+    assert {order.host for order in leaving.ordered(Fence)} == {3}
+
+
 # --- quarantine -------------------------------------------------------------------------------------------------------
 
 

@@ -23,6 +23,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -31,6 +32,7 @@ from typing import Any, Callable, Protocol  # noqa: UP035 - for Python 3.9
 BYTES = 512  #: size of both files: one write
 RENEW_EVERY_S = 1.0
 REVOKED = "revoked"
+SYSTEMD_ANSWERS_S = 3.0
 _GET_SUPPORT, _SET_TIMEOUT = 0x80285700, 0xC0045706
 _MAGIC_CLOSE = 0x0100  #: WDIOF_MAGICCLOSE: closing without the magic letter leaves it armed
 #: A lease on one of these is nobody else's: the datastore is not mounted.
@@ -111,11 +113,14 @@ class Lease:
             write(self.orders, "run", os.O_EXCL)  # fails if the controller was faster, and we had not seen it yet
             return False
 
-    def renew(self, watchdog: Watchdog | None) -> None:
-        """Write the lease with the next counter; returns when it is on the storage. Raises OSError."""
+    def renew(self, watchdog: Watchdog | None, leaving: bool = False) -> None:
+        """Write the lease with the next counter; returns when it is on the storage. Raises OSError.
+
+        `leaving`: the host is being shut down or rebooted on purpose.
+        """
         self._words["counter"] += 1
         armed = {"identity": watchdog.identity, "timeout_s": watchdog.timeout_s} if watchdog else {}
-        text = json.dumps({**self._words, "armed": watchdog is not None, **armed})
+        text = json.dumps({**self._words, "armed": watchdog is not None, "leaving": leaving, **armed})
         try:
             if self._handle < 0:  # kept open: no other client can then be given the file for itself (NFS delegations)
                 self._handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o640)
@@ -173,6 +178,17 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+def is_shutting_down() -> bool:
+    """Whether the whole host is being shut down or rebooted, and not only this unit stopped."""
+    try:
+        asked = subprocess.run(
+            ["systemctl", "is-system-running"], capture_output=True, timeout=SYSTEMD_ANSWERS_S, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return asked.stdout.strip() == b"stopping"
+
+
 def clock() -> float:
     """Seconds that go on while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
@@ -200,7 +216,7 @@ def keep(lease: Lease, arm: Callable[[], Watchdog], lease_s: float, ended: Calla
             say(f"not renewed: {error}")
         time.sleep(max(0.0, RENEW_EVERY_S - (clock() - began)))
     if watchdog is not None:
-        lease.renew(None)
+        lease.renew(None, leaving=is_shutting_down())
         watchdog.disarm()
 
 

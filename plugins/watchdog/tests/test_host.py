@@ -136,6 +136,26 @@ def test_the_end_is_said_in_the_lease_before_the_watchdog_is_disarmed(machine: H
     assert machine.watchdog.disarmed
 
 
+@pytest.mark.parametrize(
+    ("says", "leaving"), [("stopping", True), ("running", False), ("degraded", False), ("", False)]
+)
+def test_the_end_says_whether_the_whole_host_goes_down(
+    machine: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str, leaving: bool
+):
+    systemctl = tmp_path / "bin" / "systemctl"
+    systemctl.parent.mkdir()
+    systemctl.write_text(f'#!/bin/sh\n[ "$*" = is-system-running ] && echo "{says}"\nexit 1\n')
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{systemctl.parent}:{os.environ['PATH']}")
+    machine.run(3)
+    assert (machine.lease()["armed"], machine.lease()["leaving"]) == (False, leaving)
+
+
+def test_while_it_lives_it_is_not_leaving(machine: Host):
+    machine.before_round = lambda number: number < 3 or machine.lease()["leaving"] is False or pytest.fail("leaving")
+    machine.run(5)
+
+
 def test_an_end_that_cannot_be_said_leaves_the_watchdog_armed(machine: Host, monkeypatch: pytest.MonkeyPatch):
     def lose(number: int) -> None:
         if number == 3:
