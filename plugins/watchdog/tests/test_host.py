@@ -121,9 +121,9 @@ def test_storage_that_is_lost_ends_the_feeding(machine: Host):
 def test_a_renewal_that_took_longer_than_the_lease_feeds_nothing(machine: Host, monkeypatch: pytest.MonkeyPatch):
     real = Lease.renew
 
-    def slow(self: Lease, watchdog: StandIn | None) -> None:
+    def slow(self: Lease, watchdog: StandIn | None, leaving: bool = False) -> None:
         machine.now += LEASE_S if machine.rounds == 2 else 0.0
-        real(self, watchdog)
+        real(self, watchdog, leaving)
 
     monkeypatch.setattr(Lease, "renew", slow)
     machine.run(3)
