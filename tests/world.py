@@ -80,6 +80,9 @@ class Cloud:
     places: dict[int, tuple[tuple[str, str], ...]] = field(default_factory=dict)
     device_power: dict[str, PowerState] = field(default_factory=dict)  #: where one reads something else than the BMC
     cluster_names: dict[int, str] = field(default_factory=dict)
+    elsewhere: dict[str, dict[int, Signal | None]] = field(default_factory=dict)  #: channel -> host -> what it shows
+    boots: dict[int, str] = field(default_factory=dict)  #: which boot each host says it is
+    booted_at: dict[int, float] = field(default_factory=dict)  #: and when that began, if it says so
     excluded: dict[int, str] = field(default_factory=dict)
     restarting: set[int] = field(default_factory=set)
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
@@ -193,6 +196,24 @@ class Cloud:
             for host, power in self.dead.items()
         )
         self.feed(EvidenceTaken(channel="bmc", readings=off))
+        for channel, said in self.elsewhere.items():
+            told = {host: said.get(host, Signal.ALIVE) for host in range(self.hosts)}
+            self.feed(
+                EvidenceTaken(
+                    channel=channel,
+                    readings=tuple(
+                        Reading(host=host, signal=signal, sent_at=self.now) for host, signal in told.items() if signal
+                    ),
+                )
+            )
+        booted = tuple(
+            Reading(
+                host=host, signal=Signal.ALIVE, sent_at=self.now, boot_id=boot, booted_at=self.booted_at.get(host, 0.0)
+            )
+            for host, boot in self.boots.items()
+            if host not in self.dead
+        )
+        self.feed(EvidenceTaken(channel="boot-id", readings=booted))
 
     def _carry_out(self, begin: int) -> None:
         index = begin
@@ -256,10 +277,22 @@ class Cloud:
             self.dead[order.host] = "off"
         self.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=self.now, detail="off, off"))
 
+    def reboot(self, host: int) -> None:
+        """Faster than anybody sees its silence; OpenNebula still believes that all runs."""
+        self.boots[host] = f"boot-after-{self.now}"
+
+    def oned_notices(self, host: int) -> None:
+        """OpenNebula hears from a host that rebooted, and finds its VMs missing."""
+        for vm in [vm for vm in self.vms.values() if vm.host == host and vm.lcm_state in (3, 16)]:
+            self.vms[vm.id] = replace(vm, state=8, lcm_state=0, label="POWEROFF", found_missing_at=self.now)
+
     def _order_host(self, order: OrderHost) -> None:
-        states = {HostStep.OFFLINE: 8, HostStep.ENABLE: 3, HostStep.DISABLE: 4, HostStep.RESTORE: order.state_before}
-        self.one_states[order.host] = states[order.step]
-        if order.step is HostStep.ENABLE:
+        enabled = 3 if order.host in self.dead else 2
+        states = {HostStep.OFFLINE: 8, HostStep.ENABLE: enabled, HostStep.DISABLE: 4}
+        self.one_states[order.host] = states.get(order.step, order.state_before)
+        if order.step is HostStep.ENABLE and order.host not in self.dead:
+            self.oned_notices(order.host)
+        elif order.step is HostStep.ENABLE:
             for vm in [vm for vm in self.vms.values() if vm.host == order.host and vm.lcm_state == 3]:
                 self.vms[vm.id] = replace(vm, lcm_state=16, label="UNKNOWN")
         self.feed(
@@ -313,36 +346,24 @@ class Cloud:
         return max((known for known in self.incidents.values() if known.host == host), key=lambda known: known.id)
 
 
-class Seen(Cloud):
-    """A cloud that is seen from its neighbours and on its storage, too."""
-
-    elsewhere: dict[str, dict[int, Signal | None]]
-
-    def _probe(self) -> None:
-        super()._probe()
-        for channel in ("neighbours", "heartbeat"):
-            said = self.elsewhere[channel]
-            signals = {host: said.get(host, Signal.ALIVE) for host in range(self.hosts)}
-            readings = tuple(
-                Reading(host=host, signal=signal, sent_at=self.now) for host, signal in signals.items() if signal
-            )
-            self.feed(EvidenceTaken(channel=channel, readings=readings))
-
-
-def seen(settings: Settings = SETTINGS, **changes: object) -> Seen:
-    """Make one, settled."""
+def seen(settings: Settings = SETTINGS, **changes: object) -> Cloud:
+    """A cloud that is seen from its neighbours and on its storage, too, and whose hosts tell their boots; settled."""
     channels = (
         *settings.channels,
         Channel(name="neighbours", domain=Domain.VANTAGE),
         Channel(name="heartbeat", domain=Domain.STORAGE),
+        Channel(name="boot-id", domain=Domain.SELF),
     )
-    cloud = Seen(settings=replace(settings, channels=channels, **changes))
-    cloud.elsewhere = {"neighbours": {}, "heartbeat": {}}
+    cloud = Cloud(
+        settings=replace(settings, channels=channels, **changes),
+        elsewhere={"neighbours": {}, "heartbeat": {}},
+        boots={host: f"first-{host}" for host in range(8)},
+    )
     cloud.run(6)
     return cloud
 
 
-def say(cloud: Seen, host: int, **signals: Signal | None) -> None:
+def say(cloud: Cloud, host: int, **signals: Signal | None) -> None:
     """What neighbours or the storage show of a host from now on; None: they have no word yet."""
     for channel, signal in signals.items():
         cloud.elsewhere[channel][host] = signal

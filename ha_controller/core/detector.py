@@ -101,12 +101,24 @@ class Verdict:
 
 
 def alive_channels(views: Mapping[str, ChannelView], settings: Settings, now: float) -> list[str]:
-    """Channels whose last word is a fresh ALIVE, sorted."""
+    """Channels whose last word is a fresh ALIVE, sorted.
+
+    What a host told of itself went the way of our own probes: older than their silence, it says nothing more.
+    """
+    ours = {channel.name for channel in settings.by_domain[Domain.SELF]}
     return [
         name
         for name, view in sorted(views.items())
-        if view.signal is Signal.ALIVE and view.fresh(now, settings.life_counts_s(name))
+        if view.signal is Signal.ALIVE
+        and view.fresh(now, settings.life_counts_s(name))
+        and (name not in ours or view.sent_at > _fell_silent_at(views, settings))
     ]
+
+
+def _fell_silent_at(views: Mapping[str, ChannelView], settings: Settings) -> float:
+    """When the host last fell silent here, on any channel that is still silent; 0: it did not."""
+    asked = [view for _, view in _of_domain(views, settings, Domain.MANAGEMENT)]
+    return max((view.silent_since or 0.0 for view in asked), default=0.0)
 
 
 def last_life(views: Mapping[str, ChannelView]) -> float:
@@ -177,8 +189,11 @@ def judge(
     if alive and (hung := _hung(views, settings, silent, alive, now)):
         return Verdict(kind=VerdictKind.HUNG, reason=hung, evidence=evidence)
     if alive and suspicious(views, settings):
-        reason = f"no answer here, but {', '.join(alive)} shows life"
-        return Verdict(kind=VerdictKind.ISOLATED, reason=reason, evidence=evidence)
+        if later := [name for name in alive if views[name].sent_at > _fell_silent_at(views, settings)]:
+            reason = f"no answer here, but {', '.join(later)} shows life"
+            return Verdict(kind=VerdictKind.ISOLATED, reason=reason, evidence=evidence)
+        reason = f"no answer here; {', '.join(alive)} showed life just before"
+        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
     if alive:
         return Verdict(kind=VerdictKind.ALIVE, reason=f"{', '.join(alive)} answers", evidence=evidence)
     if off_counts and management and _all_life_is_older(views, settings) and _reads_off(views, settings, now):

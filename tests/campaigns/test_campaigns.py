@@ -46,7 +46,7 @@ def _missed(views, settings):
     return any(view.misses for view in views.values())
 
 
-def _condemn(views, settings, now, *, off_counts):
+def _condemn(views, settings, now, *, off_counts, vms):
     if _missed(views, settings):
         return Verdict(kind=VerdictKind.DEAD, reason="planted")
     return judge(views, settings, now, off_counts=off_counts)

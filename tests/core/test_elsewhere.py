@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import SETTINGS, Seen, say, seen
+from world import SETTINGS, Cloud, say, seen
 
 from ha_controller.core.effects import Answer, Fence
 from ha_controller.core.events import EvidenceTaken, Verb
@@ -16,19 +16,19 @@ GAP_S = 12.0  #: neighbours are asked for seconds
 
 
 @pytest.fixture
-def cloud() -> Seen:
+def cloud() -> Cloud:
     """Neighbours and the storage, where a word takes seconds."""
     channels = tuple(
         Channel(name=name, domain=domain, gap_max_s=GAP_S)
         for name, domain in (("neighbours", Domain.VANTAGE), ("heartbeat", Domain.STORAGE))
     )
-    made = Seen(settings=replace(SETTINGS, channels=(*SETTINGS.channels, *channels)))
+    made = Cloud(settings=replace(SETTINGS, channels=(*SETTINGS.channels, *channels)))
     made.elsewhere = {"neighbours": {}, "heartbeat": {}}
     made.run(6)
     return made
 
 
-def saw_life(cloud: Seen, host: int, channel: str) -> None:
+def saw_life(cloud: Cloud, host: int, channel: str) -> None:
     """One sign of life, and then it cannot be told."""
     say(cloud, host, **{channel: Signal.UNKNOWN})
     cloud.feed(EvidenceTaken(channel=channel, readings=(Reading(host=host, signal=Signal.ALIVE, sent_at=cloud.now),)))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from world import SETTINGS, Cloud, Seen, say, seen
+from world import SETTINGS, Cloud, say, seen
 
 from ha_controller.cli import show
 from ha_controller.core.effects import Explain
@@ -35,7 +35,7 @@ def settled(**changes: object) -> Cloud:
     return cloud
 
 
-def seen_from_elsewhere() -> Seen:
+def seen_from_elsewhere() -> Cloud:
     return seen()
 
 

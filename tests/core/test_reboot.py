@@ -5,74 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import SETTINGS, Cloud
+from world import Cloud, say, seen
 
 from ha_controller.core.effects import Fence, HostStep, OrderHost, ResumeVm
-from ha_controller.core.events import EvidenceTaken, HostOrderReported, OrderResult, Verb
-from ha_controller.core.model import Domain, HostState, Reading, Signal
-from ha_controller.core.settings import Channel, Mode
-
-BOOT_ID = Channel(name="boot-id", domain=Domain.SELF)
-
-
-class Rebooting(Cloud):
-    """Hosts that tell which boot they are; OpenNebula notices lost VMs when it is made to ask, or after a while."""
-
-    boots: dict[int, str]
-    tells_begin = False
-    begun_at: dict[int, float]
-
-    def _probe(self) -> None:
-        super()._probe()
-        if not hasattr(self, "boots"):
-            return
-        readings = tuple(
-            Reading(
-                host=host,
-                signal=Signal.ALIVE,
-                sent_at=self.now,
-                boot_id=boot,
-                booted_at=self.begun_at.get(host, 0.0) if self.tells_begin else 0.0,
-            )
-            for host, boot in self.boots.items()
-            if host not in self.dead
-        )
-        self.feed(EvidenceTaken(channel="boot-id", readings=readings))
-
-    def reboot(self, host: int) -> None:
-        """Faster than anybody sees its silence; OpenNebula still believes that all runs."""
-        self.boots[host] = f"boot-after-{self.now}"
-        self.begun_at[host] = self.now
-
-    def oned_notices(self, host: int) -> None:
-        for vm in [vm for vm in self.vms.values() if vm.host == host and vm.lcm_state in (3, 16)]:
-            self.vms[vm.id] = replace(vm, state=8, lcm_state=0, label="POWEROFF", found_missing_at=self.now)
-
-    def _order_host(self, order: OrderHost) -> None:
-        if order.host in self.dead:
-            super()._order_host(order)
-            return
-        self.one_states[order.host] = {HostStep.OFFLINE: 8, HostStep.ENABLE: 2}.get(order.step, 2)
-        if order.step is HostStep.ENABLE:
-            self.oned_notices(order.host)
-        self.feed(
-            HostOrderReported(
-                host=order.host, incident=order.incident, step=order.step, result=OrderResult.ACCEPTED, detail=""
-            )
-        )
-
-
-def rebooting(**changes: object) -> Rebooting:
-    cloud = Rebooting(settings=replace(SETTINGS, channels=(*SETTINGS.channels, BOOT_ID), **changes))
-    cloud.boots = {host: f"first-{host}" for host in range(cloud.hosts)}
-    cloud.begun_at = {}
-    cloud.run(6)
-    return cloud
+from ha_controller.core.events import Verb
+from ha_controller.core.model import HostState, Signal
+from ha_controller.core.settings import Mode
 
 
 @pytest.fixture
-def cloud() -> Rebooting:
-    return rebooting()
+def cloud() -> Cloud:
+    return seen()
 
 
 def started(cloud: Cloud) -> set[int]:
@@ -152,9 +95,9 @@ def test_a_reboot_during_which_the_host_was_suspect_is_seen_all_the_same(cloud):
 
 def test_a_reboot_while_the_controller_was_away_is_seen_and_what_opennebula_noticed_meanwhile_counts(cloud):
     """The host says itself when it was booted."""
-    cloud.tells_begin = True
     cloud.now += 600
     cloud.reboot(3)
+    cloud.booted_at[3] = cloud.now
     cloud.now += 60
     cloud.oned_notices(3)
     cloud.now += 60
@@ -165,7 +108,7 @@ def test_a_reboot_while_the_controller_was_away_is_seen_and_what_opennebula_noti
 
 def test_a_crash_between_noticing_and_starting_forgets_no_vm(cloud):
     for seconds in (0.2, 0.4, 1.0, 16.0):
-        made = rebooting()
+        made = seen()
         made.reboot(3)
         made.run(seconds)
         made.restart()
@@ -173,6 +116,14 @@ def test_a_crash_between_noticing_and_starting_forgets_no_vm(cloud):
         assert started(made) == {30, 31}, seconds
         assert not made.incident(3).open
         assert len(made.incidents) == 1
+
+
+def test_what_a_host_said_before_it_fell_silent_does_not_make_it_isolated(cloud):
+    cloud.kill(3)
+    say(cloud, 3, neighbours=Signal.SILENT, heartbeat=Signal.SILENT)
+    cloud.run(4)
+    assert cloud.state(3) is HostState.SUSPECT
+    assert "isolated" not in cloud.told()
 
 
 def test_a_late_word_of_an_earlier_boot_is_no_reboot(cloud):
@@ -201,7 +152,7 @@ def test_a_host_in_maintenance_is_rebooted_by_a_person(cloud):
 
 
 def test_observing_only_tells(make_cloud):
-    cloud = rebooting(mode=Mode.OBSERVE)
+    cloud = seen(mode=Mode.OBSERVE)
     cloud.reboot(3)
     cloud.run(60)
     assert not started(cloud)
@@ -216,6 +167,7 @@ def test_a_host_that_dies_while_its_vms_are_being_started_is_fenced_and_they_are
     assert started(cloud) == {30, 31}
     cloud.deaf.clear()
     cloud.kill(3, "off")
+    say(cloud, 3, neighbours=Signal.SILENT, heartbeat=Signal.SILENT)
     cloud.run(60)
     assert {order.host for order in cloud.ordered(Fence)} == {3}
     assert cloud.state(3) is HostState.RECOVERED

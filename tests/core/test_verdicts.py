@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import Seen, say, seen
+from world import Cloud, say, seen
 
 from ha_controller.core.effects import Fence, RestartMonitoring, Tell
 from ha_controller.core.events import EvidenceTaken, LeadChanged, Verb
@@ -14,7 +14,7 @@ from ha_controller.core.settings import POLICIES, Mode, Policy
 
 
 @pytest.fixture
-def cloud(settings) -> Seen:
+def cloud(settings) -> Cloud:
     return seen(settings)
 
 
@@ -115,7 +115,7 @@ def test_a_host_of_which_opennebula_hears_nothing_is_told_and_not_shot(cloud):
     assert not cloud.ordered(RestartMonitoring)  # its state is not ERROR: OpenNebula has not given it up
 
 
-def in_error(cloud: Seen, seconds: int, detail: str = "oned says ERROR") -> None:
+def in_error(cloud: Cloud, seconds: int, detail: str = "oned says ERROR") -> None:
     cloud.one_states[3] = 3
     cloud.inventory()
     for _ in range(seconds):
