@@ -49,6 +49,8 @@ from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Device, Domain, Host, HostState, HostTrust, PowerState, Reading, Signal, Vm
 from ha_controller.core.settings import Channel, Mode, Settings
 
+QUIET = ("oned", "kdump")  #: channels that say nothing as long as nothing is said through them
+
 SETTINGS = Settings(
     mode=Mode.AUTO,
     channels=(
@@ -84,6 +86,7 @@ class Cloud:
     boots: dict[int, str] = field(default_factory=dict)  #: which boot each host says it is
     booted_at: dict[int, float] = field(default_factory=dict)  #: and when that began, if it says so
     excluded: dict[int, str] = field(default_factory=dict)
+    deleted: set[int] = field(default_factory=set)  #: hosts that are no longer in OpenNebula
     restarting: set[int] = field(default_factory=set)
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
@@ -145,7 +148,7 @@ class Cloud:
 
     def inventory(self) -> None:
         done = len(self.effects)
-        self.feed(InventoryRead(hosts=tuple(self.host(host) for host in range(self.hosts))))
+        self.feed(InventoryRead(hosts=tuple(self.host(host) for host in range(self.hosts) if host not in self.deleted)))
         self._carry_out(done)
 
     def host(self, host: int) -> Host:
@@ -197,7 +200,8 @@ class Cloud:
         )
         self.feed(EvidenceTaken(channel="bmc", readings=off))
         for channel, said in self.elsewhere.items():
-            told = {host: said.get(host, Signal.ALIVE) for host in range(self.hosts)}
+            word = None if channel in QUIET else Signal.ALIVE  # where nobody said anything else
+            told = {host: said.get(host, word) for host in range(self.hosts)}
             self.feed(
                 EvidenceTaken(
                     channel=channel,

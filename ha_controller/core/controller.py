@@ -189,10 +189,12 @@ class Controller:
             commands.maintenance_ended(state, state.hosts.get(host_id), host, now)
             if host.identity is not None:
                 trust.note_host(state, host, host.identity, "noted in OpenNebula")
-        # a host that vanished from OpenNebula with an open incident stays until the incident ends
+        # a host that vanished from OpenNebula with an open incident stays until the incident ends, and nothing is done
         gone = {
-            incident.host: state.hosts.get(incident.host)
-            or Host(id=incident.host, name=incident.host_name, excluded="it is no longer in OpenNebula")
+            incident.host: replace(
+                state.hosts.get(incident.host) or Host(id=incident.host, name=incident.host_name),
+                excluded="it is no longer in OpenNebula",
+            )
             for incident in state.incidents.values()
         }
         state.hosts = {**gone, **known}

@@ -141,14 +141,19 @@ def silence_awaited(views: Mapping[str, ChannelView], settings: Settings, moment
     """What is still missing, in words, before nothing at all was heard of the host since `moment`; empty: that is so.
 
     Also every other vantage point, and the storage, must have spoken since; and one of them that showed life shortly
-    before must itself have turned silent: "cannot tell" is not enough then.
+    before, and not clearly earlier than we did, must itself have turned silent: "cannot tell" is not enough then.
     """
+    heard_here = max((view.alive_at or 0.0 for _, view in _of_domain(views, settings, Domain.MANAGEMENT)), default=0.0)
     missing = [] if silence_confirmed(views, settings, moment) else ["not all of our own probes have looked since"]
     for domain in _ELSEWHERE:
         for channel, view in _of_domain(views, settings, domain):
             if view.last_word_at and view.last_word_at <= moment:
                 missing.append(f"{channel.name} has not looked since")
-            elif view.signal is Signal.ALIVE and moment - view.sent_at <= LIFE_REMEMBERED_S:
+            elif (
+                view.signal is Signal.ALIVE
+                and moment - view.sent_at <= LIFE_REMEMBERED_S
+                and view.sent_at >= heard_here - settings.life_counts_s(channel.name)
+            ):
                 missing.append(
                     f"{channel.name} saw it alive {moment - view.sent_at:.0f} s before, and cannot tell since"
                 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ha_controller.core import guard, trust
-from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, suspicious, troubles
+from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, leaving_since, suspicious, troubles
 from ha_controller.core.effects import ORDER_VALID_S, ReadHost, RestartMonitoring, Severity
 from ha_controller.core.incident import Death, Incident, VmRecord
 from ha_controller.core.machine import Trigger, following
@@ -74,6 +74,9 @@ def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -
     what = f"nothing is done: {verdict.kind.value}"
     state.explain(host.id, what, verdict.reason, now, next_step="Looking on.")
     undecided = verdict.kind is VerdictKind.UNCLEAR and now - view.since > UNDECIDED_S + rules.fail_after_s
+    announced = leaving_since(view.views)
+    if announced is not None and now - announced < rules.planned_reboot_max_s:
+        undecided = False  # it said that it would be away
     late = undecided and now - view.since > rules.single_domain_after_s
     kind = verdict.kind.value if verdict.kind is VerdictKind.ISOLATED else "undecided" if late else ""
     if not kind or host.excluded or view.told == kind:

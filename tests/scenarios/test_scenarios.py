@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ from world import SETTINGS, Cloud
 
 from ha_controller.core import effects as fx
 from ha_controller.core.events import LeadChanged, SecondMasterLooked, SelfChecked, Verb
-from ha_controller.core.model import Device
-from ha_controller.core.settings import Mode, Settings
+from ha_controller.core.model import Device, Domain, Signal
+from ha_controller.core.settings import Channel, Mode, Settings
 
 FOLDER = Path(__file__).parent
 STORIES = sorted(path.parent for path in FOLDER.glob("*/scenario.toml"))
@@ -34,9 +35,17 @@ def test_the_story_ends_as_written(story: Path):
 
 def play(scenario: dict[str, Any]) -> list[str]:
     """Run a scenario; returns its log: orders and messages with the seconds since the story began."""
+    settings, hosts = _settings(scenario.get("settings", {})), scenario.get("hosts", 8)
+    elsewhere = scenario.get("elsewhere", [])  # more channels: neighbours, storage, oned, boot-id, kdump
+    new = [name for name in elsewhere if name not in {channel.name for channel in settings.channels}]
+    domains = {"neighbours": Domain.VANTAGE, "storage": Domain.STORAGE}
+    more = tuple(Channel(name=name, domain=domains.get(name, Domain.SELF)) for name in new)
     cloud = Cloud(
-        settings=_settings(scenario.get("settings", {})),
-        hosts=scenario.get("hosts", 8),
+        settings=replace(settings, channels=(*settings.channels, *more)),
+        hosts=hosts,
+        elsewhere={name: {} for name in elsewhere if name in domains},
+        boots={host: f"first-{host}" for host in range(hosts)} if "boot-id" in elsewhere else {},
+        places={int(host): tuple(places.items()) for host, places in scenario.get("places", {}).items()},
         vms_per_host=scenario.get("vms_per_host", 2),
         levels=tuple(
             tuple(Device(name=name, identity_noted=True) for name in level)
@@ -63,10 +72,12 @@ def _settings(values: dict[str, Any]) -> Settings:
 
 def _do(cloud: Cloud, step: dict[str, Any]) -> None:
     match step:
-        case {"kill": host}:
-            cloud.kill(host, step.get("power", "on"))
-        case {"revive": host}:
-            cloud.dead.pop(host, None)
+        case {"kill": _}:
+            for host in _hosts(cloud, {"hosts": step["kill"]}):
+                cloud.kill(host, step.get("power", "on"))
+        case {"revive": _}:
+            for host in _hosts(cloud, {"hosts": step["revive"]}):
+                cloud.dead.pop(host, None)
         case {"operator": verb}:
             cloud.operator(Verb(verb), step.get("host"), step.get("incident"))
         case {"self_check": ok}:
@@ -77,16 +88,42 @@ def _do(cloud: Cloud, step: dict[str, Any]) -> None:
             cloud.feed(LeadChanged(term=term or None))
         case {"power": power, "host": host}:
             cloud.dead[host] = power
+        case {"kill_host_of": vm}:
+            cloud.kill(cloud.vms[vm].host or 0, step["power"])
+        case {"say": channel, "signal": signal}:
+            for host in _hosts(cloud, step):
+                cloud.elsewhere.setdefault(channel, {})[host] = Signal(signal)
+        case {"reboot": host}:
+            cloud.reboot(host)
+        case {"maintenance": host, "on": on}:
+            cloud.excluded = {host: "HA_IGNORE=YES on the host in OpenNebula"} if on else {}
+            cloud.inventory()
+        case {"delete": host}:
+            cloud.deleted.add(host)
+            cloud.inventory()
+        case {"one_state": number, "host": host}:
+            cloud.one_states[host] = number
+            cloud.inventory()
+        case {"clock": seconds}:
+            cloud.now += seconds
         case {"restart": True}:
             cloud.restart()
         case _:
             raise ValueError(f"nobody knows how to do {step}")
 
 
+def _hosts(cloud: Cloud, step: dict[str, Any]) -> list[int]:
+    """One host, several, or without a word all."""
+    named = step.get("hosts", list(range(cloud.hosts)))
+    return named if isinstance(named, list) else [named]
+
+
 def _line(effect: fx.Effect) -> str:
     match effect:
         case fx.Fence():
             return f"{'FENCE' if effect.send else 'READ BACK'} host {effect.host} with {', '.join(effect.devices)}"
+        case fx.RestartMonitoring():
+            return f"ONED  monitor host {effect.host} anew"
         case fx.OrderHost():
             return f"ONED  {effect.step.value} host {effect.host}"
         case fx.MoveVm():
