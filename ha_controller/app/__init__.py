@@ -3,5 +3,15 @@
 from ha_controller.app.commands import check_config, list_plugins, serve
 from ha_controller.app.plugin_pages import BadName, new_plugin, show_plugin
 from ha_controller.app.runtime import Runtime
+from ha_controller.app.stock_hook import migrate_from_hook
 
-__all__ = ["BadName", "Runtime", "check_config", "list_plugins", "new_plugin", "serve", "show_plugin"]
+__all__ = [
+    "BadName",
+    "Runtime",
+    "check_config",
+    "list_plugins",
+    "migrate_from_hook",
+    "new_plugin",
+    "serve",
+    "show_plugin",
+]

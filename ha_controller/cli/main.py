@@ -27,6 +27,7 @@ from ha_controller.cli.common import (
 )
 from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
+from ha_controller.cli.hook import migrate_from_hook
 from ha_controller.cli.maintenance import maintenance
 
 CONFIG_ERROR = 78
@@ -381,3 +382,4 @@ def version() -> None:
 commands.add_command(fencing)
 commands.add_command(drill)
 commands.add_command(maintenance)
+commands.add_command(migrate_from_hook)
