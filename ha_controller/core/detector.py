@@ -270,9 +270,14 @@ class TroubleKind(StrEnum):
 
     STORAGE_LOST = "storage lost"
     AGENT_TROUBLE = "agent trouble"  #: OpenNebula does not hear of it
+    LIBVIRT_TROUBLE = "libvirt trouble"  #: a login works, and libvirt does not answer
 
 
-_TROUBLES = ((Domain.STORAGE, TroubleKind.STORAGE_LOST), (Domain.ONED, TroubleKind.AGENT_TROUBLE))
+_TROUBLES = (
+    (Domain.STORAGE, TroubleKind.STORAGE_LOST),
+    (Domain.ONED, TroubleKind.AGENT_TROUBLE),
+    (Domain.SELF, TroubleKind.LIBVIRT_TROUBLE),
+)
 
 
 def troubles(views: Mapping[str, ChannelView], settings: Settings, now: float) -> dict[TroubleKind, str]:

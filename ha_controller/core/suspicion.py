@@ -20,6 +20,7 @@ RESTART_AGAIN_S = 600.0
 UNDECIDED_S = 5.0  #: a host that fell silent just now is no news
 _REMEDIES = {
     TroubleKind.STORAGE_LOST: "It is not powered off. Look at its way to the datastore.",
+    TroubleKind.LIBVIRT_TROUBLE: "It is not powered off, and its VMs may run. Look at libvirtd or virtqemud there.",
     TroubleKind.AGENT_TROUBLE: "It is not powered off; its monitoring is started anew. Look at it: onehost show.",
 }
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago

@@ -9,8 +9,8 @@ from world import Cloud, say, seen
 
 from ha_controller.core.effects import Fence, RestartMonitoring, Tell
 from ha_controller.core.events import EvidenceTaken, LeadChanged, Verb
-from ha_controller.core.model import HostState, Reading, Signal
-from ha_controller.core.settings import POLICIES, Mode, Policy
+from ha_controller.core.model import Domain, HostState, Reading, Signal
+from ha_controller.core.settings import POLICIES, Channel, Mode, Policy
 
 
 @pytest.fixture
@@ -176,3 +176,16 @@ def test_a_verdict_that_must_be_approved_waits_for_a_person(make_cloud, settings
     cloud.operator(Verb.APPROVE, incident=cloud.incident(3).id)
     cloud.run(10)
     assert cloud.state(3) is HostState.RECOVERED
+
+
+def test_a_host_whose_libvirt_does_not_answer_is_told_and_not_shot(settings):
+    channels = (*settings.channels, Channel(name="libvirt", domain=Domain.SELF))
+    cloud = Cloud(settings=replace(settings, channels=channels), elsewhere={"libvirt": {3: Signal.SILENT}})
+    cloud.run(60)
+    told = [effect.text for effect in cloud.ordered(Tell) if "libvirt trouble" in effect.text]
+    assert told == ["kvm-03: libvirt trouble: libvirt: silent, and the host answers"]
+    assert not cloud.ordered(Fence)
+    assert cloud.state(3) is HostState.OK
+    cloud.elsewhere["libvirt"] = {}
+    cloud.run(5)
+    assert "kvm-03: no libvirt trouble any more" in cloud.told()
