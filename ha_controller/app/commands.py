@@ -20,6 +20,7 @@ from ha_controller.adapters.journal import JournalError
 from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugins
 from ha_controller.app.logs import set_up_logging
 from ha_controller.app.runtime import Runtime
+from ha_controller.app.service_manager import ServiceManager
 from ha_controller.config import Config, ConfigError, describe, load
 
 log = structlog.get_logger(__name__)
@@ -115,17 +116,24 @@ def _first(error: BaseException | None) -> BaseException | None:
 
 
 async def _run(runtime: Runtime, path: Path) -> int:
+    manager = ServiceManager()
     async with anyio.create_task_group() as group:
-        group.start_soon(_obey_signals, group.cancel_scope.cancel, runtime, path)
-        await runtime.run(ready=lambda: _ready(runtime))
+
+        def stop() -> None:
+            manager.stopping()
+            group.cancel_scope.cancel()
+
+        def ready() -> None:
+            gc.freeze()  # what was built at the start stays; collections need not look at it again
+            log.info("ready", mode=runtime.config.mode, api=str(runtime.config.api.socket))
+            manager.ready()
+            group.start_soon(manager.feed, runtime.last_round_at)
+
+        group.start_soon(_obey_signals, stop, runtime, path)
+        await runtime.run(ready=ready)
         group.cancel_scope.cancel()
     log.info("ended")
     return OK
-
-
-def _ready(runtime: Runtime) -> None:
-    gc.freeze()  # what was built at the start stays; collections need not look at it again
-    log.info("ready", mode=runtime.config.mode, api=str(runtime.config.api.socket))
 
 
 async def _obey_signals(stop: Callable[[], None], runtime: Runtime, path: Path) -> None:

@@ -332,6 +332,10 @@ class Runtime:
             group.start_soon(self._drill_schedule().run)
             ready()
 
+    def last_round_at(self) -> float:
+        """When the decision loop last finished a round."""
+        return float("-inf") if self.engine is None else self.engine.last_round_at
+
     def _drill_schedule(self) -> DrillSchedule:
         async def order(host: int) -> Answer:
             return await self.commander.order(
