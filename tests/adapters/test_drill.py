@@ -78,7 +78,7 @@ class Bench:
                 why_not_empty=self.why_not_empty,
             ),
         )
-        self.fencer.equip(3, {"bmc": Device(name="bmc", agent=machine, timeout_s=5.0, fingerprint="f")})
+        self.fencer.equip(3, {"bmc": Device(name="bmc", agent=machine, timeout_s=2.0, fingerprint="f")})
 
     async def why_not_empty(self, host: int) -> str:
         return self.vms
@@ -100,8 +100,12 @@ class Bench:
 
 
 @pytest.fixture(autouse=True)
-def short_boots(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ha_controller.adapters.fencer.drill.BOOTS_WITHIN_S", 1.0)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tenth of the times, with their proportions."""
+    for name, seconds in (("BOOTS_WITHIN_S", 1.0), ("DRILL_LOOK_S", 0.3), ("DRILL_POLL_S", 0.05)):
+        monkeypatch.setattr(f"ha_controller.adapters.fencer.drill.{name}", seconds)
+    for name, seconds in (("OFF_SPACING_S", 0.2), ("POLL_S", 0.05)):
+        monkeypatch.setattr(f"ha_controller.adapters.fencer.switch.{name}", seconds)
 
 
 @pytest.fixture
@@ -154,7 +158,7 @@ class SelfReset(Machine):
         return f"boot-{self.boots}"
 
 
-@pytest.mark.parametrize(("silent_s", "boots", "passes"), [(4.0, True, True), (0.0, True, False), (4.0, False, False)])
+@pytest.mark.parametrize(("silent_s", "boots", "passes"), [(0.4, True, True), (0.0, True, False), (0.4, False, False)])
 async def test_a_host_that_resets_itself_must_have_fallen_silent_and_booted(silent_s, boots, passes):
     bench = Bench(SelfReset())
     now = asyncio.get_running_loop().time
