@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from ha_controller.core.detector import TroubleKind, VerdictKind
+from ha_controller.core.guard import GUARDS
+
 ROOT = Path(__file__).parents[2]
 TABLES = {
     "docs/fencing-failures.md": [f"F{number}" for number in range(1, 45)],
@@ -42,3 +45,11 @@ def test_every_test_that_is_named_exists(page: str):
 @tables
 def test_a_row_without_a_test_says_that_it_is_not_handled(page: str):
     assert [row[0] for row in rows_of(page) if row[3].strip() == "–" and "not handled" not in row[2]] == []
+
+
+def test_every_guard_and_every_verdict_is_in_the_page():
+    page = (ROOT / "docs" / "guards.md").read_text()
+    named = set(re.findall(r"^\| `([^`]+)` \|", page, re.MULTILINE))
+    assert {name for name, _ in GUARDS} <= named
+    assert {kind.value for kind in VerdictKind} - {"alive", "unclear"} <= named
+    assert all(kind.value in page for kind in TroubleKind)
