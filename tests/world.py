@@ -84,6 +84,9 @@ class Cloud:
     cluster_names: dict[int, str] = field(default_factory=dict)
     elsewhere: dict[str, dict[int, Signal | None]] = field(default_factory=dict)  #: channel -> host -> what it shows
     boots: dict[int, str] = field(default_factory=dict)  #: which boot each host says it is
+    unheard: dict[int, float] = field(
+        default_factory=dict
+    )  #: hosts whose monitoring died, and when it last said a word
     booted_at: dict[int, float] = field(default_factory=dict)  #: and when that began, if it says so
     excluded: dict[int, str] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)  #: hosts that are no longer in OpenNebula
@@ -236,6 +239,7 @@ class Cloud:
                         host=host,
                         asked_at=self.now,
                         one_state=self.one_states[host],
+                        monitored_at=self._monitored(host),
                         vms=tuple(self.vms[vm] for vm in sorted(listed) if vm in self.vms),
                     )
                 )
@@ -284,9 +288,14 @@ class Cloud:
     def reboot(self, host: int) -> None:
         """Faster than anybody sees its silence; OpenNebula still believes that all runs."""
         self.boots[host] = f"boot-after-{self.now}"
+        self.unheard[host] = self.now
+
+    def _monitored(self, host: int) -> float:
+        return self.unheard.get(host, self.now)
 
     def oned_notices(self, host: int) -> None:
         """OpenNebula hears from a host that rebooted, and finds its VMs missing."""
+        self.unheard.pop(host, None)
         for vm in [vm for vm in self.vms.values() if vm.host == host and vm.lcm_state in (3, 16)]:
             self.vms[vm.id] = replace(vm, state=8, lcm_state=0, label="POWEROFF", found_missing_at=self.now)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lasting, lever, suspicion, trust
+from ha_controller.core import lasting, lever, reboot, suspicion, trust
 from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import ORDER_VALID_S, Answer, Drill, MarkMaintenance, ReadPower, Severity
 from ha_controller.core.events import DrillReported, MaintenanceMarked, OperatorCommanded, PowerRead, Verb
@@ -18,6 +18,7 @@ from ha_controller.core.model import Host, HostState, OnedHostState, PowerState
 from ha_controller.core.power import readable
 from ha_controller.core.state import PendingCommand, State
 
+GONE = "it is no longer in OpenNebula"
 UNTOUCHED = (HostState.OK, HostState.SUSPECT)  #: nothing was powered off yet
 DONE, NO_SUCH, REFUSED, LOOK_AGAIN = 0, 3, 4, 6
 #: between the deadline of one reading (4 s, three tries at most) and that of the API (40 s)
@@ -319,6 +320,11 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
         _answer(
             state, command.request, REFUSED, f"VMs of {name} still wait for an outcome; it cannot be readmitted yet."
         )
+    elif incident.state in UNTOUCHED:
+        _dismiss(state, command, incident, now)
+    elif (host := state.hosts.get(incident.host)) is not None and host.excluded == GONE:
+        suspicion.close(state, incident, f"dismissed by {command.who}: {GONE}", now)
+        _answer(state, command.request, DONE, f"{name}: its incident is closed; it is no longer in OpenNebula.")
     elif incident.attempts and incident.attempts[-1].outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED):
         _answer(state, command.request, REFUSED, f"A power-off of {name} is still under way. Try again.")
     elif view.answers_since is None or not alive_channels(view.views, state.rules(incident.host), now):
@@ -329,11 +335,22 @@ def _unfence(state: State, command: OperatorCommanded, incident: Incident, now: 
     elif not command.repaired and (often := suspicion.quarantine(state, incident.host, now)):
         text = f"{name} is in quarantine: {often}. If that is repaired: ha-controller unfence {name} --repaired"
         _answer(state, command.request, REFUSED, text)
-    elif incident.state in UNTOUCHED:
-        suspicion.close(state, incident, f"dismissed by {command.who}", now)
-        _answer(state, command.request, DONE, f"{name} is readmitted.")
     else:
         _give_back(state, command, incident, now)
+
+
+def _dismiss(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
+    """Close an incident in which nothing was powered off; VMs that were to be started again are named."""
+    name, view = incident.host_name, state.view(incident.host)
+    if incident.lever is not Lever.NOT_BEGUN:
+        _answer(state, command.request, REFUSED, f"OpenNebula is just being made to ask {name} anew. Try again.")
+    elif view.answers_since is None or not alive_channels(view.views, state.rules(incident.host), now):
+        _answer(state, command.request, REFUSED, f"{name} does not answer. Power it on first.")
+    else:
+        dropped = ", ".join(record.name for record in incident.vms if not record.settled) if incident.rebooted else ""
+        more = f"; not started again: {dropped}" if dropped else ""
+        suspicion.close(state, incident, f"dismissed by {command.who}{more}", now)
+        _answer(state, command.request, DONE, f"{name} is readmitted{more}.")
 
 
 def _give_back(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
@@ -371,3 +388,4 @@ def readmit(state: State, incident: Incident, now: float) -> None:
         incident = state.enter(incident, Trigger.READMITTED, now)
         suspicion.close(state, incident, "readmitted", now)
         state.watch(incident.host, False)
+        reboot.readmitted(state, incident, now)

@@ -89,7 +89,7 @@ class Controller:
             self.state.watch(incident.host, True)
             fencing.resume(self.state, incident, now)
             moving.resume(self.state, incident, now)
-            if incident.rebooted and incident.state is HostState.OK:
+            if incident.rebooted:
                 reboot.resume(self.state, incident, now)
         return self._decided()
 
@@ -131,7 +131,7 @@ class Controller:
                 if (host := state.hosts.get(event.host)) is not None and host.identity is None:
                     trust.note_host(state, host, event.identity, event.source)
             case MonitoringRestarted():
-                pass  # on record; what came of it shows in its monitoring data
+                suspicion.monitoring_restarted(state, event)
             case MaintenanceMarked():
                 commands.maintenance_marked(state, event)
             case HostReaddressed():
@@ -193,7 +193,7 @@ class Controller:
         gone = {
             incident.host: replace(
                 state.hosts.get(incident.host) or Host(id=incident.host, name=incident.host_name),
-                excluded="it is no longer in OpenNebula",
+                excluded=commands.GONE,
             )
             for incident in state.incidents.values()
         }
@@ -221,6 +221,7 @@ class Controller:
         if view is None or (view.read_at is not None and event.asked_at < view.read_at):
             return
         view.read_at, view.one_state, view.read_failed = event.asked_at, event.one_state, ""
+        view.monitored_at = event.monitored_at
         view.vms = {vm.id: vm for vm in event.vms}
 
     def _report(self, event: Report, now: float) -> None:

@@ -16,6 +16,8 @@ from ha_controller.core.settings import Channel, Settings
 LIFE_REMEMBERED_S = 30.0  #: so long a channel that showed life must show silence before an OFF is believed
 DUMP_GAP_MAX_S = 30.0  #: fence_kdump_send says every 10 s that the dump is under way
 _TELL_NOTHING = (Signal.UNKNOWN, Signal.ON, Signal.DUMPING, Signal.LEAVING)  #: neither life nor silence
+#: A host's own word goes the way of our own probes, and a power device that is silent says nothing of the host.
+_MAY_BE_SILENT = (Domain.MANAGEMENT, Domain.ONED, Domain.STORAGE, Domain.VANTAGE)
 _ELSEWHERE = (Domain.VANTAGE, Domain.STORAGE)  #: what may see a host that cannot be seen from here
 
 
@@ -147,6 +149,8 @@ def silence_awaited(views: Mapping[str, ChannelView], settings: Settings, moment
     missing = [] if silence_confirmed(views, settings, moment) else ["not all of our own probes have looked since"]
     for domain in _ELSEWHERE:
         for channel, view in _of_domain(views, settings, domain):
+            if view.leaving_since is not None:
+                continue  # it said that its heart would stop
             if view.last_word_at and view.last_word_at <= moment:
                 missing.append(f"{channel.name} has not looked since")
             elif (
@@ -188,7 +192,7 @@ def judge(
     """
     evidence = describe(views, settings, now)
     alive = alive_channels(views, settings, now)
-    silent = {domain: since for domain in sorted(Domain) if (since := _silent_since(views, settings, domain, now))}
+    silent = {domain: since for domain in _MAY_BE_SILENT if (since := _silent_since(views, settings, domain, now))}
     management = silent.get(Domain.MANAGEMENT)
     lived_on = [domain for domain in silent if _lived_on(views, settings, domain)]
     if alive and (hung := _hung(views, settings, silent, alive, now)):

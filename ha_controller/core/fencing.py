@@ -12,7 +12,7 @@ from ha_controller.core import guard, lasting, power, trust
 from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited
 from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
-from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Proof
+from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Device, Host, HostState, PowerState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
@@ -204,9 +204,12 @@ def _void(state: State, incident: Incident, attempt: Attempt, why: str, now: flo
 
 def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) -> None:
     """The host is FENCED: recorded with its proof before anything is moved."""
+    if incident.rebooted:  # what was begun after an earlier reboot is void: all its VMs are lost once more
+        vms = tuple(record.anew() for record in incident.vms)
+        incident = replace(incident, rebooted="", vms=vms, lever=Lever.NOT_BEGUN, lever_since=now, lever_repeats=0)
     incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
     state.view(incident.host).told = ""
-    state.save(replace(incident, proof=proof, fenced_at=now, rebooted="", hold="", hold_needs_person=False, stopped=""))
+    state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
     running = tuple(record.id for record in incident.vms if was_running(record))
     death = Death(at=now, host=incident.host, host_name=incident.host_name, vms=running)
     state.save_cloud(replace(state.cloud, deaths=(*deaths_remembered(state, now), death)))

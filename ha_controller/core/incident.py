@@ -104,6 +104,11 @@ class VmRecord:
             datastores=vm.datastores,
         )
 
+    def anew(self) -> VmRecord:
+        """The same VM with nothing done yet; its orders are numbered on, so that late reports are recognised."""
+        begun = replace(self, stage=VmStage.WAITING, destination=None, answered=True, maybe_done=False, tries=0)
+        return replace(begun, ordered_at=0.0, first_ordered_at=0.0, settled_at=0.0, reason="")
+
     @property
     def settled(self) -> bool:
         """Whether the VM has an outcome."""
@@ -132,6 +137,8 @@ class Incident:
     prior_one_state: int = OnedHostState.MONITORED
     prior_marked: bool = False
     restart_approved_by: str = ""  #: the VMs of a host that reboots again and again may be started there once more
+    lost_since: float | None = None  #: what ended later ended with the boot before; None: not known
+    monitored_at: float = 0.0  #: of OpenNebula's data from before it was made to ask anew: only newer data counts
     rebooted: str = ""  #: the boot after which its VMs are started again: nothing was powered off
     lever: Lever = Lever.NOT_BEGUN
     lever_since: float = 0.0

@@ -115,7 +115,7 @@ def pull(state: State, host: Host, incident: Incident, now: float) -> Incident:
         case Lever.NOT_BEGUN:
             if not _false_running(state, host, incident):
                 return _order(state, incident, Lever.DISABLE, HostStep.DISABLE, now)
-            if _levers_under_way(state) >= state.settings.levers_max:
+            if levers_under_way(state) >= state.settings.levers_max:
                 return state.hold(
                     incident, Hold("waits for its turn with OpenNebula", "", "Nothing for you to do."), now
                 )
@@ -153,8 +153,8 @@ def ask_anew(state: State, host: Host, incident: Incident, now: float) -> Incide
         case Lever.OFFLINE if is_offline:
             return _order(state, incident, Lever.ENABLE, HostStep.ENABLE, now)
         case Lever.ENABLE if not is_offline:
-            done = replace(incident, lever=Lever.NOT_BEGUN, lever_since=now, lever_repeats=incident.lever_repeats + 1)
-            return state.save(done)
+            done = replace(incident, lever=Lever.NOT_BEGUN, lever_since=now, monitored_at=view.monitored_at)
+            return state.save(replace(done, lever_repeats=incident.lever_repeats + 1))
         case Lever.OFFLINE:
             return _again(state, incident, HostStep.OFFLINE, now)
         case Lever.ENABLE:
@@ -197,7 +197,8 @@ def _false_running(state: State, host: Host, incident: Incident) -> bool:
     )
 
 
-def _levers_under_way(state: State) -> int:
+def levers_under_way(state: State) -> int:
+    """How many hosts OpenNebula is being made to ask at this moment."""
     return sum(incident.lever in (Lever.OFFLINE, Lever.ENABLE, Lever.WAIT) for incident in state.incidents.values())
 
 

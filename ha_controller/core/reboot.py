@@ -17,10 +17,11 @@ from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, R
 from ha_controller.core.recovery import START_FAILURES, claims_running, is_unknown, was_running
 from ha_controller.core.state import Hold, NewBoot, State
 
+SEEN_AGE_MAX_S = 600.0  #: a boot that was last seen longer ago says nothing of when it ended
 CLOCKS_DIFFER_S = 30.0  #: OpenNebula's times are those of its front-end
 NOTICES_WITHIN_S = 15.0  #: before OpenNebula is made to ask the host anew
 PAST_BOOTS_MAX = 8
-VERDICT = "rebooted"
+PAUSE_MIN_S = 5.0
 
 
 def note(state: State, reading: Reading, now: float) -> None:
@@ -28,15 +29,27 @@ def note(state: State, reading: Reading, now: float) -> None:
     view, trust = state.view(reading.host), state.trust(reading.host)
     if reading.boot_id == trust.boot_id:
         view.boot_seen_at = max(view.boot_seen_at, reading.sent_at)
-    elif not trust.boot_id:
+        return
+    if not trust.boot_id:
         state.save_trust(replace(trust, boot_id=reading.boot_id))
         view.boot_seen_at = reading.sent_at
-    elif reading.boot_id not in trust.past_boots and (
-        view.new_boot is None or view.new_boot.boot_id != reading.boot_id
-    ):
-        lost_since = reading.booted_at or view.boot_seen_at or None
-        view.new_boot = NewBoot(boot_id=reading.boot_id, noticed_at=now, lost_since=lost_since)
-        state.watch(reading.host, True)
+        return
+    pending = view.new_boot
+    if reading.boot_id in trust.past_boots or (pending is not None and pending.boot_id == reading.boot_id):
+        return
+    lost_since = _lost_since(reading, view.boot_seen_at)
+    if pending is not None:  # it rebooted once more before the VMs of the first time were looked at
+        both_known = lost_since is not None and pending.lost_since is not None
+        lost_since = min(lost_since or 0.0, pending.lost_since or 0.0) if both_known else None
+    view.new_boot = NewBoot(boot_id=reading.boot_id, noticed_at=now, lost_since=lost_since)
+    state.watch(reading.host, True)
+
+
+def _lost_since(reading: Reading, seen_at: float) -> float | None:
+    """When the boot before ended, at the earliest: as the host says, else when it was last seen."""
+    if reading.booted_at:
+        return reading.booted_at
+    return seen_at if reading.sent_at - seen_at <= SEEN_AGE_MAX_S else None
 
 
 def take_up(state: State, host: Host, now: float) -> None:
@@ -46,49 +59,73 @@ def take_up(state: State, host: Host, now: float) -> None:
     if boot is None or view.state is not HostState.OK or host.id in state.incidents:
         return
     if host.excluded:  # a person works on it
-        _account_for(state, host, boot)
+        _account_for(state, host.id, boot)
         return
     if view.read_at is None or view.read_at < boot.noticed_at:
         suspicion.ask_for_vms(state, host.id, now)
+        suspicion.tell_that_oned_is_needed(state, host, "rebooted by itself")
         return
-    lost = tuple(
-        record
-        for vm in sorted(view.vms.values(), key=lambda vm: vm.id)
-        if (record := _lost(host, vm, boot)) is not None
-    )
-    _account_for(state, host, boot)
+    view.told = ""
+    here = [vm for _, vm in sorted(view.vms.items()) if vm.host == host.id]
+    lost = tuple(record for vm in here if (record := _lost(vm, boot)) is not None)
+    _account_for(state, host.id, boot)
+    _tell_what_cannot_be_told(state, host, boot, here)
     if lost:
         _open(state, host, boot, lost, now)
     else:
-        state.explain(host.id, "rebooted by itself: nothing is done", "no VM was lost", now)
-        state.tell(Severity.INFO, f"{host.name} rebooted by itself; no VM was lost", "Nothing to do.", host=host.id)
+        state.explain(host.id, "rebooted by itself: nothing is done", "no VM was lost, as far as is known", now)
+        text = f"{host.name} rebooted by itself; no VM was lost, as far as is known"
+        state.tell(Severity.INFO, text, "Nothing to do.", host=host.id)
 
 
-def _account_for(state: State, host: Host, boot: NewBoot) -> None:
-    trust = state.trust(host.id)
+def _account_for(state: State, host: int, boot: NewBoot) -> None:
+    trust = state.trust(host)
     past = (*trust.past_boots, trust.boot_id)[-PAST_BOOTS_MAX:]
     state.save_trust(replace(trust, boot_id=boot.boot_id, past_boots=past))
-    view = state.view(host.id)
+    view = state.view(host)
     view.new_boot, view.boot_seen_at = None, boot.noticed_at
 
 
-def _lost(host: Host, vm: Vm, boot: NewBoot) -> VmRecord | None:
-    """What a VM was that ran until the host rebooted; None if it did not."""
-    if vm.host != host.id:
-        return None
-    if claims_running(vm) or is_unknown(vm):  # OpenNebula has not noticed yet
+def readmitted(state: State, incident: Incident, now: float) -> None:
+    """A host was given back. What a power-off ended is accounted for; what an earlier reboot lost goes on."""
+    view, host = state.view(incident.host), state.hosts.get(incident.host)
+    if incident.fenced_at is not None:
+        if view.new_boot is not None:
+            _account_for(state, incident.host, view.new_boot)
+        return
+    left = tuple(record.anew() for record in incident.vms if not record.settled)
+    if incident.rebooted and left and host is not None:
+        boot = view.new_boot or NewBoot(boot_id=incident.rebooted, noticed_at=now, lost_since=incident.lost_since)
+        _open(state, host, replace(boot, lost_since=incident.lost_since), left, now)
+
+
+def _lost(vm: Vm, boot: NewBoot) -> VmRecord | None:
+    """What a VM was when the host rebooted; None if that did nothing to it."""
+    if vm.state == VmState.ACTIVE:  # OpenNebula has not noticed yet, or was at work on it
         return VmRecord.of(vm)
-    since = boot.lost_since
-    if vm.state == VmState.POWEROFF and since is not None and vm.found_missing_at > since - CLOCKS_DIFFER_S:
+    if vm.state == VmState.POWEROFF and boot.lost_since is not None and _ended_with_it(vm, boot.lost_since):
         ran = VmRecord.of(vm)
         return replace(ran, was_state=VmState.ACTIVE, was_lcm_state=LcmState.RUNNING, was_label="RUNNING")
     return None
 
 
+def _ended_with_it(vm: Vm, lost_since: float | None) -> bool:
+    """Whether OpenNebula found the VM missing since then, and nobody switched it off."""
+    return vm.found_missing_at > max(0.0, (lost_since or 0.0) - CLOCKS_DIFFER_S)
+
+
+def _tell_what_cannot_be_told(state: State, host: Host, boot: NewBoot, vms: list[Vm]) -> None:
+    unclear = [vm.name for vm in vms if vm.state == VmState.POWEROFF and vm.found_missing_at]
+    if boot.lost_since is None and unclear:
+        names = ", ".join(unclear[:9])
+        text = f"{host.name} rebooted while nobody looked; it cannot be told whether {names} ran until then"
+        state.tell(Severity.WARNING, text, "They are POWEROFF. Start by hand what should run.", host=host.id)
+
+
 def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], now: float) -> None:
     view, number = state.view(host.id), state.cloud.next_incident
     names = ", ".join(record.name for record in lost[:5])
-    reason = f"another boot answers ({boot.boot_id[:8]}); {len(lost)} VMs ran there: {names}"
+    reason = f"another boot answers ({boot.boot_id[:8]}); {len(lost)} VMs were there: {names}"
     death = Death(at=now, host=host.id, host_name=host.name, vms=tuple(record.id for record in lost))
     deaths = (*suspicion.deaths_remembered(state, now), death)
     state.save_cloud(replace(state.cloud, next_incident=number + 1, deaths=deaths))
@@ -99,10 +136,12 @@ def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], n
             host_name=host.name,
             opened_at=now,
             state=HostState.OK,
-            verdict=VERDICT,
+            verdict=suspicion.REBOOTED,
             evidence=(reason,),
             vms=lost,
             rebooted=boot.boot_id,
+            lost_since=boot.lost_since,
+            monitored_at=view.monitored_at,
             prior_one_state=host.one_state if view.one_state is None else view.one_state,
             prior_marked=host.marked,
         )
@@ -122,9 +161,16 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
     """Take the next steps with a host that rebooted, as long as it answers."""
     suspicion.ask_for_vms(state, host.id, now, tuple(record.id for record in incident.vms if not record.settled))
     view = state.view(host.id)
-    if view.read_at is None or view.read_at < incident.opened_at or incident.stopped:
+    if now - view.advanced_at > PAUSE_MIN_S:
+        view.waits_from = now  # it was silent meanwhile, or we were
+    view.advanced_at = now
+    if view.read_at is None or view.read_at < max(incident.opened_at, now - suspicion.READ_AGE_MAX_S):
+        view.waits_from = now
+        return
+    if incident.stopped:
         return
     if hold := _what_holds(state, incident, now):
+        view.waits_from = now
         state.hold(incident, hold, now)
         return
     records = tuple(_look(state, host, incident, record, view.vms.get(record.id), now) for record in incident.vms)
@@ -152,26 +198,45 @@ def _what_holds(state: State, incident: Incident, now: float) -> Hold | None:
 
 def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> VmRecord:
     """Compare what a VM was with what it is now."""
-    read_at = state.view(host.id).read_at or 0.0
-    if record.settled or read_at <= record.ordered_at:
+    view = state.view(host.id)
+    if record.settled or (view.read_at or 0.0) <= record.ordered_at:
         return record
-    if vm is None or vm.state == VmState.DONE:
-        return moving.leave_alone(state, incident, record, "it no longer exists in OpenNebula", now)
-    if vm.host != host.id:
-        return moving.leave_alone(state, incident, record, f"somebody else moved it to host {vm.host}: {vm.label}", now)
-    waited_s = now - (record.first_ordered_at or max(incident.lever_since, incident.opened_at))
-    if claims_running(vm) and (record.tries or (incident.lever_repeats and waited_s > NOTICES_WITHIN_S)):
+    if reason := _why_left(host, incident, record, vm):
+        return moving.leave_alone(state, incident, record, reason, now)
+    if vm is not None and claims_running(vm) and (record.tries or _has_news(state, host, incident)):
         state.tell_of(incident, Severity.INFO, f"{record.name} runs again on {host.name}", "Nothing to do.")
         return replace(record, stage=VmStage.RUNNING, reason=f"runs again on {host.name}", settled_at=now)
-    if vm.state == VmState.ACTIVE and vm.lcm_state in START_FAILURES:
-        return moving.leave_alone(state, incident, record, f"its start failed: {vm.label}", now)
-    if vm.state not in (VmState.ACTIVE, VmState.POWEROFF):
-        return moving.leave_alone(state, incident, record, f"it became {vm.label} meanwhile", now)
+    waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries
     longest_s = state.settings.vm_timeout_s if record.tries else state.settings.vm_wait_max_s
-    if waited_s > longest_s:
-        last = record.reason or f"OpenNebula shows it {vm.label}"
+    begun_at = max(record.first_ordered_at, view.waits_from, incident.lever_since, incident.opened_at)
+    if not waits_for_its_turn and now - begun_at > longest_s:
+        last = record.reason or f"OpenNebula shows it {'nowhere' if vm is None else vm.label}"
         return moving.leave_alone(state, incident, record, f"not RUNNING after {longest_s:g} s: {last}", now)
     return record
+
+
+def _why_left(host: Host, incident: Incident, record: VmRecord, vm: Vm | None) -> str:
+    """Why nothing more is done with a VM; empty if there is more to do."""
+    if vm is None or vm.state == VmState.DONE:
+        return "it no longer exists in OpenNebula"
+    if vm.host != host.id:
+        return f"somebody else moved it to host {vm.host}: {vm.label}"
+    if not was_running(record):
+        return f"it was {record.was_label} when the host rebooted; look at it"
+    if vm.state == VmState.ACTIVE and vm.lcm_state in START_FAILURES:
+        return f"its start failed: {vm.label}"
+    if vm.state == VmState.POWEROFF and not record.tries and not _ended_with_it(vm, incident.lost_since):
+        return "somebody has switched it off"
+    if vm.state not in (VmState.ACTIVE, VmState.POWEROFF):
+        return f"it became {vm.label} meanwhile"
+    return ""
+
+
+def _has_news(state: State, host: Host, incident: Incident) -> bool:
+    """Whether OpenNebula has heard from the host since: what it believed before the reboot proves nothing."""
+    view = state.view(host.id)
+    monitored = view.one_state in (OnedHostState.MONITORED, OnedHostState.DISABLED)
+    return monitored and view.monitored_at > incident.monitored_at
 
 
 def _have_oned_notice(state: State, host: Host, incident: Incident, now: float) -> Incident:
@@ -185,9 +250,12 @@ def _have_oned_notice(state: State, host: Host, incident: Incident, now: float) 
         if not record.settled and not record.tries
     )
     is_in_use = view.one_state in (OnedHostState.INIT, OnedHostState.MONITORED, OnedHostState.ERROR)
-    if unnoticed and is_in_use and not incident.lever_repeats and now - incident.opened_at >= NOTICES_WITHIN_S:
-        return lever.ask_anew(state, host, incident, now)
-    return incident
+    if not unnoticed or not is_in_use or incident.lever_repeats or now - incident.opened_at < NOTICES_WITHIN_S:
+        return incident
+    if lever.levers_under_way(state) >= state.settings.levers_max:
+        view.waits_from = now
+        return incident
+    return lever.ask_anew(state, host, incident, now)
 
 
 def _start(state: State, host: Host, incident: Incident, now: float) -> None:

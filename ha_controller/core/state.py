@@ -62,6 +62,9 @@ class HostView:
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
     boot_seen_at: float = 0.0  #: when the boot that is on record was last seen alive
+    monitored_at: float = 0.0  #: of OpenNebula's data about it, as of the last HostRead
+    waits_from: float = 0.0  #: since then nothing but OpenNebula has held up the VMs that it lost in a reboot
+    advanced_at: float = 0.0
     new_boot: NewBoot | None = None  #: another one answers: its VMs are looked at next
     restart_due_at: float = 0.0  #: when its monitoring may be started anew
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
@@ -101,7 +104,7 @@ class Hold:
 def unconfirmed_silence(kind: str, missing: list[str], incident: Incident) -> Hold:
     """Not every probe has looked and seen nothing."""
     confirm = f"if you have seen that it is off: ha-controller confirm-off {incident.host_name}"
-    return Hold(kind, "; ".join(missing), f"Look at our own probes with ha-controller doctor; {confirm}")
+    return Hold(kind, "; ".join(missing), f"Look at our own probes with ha-controller doctor; {confirm}", True)
 
 
 @dataclass(slots=True)
@@ -232,7 +235,8 @@ class State:
         if (host := self.hosts.get(incident.host)) is not None and host.excluded:
             return Hold("out of scope", host.excluded, "Nothing is done with it.")
         if self.settings.mode is Mode.OBSERVE:
-            act = "move its VMs" if incident.state is HostState.FENCED else "power it off"
+            acts = {HostState.FENCED: "move its VMs", HostState.OK: "start its VMs again"}
+            act = acts.get(incident.state, "power it off")
             because = f" ({incident.evidence[0]})" if incident.evidence else ""
             return Hold("observing only", f"would {act} now{because}", "Nothing is done in mode observe.")
         return None

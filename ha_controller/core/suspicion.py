@@ -10,6 +10,7 @@ from dataclasses import replace
 from ha_controller.core import guard, trust
 from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, leaving_since, suspicious, troubles
 from ha_controller.core.effects import ORDER_VALID_S, ReadHost, RestartMonitoring, Severity
+from ha_controller.core.events import MonitoringRestarted
 from ha_controller.core.incident import Death, Incident, VmRecord
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Domain, Host, HostState, OnedHostState
@@ -17,11 +18,12 @@ from ha_controller.core.settings import Mode, Policy
 from ha_controller.core.state import Hold, HostView, State
 
 RESTART_AGAIN_S = 600.0
+REBOOTED = "rebooted"  #: the verdict of an incident in which nothing is powered off
 UNDECIDED_S = 5.0  #: a host that fell silent just now is no news
 _REMEDIES = {
     TroubleKind.STORAGE_LOST: "It is not powered off. Look at its way to the datastore.",
     TroubleKind.LIBVIRT_TROUBLE: "It is not powered off, and its VMs may run. Look at libvirtd or virtqemud there.",
-    TroubleKind.AGENT_TROUBLE: "It is not powered off; its monitoring is started anew. Look at it: onehost show.",
+    TroubleKind.AGENT_TROUBLE: "It is not powered off. Look at OpenNebula's monitoring of it: onehost show.",
 }
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago
 
@@ -56,6 +58,8 @@ def advance(state: State, host: Host, now: float) -> None:
             _unwatch_if_calm(state, host)
             return
         view.state, view.since = following(view.state, Trigger.SILENCE), now
+        if (incident := state.incidents.get(host.id)) is not None:  # of an earlier reboot
+            state.save(replace(incident, state=view.state))
         text = f"{state.rules(host.id).misses} probes in a row were not answered"
         state.explain(host.id, "SUSPECT: looked at closely", text, now, next_step="All channels are asked.")
         state.watch(host.id, True)
@@ -108,14 +112,29 @@ def _tell_of_troubles(state: State, host: Host, now: float) -> None:
 def _restart_monitoring(state: State, host: Host, now: float) -> None:
     """A host that answers and of which OpenNebula hears nothing: its monitoring is started anew, now and then.
 
-    Also finishes what a crash interrupted: such a host is OFFLINE with our mark.
+    Also finishes what a crash interrupted: such a host carries our mark.
     """
     view = state.view(host.id)
     needed = host.restarting or (TroubleKind.AGENT_TROUBLE in view.troubles and host.one_state == OnedHostState.ERROR)
+    alone = state.second_master is False or state.settings.second_master_waived
     allowed = state.term is not None and not state.cloud.paused_by and state.settings.mode is not Mode.OBSERVE
-    if needed and allowed and not host.excluded and host.id not in state.incidents and now >= view.restart_due_at:
+    if (
+        needed
+        and allowed
+        and alone
+        and not host.excluded
+        and host.id not in state.incidents
+        and now >= view.restart_due_at
+    ):
         view.restart_due_at = now + RESTART_AGAIN_S
         state.out.append(RestartMonitoring(host=host.id, not_after=now + ORDER_VALID_S))
+
+
+def monitoring_restarted(state: State, event: MonitoringRestarted) -> None:
+    """Tell if it failed; what came of it shows in the monitoring data."""
+    if event.failure and (host := state.hosts.get(event.host)) is not None:
+        text = f"{host.name}: its monitoring could not be started anew: {event.failure}"
+        state.tell(Severity.WARNING, text, "It is tried again later. Look at it: onehost show.", host=host.id)
 
 
 def is_ordered(state: State, host: Host) -> bool:
@@ -155,10 +174,12 @@ def _note_flap(state: State, host: Host, now: float) -> None:
 
 def stand_down(state: State, incident: Incident, why: str, now: float) -> None:
     """The host answers, and nothing was done to it. What is left of an earlier reboot goes on."""
-    if incident.rebooted:
-        state.save(replace(incident, hold="", hold_needs_person=False))
-    else:
+    if not incident.rebooted:
         close(state, incident, why, now)
+        return
+    after = replace(incident, state=state.view(incident.host).state, verdict=REBOOTED, hold="", hold_needs_person=False)
+    after = replace(after, ordered_by="", approved_by="", rejected_by="", failed_at=None, guards=(), barred=())
+    state.save(replace(after, attempts_forgiven=len(after.attempts)))
 
 
 def close(state: State, incident: Incident, why: str, now: float) -> None:
@@ -193,7 +214,7 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     if incident is None and not vms_are_known(view, now):
         ask_for_vms(state, host.id, now)
         if not vms_are_known(view, now):
-            _tell_that_oned_is_needed(state, host, verdict)
+            tell_that_oned_is_needed(state, host, f"is {verdict.kind.value} ({verdict.reason})")
             return  # an incident without its VMs would forget them; the reading is on its way
     elif view.read_at is None or now - view.read_at > READ_AGE_MAX_S / 2:
         ask_for_vms(state, host.id, now)
@@ -218,7 +239,7 @@ def vms_are_known(view: HostView, now: float) -> bool:
     return view.read_at is not None and view.read_at >= view.since and now - view.read_at <= READ_AGE_MAX_S
 
 
-def _tell_that_oned_is_needed(state: State, host: Host, verdict: Verdict) -> None:
+def tell_that_oned_is_needed(state: State, host: Host, what: str) -> None:
     """Once for each silence, and only if OpenNebula has said that it cannot be read."""
     view = state.view(host.id)
     why, kind = view.read_failed or state.oned_detail, "OpenNebula is needed"
@@ -226,7 +247,7 @@ def _tell_that_oned_is_needed(state: State, host: Host, verdict: Verdict) -> Non
         view.told = kind
         state.tell(
             Severity.CRITICAL,
-            f"{host.name} is {verdict.kind.value} ({verdict.reason}), but its VMs cannot be read: {why}",
+            f"{host.name} {what}, but its VMs cannot be read: {why}",
             "Nothing is done until OpenNebula answers: look at oned.",
             host=host.id,
         )
@@ -282,6 +303,8 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
     number = state.cloud.next_incident
     state.save_cloud(replace(state.cloud, next_incident=number + 1))
     one_state = host.one_state if view.one_state is None else view.one_state
+    if host.restarting:  # OFFLINE by us, and no person's wish
+        one_state = OnedHostState.MONITORED
     incident = Incident(
         id=number,
         host=host.id,

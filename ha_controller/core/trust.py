@@ -150,11 +150,8 @@ def note_host(state: State, host: Host, identity: Identity, source: str) -> None
         )
         for view in state.view(host.id).devices.values():
             view.mismatch = ""
-    state.save_trust(
-        HostTrust(
-            host=host.id, identity=identity, source=source, seen_on=known.seen_on if known.identity is None else ()
-        )
-    )
+    seen_on = known.seen_on if known.identity is None else ()
+    state.save_trust(replace(known, identity=identity, source=source, devices=(), seen_on=seen_on))
 
 
 def note_device(state: State, host: Host, event: DeviceChecked, now: float) -> None:

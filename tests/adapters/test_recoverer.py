@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
@@ -118,7 +119,7 @@ async def test_the_monitoring_of_a_host_in_error_is_started_anew(oned):
 
 async def test_a_restart_that_a_crash_cut_off_is_finished(oned):
     oned.hosts[1].state = one.OFFLINE
-    oned.hosts[1].attributes["HA_STATE"] = "RESTARTING MONITORING"
+    oned.hosts[1].attributes["HA_STATE"] = f"RESTARTING MONITORING {datetime.now(UTC).isoformat()}"
     await oned.recoverer.read_inventory()
     (inventory,) = oned.events
     found = next(host for host in inventory.hosts if host.id == 1)
@@ -127,6 +128,28 @@ async def test_a_restart_that_a_crash_cut_off_is_finished(oned):
     oned.events.clear()
     assert await restart(oned) == ""
     assert oned.hosts[1].state in (one.INIT, one.MONITORED)
+
+
+@pytest.mark.parametrize("state", [one.OFFLINE, one.DISABLED, one.MONITORED, one.ERROR])
+async def test_a_mark_that_was_left_behind_is_taken_away_and_no_persons_state_is_touched(oned, state):
+    """A lost answer left it there, hours ago; a person has set the state since."""
+    oned.hosts[1].state = state
+    oned.hosts[1].attributes["HA_STATE"] = "RESTARTING MONITORING 2026-11-26T01:00:00+00:00"
+    await oned.recoverer.read_inventory()
+    (inventory,) = oned.events
+    assert not next(host for host in inventory.hosts if host.id == 1).marked
+    oned.events.clear()
+    assert await restart(oned) == ""
+    assert oned.hosts[1].state == state
+    assert not oned.hosts[1].attributes["HA_STATE"]
+
+
+async def test_who_loses_the_lead_in_the_middle_does_no_more(oned):
+    oned.hosts[1].state = one.ERROR
+    looks = iter([True, True, False, False])
+    oned.recoverer._may_act = lambda: next(looks)
+    assert await restart(oned) == "we no longer lead"
+    assert oned.hosts[1].state == one.OFFLINE  # the mark tells the next leader
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,9 @@ def test_an_incident_of_a_host_that_was_deleted_is_still_told_after_a_restart(cl
     cloud.run(90)
     assert cloud.incident(3).open
     assert "no longer in OpenNebula" in cloud.incident(3).hold
+    cloud.operator(Verb.UNFENCE, 3)
+    assert not cloud.incident(3).open
+    assert "no longer in OpenNebula" in cloud.incident(3).closing
 
 
 # --- repeat offenders -------------------------------------------------------------------------------------------------

@@ -189,3 +189,20 @@ def test_a_host_whose_libvirt_does_not_answer_is_told_and_not_shot(settings):
     cloud.elsewhere["libvirt"] = {}
     cloud.run(5)
     assert "kvm-03: no libvirt trouble any more" in cloud.told()
+
+
+def test_what_a_host_does_not_tell_of_itself_is_no_second_proof(settings):
+    """It goes the way of our own probes."""
+    channels = (*settings.channels, Channel(name="self", domain=Domain.SELF))
+    cloud = Cloud(settings=replace(settings, channels=channels), elsewhere={"self": {3: Signal.SILENT}})
+    cloud.run(6)
+    cloud.kill(3)
+    cloud.run(40)
+    assert not cloud.ordered(Fence)
+
+
+def test_a_host_that_was_shut_down_properly_is_recovered_although_its_heart_was_heard_shortly_before(cloud):
+    say(cloud, 3, heartbeat=Signal.LEAVING, neighbours=Signal.SILENT)
+    cloud.kill(3, "off")
+    cloud.run(60)
+    assert cloud.state(3) is HostState.RECOVERED

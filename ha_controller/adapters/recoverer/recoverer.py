@@ -6,7 +6,7 @@ acceptance, not a result; a lost answer is an unknown outcome, never a failure. 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -24,6 +24,7 @@ from ha_controller.adapters.opennebula import (
 )
 from ha_controller.adapters.recoverer.scope import (
     DRILL,
+    FENCED,
     IGNORE,
     IGNORE_REASON,
     MARK,
@@ -32,6 +33,7 @@ from ha_controller.adapters.recoverer.scope import (
     UNTIL,
     Scope,
     is_restarting,
+    left_offline_by_us,
     noted_identity,
 )
 from ha_controller.core.effects import (
@@ -170,7 +172,7 @@ class Recoverer:
             maintenance=self.scope.in_maintenance(host, self._clock()),
             drill_by_itself=host.template.get(DRILL, "").upper() == "YES",
             restarting=is_restarting(host),
-            marked=bool(host.template.get(MARK)) and not is_restarting(host),
+            marked=host.template.get(MARK, "").startswith(FENCED),
             levels=plan.levels,
             identity=noted_identity(host),
             fence_timeout_s=plan.timeout_s,
@@ -199,6 +201,7 @@ class Recoverer:
                 host=host.id,
                 asked_at=asked_at,
                 one_state=host.state,
+                monitored_at=float(host.monitored_at),
                 vms=tuple(self._vm(vm) for vm in vms),
             )
         )
@@ -266,7 +269,8 @@ class Recoverer:
     async def restart_monitoring(self, order: RestartMonitoring) -> None:
         """Look at the host, take it OFFLINE and ENABLE it if it is still what the decision was made for; report it.
 
-        The mark is written first and taken away last: a crash in between leaves a host that is found and enabled.
+        The mark is written first and taken away last: a crash in between leaves a host that is found and enabled, or
+        only loses the mark if a person has changed its state since.
         """
         try:
             failure = await self._restart_monitoring(order)
@@ -275,15 +279,30 @@ class Recoverer:
         self._report(MonitoringRestarted(host=order.host, failure=failure))
 
     async def _restart_monitoring(self, order: RestartMonitoring) -> str:
-        host = await self._client.host(order.host)
-        if host.state != OnedHostState.ERROR and not is_restarting(host):
+        host, now = await self._client.host(order.host), self._clock()
+        steps: Sequence[Callable[[], Awaitable[object]]]
+        unmark = [lambda: self._client.update_host(order.host, {MARK: ""})]
+        enable = [lambda: self._client.set_host_status(order.host, HostStatus.ENABLE)]
+        if left_offline_by_us(host, now):
+            steps = [*enable, *unmark]
+        elif is_restarting(host):
+            steps = unmark
+        elif host.state == OnedHostState.ERROR:
+            mark = f"{RESTARTING} {datetime.fromtimestamp(now, UTC).isoformat(timespec='seconds')}"
+            steps = [
+                lambda: self._client.update_host(order.host, {MARK: mark}),
+                lambda: self._client.set_host_status(order.host, HostStatus.OFFLINE),
+                *enable,
+                *unmark,
+            ]
+        else:
             return f"its state is {host.state} by now"
-        if self._clock() > order.not_after or not self._may_act():
-            return "too late, or we no longer lead"
-        await self._client.update_host(order.host, {MARK: RESTARTING})
-        await self._client.set_host_status(order.host, HostStatus.OFFLINE)
-        await self._client.set_host_status(order.host, HostStatus.ENABLE)
-        await self._client.update_host(order.host, {MARK: ""})
+        if now > order.not_after:
+            return "too late"
+        for step in steps:
+            if not self._may_act():
+                return "we no longer lead"
+            await step()
         return ""
 
     async def order_host(self, order: OrderHost) -> None:
@@ -305,7 +324,7 @@ class Recoverer:
                     await self._client.set_host_status(order.host, HostStatus.ENABLE)
                 case HostStep.DISABLE:
                     # the mark first: a crash in between leaves a mark on a host that is not disabled, which is harmless
-                    await self._client.update_host(order.host, {MARK: f"FENCED {order.incident}"})
+                    await self._client.update_host(order.host, {MARK: f"{FENCED} {order.incident}"})
                     await self._client.set_host_status(order.host, HostStatus.DISABLE)
                 case HostStep.RESTORE:
                     await self._client.set_host_status(order.host, _BACK_TO.get(order.state_before, HostStatus.ENABLE))

@@ -11,7 +11,9 @@ from ha_controller.adapters.opennebula import OnedHost
 from ha_controller.core.model import Identity, OnedHostState
 
 MARK = "HA_STATE"  #: host attribute: DISABLED by us
-RESTARTING = "RESTARTING MONITORING"
+FENCED = "FENCED"  #: and the number of the incident
+RESTARTING = "RESTARTING MONITORING"  #: and when
+RESIDUE_S = 120.0  #: a host that is OFFLINE for longer is so because somebody wants it
 IGNORE = "HA_IGNORE"  #: host attribute: hands off; "YES", or "until 2026-11-28T04:00:00+00:00"
 IGNORE_REASON = "HA_IGNORE_REASON"
 DRILL = "HA_DRILL"  #: host attribute: "YES" = in maintenance and empty it may be drilled by itself
@@ -73,5 +75,15 @@ def noted_identity(host: OnedHost) -> Identity | None:
 
 
 def is_restarting(host: OnedHost) -> bool:
-    """Whether a crash of ours left it in the middle of `RestartMonitoring`."""
-    return host.state == OnedHostState.OFFLINE and host.template.get(MARK) == RESTARTING
+    """Whether a crash or a lost answer left it in the middle of `RestartMonitoring`."""
+    return host.template.get(MARK, "").startswith(RESTARTING)
+
+
+def left_offline_by_us(host: OnedHost, now: float) -> bool:
+    """Whether it is OFFLINE because of that, and not because a person took it out since."""
+    written = host.template.get(MARK, "").removeprefix(RESTARTING).strip()
+    try:
+        marked_at = datetime.fromisoformat(written).timestamp()
+    except ValueError:
+        return False
+    return host.state == OnedHostState.OFFLINE and is_restarting(host) and now - marked_at < RESIDUE_S
