@@ -229,6 +229,13 @@ class ProbeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SlowProbeConfig(ProbeConfig):
+    """Base of the settings of a channel that costs the hosts too much to be asked every second."""
+
+    every_s: Duration = duration_field("30s", key="every", longest="1h")
+    """In peace each host is asked this often, at a moment of its own."""
+
+
 ProbeConfigT = TypeVar("ProbeConfigT", bound=ProbeConfig)
 
 
@@ -238,12 +245,18 @@ class Probe(ABC, Generic[ProbeConfigT]):
     The prober calls `launch` with the hosts whose turn it is and `collect` a few milliseconds later, again and again.
     Both must return at once: a channel keeps its own table of questions under way. Every launched question must come
     back from `collect` exactly once, at the latest `timeout_s` after it was sent.
+
+    With a `SlowProbeConfig` a host has its turn every `every_s`. One that came under close watch is asked at once, and
+    one that answers again until the channel has a word about it from after that.
     """
 
     kind: ClassVar[str]  #: the name used in `[channel.KIND]`
     config_model: ClassVar[type[ProbeConfig]]
     domain: ClassVar[Domain]
     suspects_only: ClassVar[bool] = False  #: asked only about hosts under close watch
+    watched_every_s: ClassVar[float] = (
+        0.0  #: a host under close watch is asked this often; 0: `detect.confirm_interval`
+    )
     proves_userland: ClassVar[bool] = True  #: False: an ALIVE says only that the kernel answers (ICMP)
 
     def __init__(self, config: ProbeConfigT, context: ProbeContext) -> None:
@@ -258,6 +271,10 @@ class Probe(ABC, Generic[ProbeConfigT]):
         Raises:
             ProbeUnavailable: the channel cannot work here; the text names the remedy.
         """
+
+    async def serve(self) -> None:
+        """Do what needs tasks of its own while the channel is open; cancelled before `close`. Nothing by default."""
+        return
 
     @abstractmethod
     async def close(self) -> None:
@@ -350,6 +367,7 @@ __all__ = [
     "SecretStr",
     "Setting",
     "Signal",
+    "SlowProbeConfig",
     "Target",
     "Unreachable",
     "Variant",

@@ -9,13 +9,11 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import anyio
-import asyncssh
 import structlog
 
+from ha_controller.adapters.ssh_login import LoginFailed, SshLogin, run_command
 from ha_controller.core.events import Event, HostIdentified
 from ha_controller.core.model import Identity
 from ha_controller.plugin import Target
@@ -33,16 +31,6 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NO_SERIALS = frozenset(
     {"", "none", "0", "not specified", "to be filled by o.e.m.", "default string", "system serial number"}
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class SshLogin:
-    """How to log in to hosts."""
-
-    username: str
-    key_file: Path
-    known_hosts: Path
-    port: int = 22
 
 
 class HostIdentifier:
@@ -81,24 +69,12 @@ class HostIdentifier:
 
     async def ask(self, target: Target) -> Identity | None:
         """Ask one host; None when it cannot be asked or has nothing to say."""
-        login = self._login
         try:
-            with anyio.fail_after(ASK_TIMEOUT_S):
-                connection = await asyncssh.connect(
-                    target.address,
-                    login.port,
-                    username=login.username,
-                    client_keys=[str(login.key_file)],
-                    known_hosts=str(login.known_hosts),
-                    config=None,
-                    agent_path=None,
-                )
-                async with connection:
-                    done = await connection.run(COMMAND, check=False)
-        except (OSError, TimeoutError, ValueError, asyncssh.Error) as error:
-            log.info("a host could not be asked for its identity", host=target.name, error=str(error) or "no answer")
+            output = await run_command(self._login, target.address, COMMAND, timeout_s=ASK_TIMEOUT_S)
+        except LoginFailed as error:
+            log.info("a host could not be asked for its identity", host=target.name, error=str(error))
             return None
-        identity = identity_of(str(done.stdout)[:OUTPUT_MAX])
+        identity = identity_of(output.text[:OUTPUT_MAX])
         if identity is None:
             log.info("a host does not tell its identity: only root may read it", host=target.name)
         return identity

@@ -17,7 +17,7 @@ import structlog
 
 from ha_controller.adapters.arbiter import NotLeading, SingleArbiter
 from ha_controller.adapters.fencer import Fencer, Looks
-from ha_controller.adapters.host_identity import HostIdentifier, SshLogin
+from ha_controller.adapters.host_identity import HostIdentifier
 from ha_controller.adapters.http_api import Commander, HttpApi
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
@@ -25,6 +25,7 @@ from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNe
 from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.prober import Prober
 from ha_controller.adapters.recoverer import FencePlan, Recoverer
+from ha_controller.adapters.ssh_login import SshLogin
 from ha_controller.app.armory import Addresses, Armory
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.ledger import Ledger

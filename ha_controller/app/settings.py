@@ -9,9 +9,11 @@ from ha_controller.adapters.recoverer import Scope
 from ha_controller.config import Config, Detect
 from ha_controller.core.model import Domain
 from ha_controller.core.settings import Channel, Mode, Policy, Settings
-from ha_controller.plugin import Probe, ProbeConfig
+from ha_controller.durations import parse_duration
+from ha_controller.plugin import Probe, ProbeConfig, SlowProbeConfig
 
 VANTAGE_GAP_MAX_S = 10.0  #: neighbours take seconds to answer
+SLOW_GAP_ROUNDS = 3  #: a channel that is asked slowly is blind after so many rounds without a word
 
 
 def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]) -> Settings:
@@ -36,29 +38,25 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         moves_parallel=config.recover.parallel,
         vm_timeout_s=config.recover.vm_timeout_s,
     )
-    poll_s = config.opennebula.poll_s
-    clusters = {
-        name: _judging(settings, rules.over(config.detect), probes, poll_s) for name, rules in config.cluster.items()
-    }
-    return replace(_judging(settings, config.detect, probes, poll_s), clusters=clusters)
+    channels = {name: _channel(name, probes[name], config) for name in config.detect.channels}
+    clusters = {name: _judging(settings, rules.over(config.detect), channels) for name, rules in config.cluster.items()}
+    return replace(_judging(settings, config.detect, channels), clusters=clusters)
 
 
-def _judging(
-    settings: Settings, detect: Detect, probes: Mapping[str, type[Probe[ProbeConfig]]], poll_s: float
-) -> Settings:
+def _channel(name: str, probe: type[Probe[ProbeConfig]], config: Config) -> Channel:
+    gaps_s = {Domain.ONED: 3 * config.opennebula.poll_s, Domain.VANTAGE: VANTAGE_GAP_MAX_S}
+    gap_max_s = gaps_s.get(probe.domain, 0.0)
+    if issubclass(probe.config_model, SlowProbeConfig):
+        every = config.channel.get(name, {}).get("every", probe.config_model.model_fields["every_s"].default)
+        gap_max_s = SLOW_GAP_ROUNDS * parse_duration(every)
+    return Channel(name=name, domain=probe.domain, proves_userland=probe.proves_userland, gap_max_s=gap_max_s)
+
+
+def _judging(settings: Settings, detect: Detect, channels: Mapping[str, Channel]) -> Settings:
     """The settings with the rules for judging hosts."""
-    gaps_s = {Domain.ONED: 3 * poll_s, Domain.VANTAGE: VANTAGE_GAP_MAX_S}
     return replace(
         settings,
-        channels=tuple(
-            Channel(
-                name=name,
-                domain=probes[name].domain,
-                proves_userland=probes[name].proves_userland,
-                gap_max_s=gaps_s.get(probes[name].domain, 0.0),
-            )
-            for name in detect.channels
-        ),
+        channels=tuple(channels[name] for name in detect.channels),
         misses=detect.misses,
         evidence_ttl_s=detect.evidence_ttl_s,
         fail_after_s=detect.fail_after_s,

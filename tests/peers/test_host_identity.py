@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ha_controller.adapters.host_identity import HostIdentifier, SshLogin, identity_of
+from ha_controller.adapters.host_identity import HostIdentifier, identity_of
+from ha_controller.adapters.ssh_login import SshLogin
 from ha_controller.core.model import Identity
 from ha_controller.plugin import Target
 

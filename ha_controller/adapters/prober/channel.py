@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import re
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
@@ -30,6 +31,8 @@ from ha_controller.plugin import (
 
 log = structlog.get_logger(__name__)
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")  # /proc/sys/kernel/random/boot_id
+
 
 def usable_address(address: str) -> str:
     """The canonical form of a literal IPv4 or IPv6 address; empty when it is none, or none that means one host.
@@ -44,6 +47,11 @@ def usable_address(address: str) -> str:
     if isinstance(literal, ipaddress.IPv6Address) and literal.ipv4_mapped is not None:
         literal = literal.ipv4_mapped
     return "" if literal.is_unspecified or literal.is_multicast else str(literal)
+
+
+def boot_id_in(text: str) -> str:
+    """The boot id that a text consists of, in lower case; empty when it is none."""
+    return text.strip().lower() if _UUID.fullmatch(text.strip()) else ""
 
 
 # --- questions under way ----------------------------------------------------------------------------------------------
@@ -108,23 +116,58 @@ class AsyncProbeConfig(ProbeConfig):
     """Settings of a channel whose questions are coroutines."""
 
     timeout_s: Duration = duration_field("5s", key="timeout", longest="60s")
-    at_once: int = Field(default=64, ge=1, le=1024)  #: questions under way at the same time, at most one per host
+    at_once: int = Field(default=64, ge=1, le=1024)  #: questions under way, one per host; suspects have as many on top
 
 
 AsyncConfigT = TypeVar("AsyncConfigT", bound=AsyncProbeConfig)
 
 
+class _Line:
+    """Who waits to be asked: first come, first served; each host at most once."""
+
+    def __init__(self, per_s: float) -> None:
+        self._waiting: dict[int, Target] = {}
+        self._came = asyncio.Event()
+        self._one_by_one = anyio.Lock()
+        self._spacing_s = 1.0 / per_s
+        self._free_at = 0.0
+
+    def add(self, target: Target) -> None:
+        """Put a target at the end."""
+        self._waiting[target.host] = target
+        self._came.set()
+
+    def remove(self, host: int) -> Target | None:
+        """Take a host out of the line; None when it does not wait in it."""
+        return self._waiting.pop(host, None)
+
+    def clear(self) -> None:
+        """Send everybody away."""
+        self._waiting.clear()
+
+    async def next(self) -> Target:
+        """Wait for the next target, and for the pace: the host that is told has left the line then."""
+        async with self._one_by_one:
+            loop = asyncio.get_running_loop()
+            await anyio.sleep(max(0.0, self._free_at - loop.time()))
+            while not self._waiting:
+                self._came.clear()
+                await self._came.wait()
+            self._free_at = loop.time() + self._spacing_s
+            return self._waiting.pop(next(iter(self._waiting)))
+
+
 class AsyncProbe(Probe[AsyncConfigT]):
     """Base of channels that ask by `await`: implement `ask`, and nothing else.
 
-    The prober runs `serve` beside its own loop for as long as the channel is open. Hosts wait in a queue that holds
-    each host at most once. A question gets `timeout_s` from the moment it leaves the queue; a host that hangs costs
-    one of `at_once` places for that long and nothing else.
+    Hosts wait in two lines that hold each host at most once, suspects in one of their own: they never wait behind the
+    others. A question gets `timeout_s` from the moment it leaves its line; a host that hangs costs one of `at_once`
+    places for that long and nothing else. A channel that costs much may limit how many questions `per_s` leave a line.
     """
 
-    def __init__(self, config: AsyncConfigT, context: ProbeContext) -> None:
+    def __init__(self, config: AsyncConfigT, context: ProbeContext, *, per_s: float = float("inf")) -> None:
         super().__init__(config, context)
-        self._waiting: asyncio.Queue[Target] = asyncio.Queue()  # bounded by _under_way: one entry per host
+        self._steady, self._suspects = _Line(per_s), _Line(per_s)  # bounded by _under_way: one entry per host
         self._under_way: set[int] = set()
         self._readings: list[Reading] = []
         self._clock_offset_s = 0.0
@@ -139,37 +182,39 @@ class AsyncProbe(Probe[AsyncConfigT]):
 
     async def open(self) -> str:
         """Nothing to open by default."""
-        return f"at most {self.config.at_once} hosts at once, {self.config.timeout_s:g} s each"
+        return f"at most {self.config.at_once} hosts at once, plus as many suspects, {self.config.timeout_s:g} s each"
 
     async def close(self) -> None:
-        """Forget what is queued. `serve` is cancelled by whoever runs it."""
-        while not self._waiting.empty():
-            self._waiting.get_nowait()
+        """Forget who waits, and what was under way when `serve` was cancelled."""
+        self._steady.clear()
+        self._suspects.clear()
         self._under_way.clear()
         self._readings.clear()
 
     async def serve(self) -> None:
-        """Ask what is queued, until cancelled."""
+        """Ask those in line, until cancelled."""
         async with anyio.create_task_group() as group:
             for _ in range(self.config.at_once):
-                group.start_soon(self._work)
+                group.start_soon(self._work, self._steady)
+                group.start_soon(self._work, self._suspects)
 
     def launch(self, targets: Sequence[Target], now: float) -> None:
-        """Queue the targets that are not queued or asked already."""
+        """Put the targets in line that are not in line or asked already; one that became a suspect changes lines."""
         self._clock_offset_s = now - asyncio.get_running_loop().time()
         for target in targets:
-            if target.host not in self._under_way:
+            line = self._suspects if target.close_watch else self._steady
+            if target.host not in self._under_way or (target.close_watch and self._steady.remove(target.host)):
                 self._under_way.add(target.host)
-                self._waiting.put_nowait(target)
+                line.add(target)
 
     def collect(self, now: float) -> list[Reading]:
         """Hand over what was answered since the last call."""
         readings, self._readings = self._readings, []
         return readings
 
-    async def _work(self) -> None:
+    async def _work(self, line: _Line) -> None:
         while True:
-            target = await self._waiting.get()
+            target = await line.next()
             reading = await self._ask_safely(target)
             self._readings.append(reading)
             self._under_way.discard(target.host)

@@ -13,15 +13,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Annotated, Final
 
 import anyio
-import asyncssh
-from pydantic import Field, field_validator
+from pydantic import Field
 
-from ha_controller.adapters.prober.channel import AsyncProbe, AsyncProbeConfig, usable_address
-from ha_controller.plugin import Domain, Duration, ProbeContext, Reading, Signal, Target, duration_field
+from ha_controller.adapters.prober.channel import AsyncProbe, usable_address
+from ha_controller.adapters.prober.login import LoginConfig
+from ha_controller.adapters.ssh_login import LoginFailed, run_command
+from ha_controller.plugin import Domain, Duration, Reading, Signal, Target, duration_field
 
 #: Bound to the key on every host. Asks all addresses at once, by ping and by a TCP handshake; a refusal is an answer.
 FORCED_COMMAND: Final = (
@@ -30,29 +30,16 @@ FORCED_COMMAND: Final = (
     " case $p:$t in 0:*|*refused*) echo $1 alive;; 1:*) echo $1 silent;; *) echo $1 unknown;; esac; };"
     " for a in $SSH_ORIGINAL_COMMAND; do case $a in *[!0-9a-fA-F.:]*) ;; *) ask $a & ;; esac; done; wait"
 )
-OUTPUT_MAX: Final = 4096
 CONTROLS_MAX: Final = 2
 OWN_SHARE: Final = 0.8
-AGAIN_AFTER_S: Final = 1.0  #: a suspect is looked at five times a second, its neighbours are asked once
 
 
-class NeighboursConfig(AsyncProbeConfig):
+class NeighboursConfig(LoginConfig):
     """Settings of `[channel.neighbours]`."""
 
     timeout_s: Duration = duration_field("5s", key="timeout", longest="6s")  #: two rounds within what an ALIVE counts
-    username: Annotated[str, Field(min_length=1)]
-    key_file: Path
-    known_hosts: Path
-    port: Annotated[int, Field(ge=1, le=65535)] = 22
     ask: Annotated[int, Field(ge=1, le=20)] = 3  #: so many neighbours at most
     need: Annotated[int, Field(ge=1, le=20)] = 2  #: so many must agree on silence
-
-    @field_validator("key_file", "known_hosts")
-    @classmethod
-    def _is_a_file(cls, path: Path) -> Path:
-        if not path.is_file():
-            raise ValueError("no such file")
-        return path
 
 
 class NeighboursProbe(AsyncProbe[NeighboursConfig]):
@@ -62,17 +49,7 @@ class NeighboursProbe(AsyncProbe[NeighboursConfig]):
     config_model = NeighboursConfig
     domain = Domain.VANTAGE
     suspects_only = True
-
-    def __init__(self, config: NeighboursConfig, context: ProbeContext) -> None:
-        super().__init__(config, context)
-        self._asked_at: dict[int, float] = {}
-
-    def launch(self, targets: Sequence[Target], now: float) -> None:
-        """Ask about suspects whose neighbours were not asked in the last second."""
-        due = [target for target in targets if now - self._asked_at.get(target.host, -AGAIN_AFTER_S) >= AGAIN_AFTER_S]
-        self._asked_at = {host: at for host, at in self._asked_at.items() if now - at < AGAIN_AFTER_S}
-        self._asked_at.update((target.host, now) for target in due)
-        super().launch(due, now)
+    watched_every_s = 1.0
 
     async def ask(self, target: Target, now: float) -> Reading:
         """Ask several neighbours at once, each with control targets of its own."""
@@ -108,12 +85,12 @@ class NeighboursProbe(AsyncProbe[NeighboursConfig]):
 
     async def _ask_one(self, neighbour: Target, suspect: Target, controls: Sequence[Target]) -> tuple[Signal, str]:
         """What one neighbour says; UNKNOWN unless it reaches a control target in the same round."""
-        addresses = [suspect.address, *(control.address for control in controls)]
+        words = " ".join([suspect.address, *(control.address for control in controls)])
         try:
-            said = await self._run(neighbour, " ".join(addresses))
-        except (OSError, ValueError, asyncssh.Error) as error:
-            return Signal.UNKNOWN, f"cannot be asked ({type(error).__name__})"
-        heard = _parsed(said)
+            said = await run_command(self.config.login, neighbour.address, words, timeout_s=self.config.timeout_s)
+        except LoginFailed as error:
+            return Signal.UNKNOWN, str(error)
+        heard = _parsed(said.text)
         if heard.get(suspect.address) == "alive":
             return Signal.ALIVE, ""
         if not any(heard.get(control.address) == "alive" for control in controls):
@@ -121,25 +98,6 @@ class NeighboursProbe(AsyncProbe[NeighboursConfig]):
         if heard.get(suspect.address) == "silent":
             return Signal.SILENT, ""
         return Signal.UNKNOWN, "gave no answer (is the key bound to the forced command?)"
-
-    async def _run(self, neighbour: Target, words: str) -> str:
-        config = self.config
-        connection = await asyncssh.connect(
-            neighbour.address,
-            config.port,
-            username=config.username,
-            client_keys=[str(config.key_file)],
-            known_hosts=str(config.known_hosts),
-            config=None,
-            agent_path=None,
-            connect_timeout=config.timeout_s,
-            login_timeout=config.timeout_s,
-        )
-        try:
-            done = await connection.run(words, check=False, stdin=asyncssh.DEVNULL, timeout=config.timeout_s)
-        finally:
-            connection.abort()
-        return str(done.stdout or "")[:OUTPUT_MAX]
 
 
 def _parsed(said: str) -> dict[str, str]:

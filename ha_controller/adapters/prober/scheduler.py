@@ -1,7 +1,8 @@
 """The prober: asks every host on every channel in turn, with one loop for all of them and no task per question.
 
 Hosts are spread over the slots of a wheel that turns once per interval; suspects are asked more often, on all channels.
-Each tick launches whose turn it is, collects what has come in, and hands the readings to the sink, channel by channel.
+A slow channel has a wheel of its own. Each tick launches whose turn it is, collects what has come in, and hands the
+readings to the sink, channel by channel.
 
 It must never blame a host for the controller's own lag: when a tick comes late, answers may have been missed, so no
 question that was under way then counts as silence. And no channel may harm another: whatever one raises ends as UNKNOWN
@@ -18,19 +19,28 @@ from dataclasses import dataclass, field, replace
 import anyio
 import structlog
 
-from ha_controller.adapters.prober.channel import AsyncProbe, AsyncProbeConfig, usable_address
-from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeUnavailable, Reading, Signal, Target
+from ha_controller.adapters.prober.channel import usable_address
+from ha_controller.adapters.prober.turns import Pace, Turns
+from ha_controller.plugin import (
+    Domain,
+    Probe,
+    ProbeConfig,
+    ProbeUnavailable,
+    Reading,
+    Signal,
+    SlowProbeConfig,
+    Target,
+)
 
 log = structlog.get_logger(__name__)
 
 Sink = Callable[[str, Domain, list[Reading]], None]
 
-_SLOT_S = 0.02
 _OPEN_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 5.0
 _FAULT_LOG_SPACING_S = 60.0  # a channel that fails at every tick would fill the disk
 _STALL_SERIES_S = 10.0  # stalls closer than this are one trouble and one line in the log
-_NEEDS_ADDRESS = frozenset({Domain.MANAGEMENT, Domain.VANTAGE})
+_NEEDS_ADDRESS = frozenset({Domain.MANAGEMENT, Domain.VANTAGE, Domain.SELF})
 
 
 class Prober:
@@ -50,16 +60,13 @@ class Prober:
         sink: Sink,
         stall_s: float = 0.25,
     ) -> None:
-        self._lanes = [_Lane(name=name, channel=channel) for name, channel in channels.items()]
+        self._lanes = [_Lane(name=name, channel=channel, pace=_pace_of(channel)) for name, channel in channels.items()]
         self._confirm_interval_s = confirm_interval_s
         self._clock = clock
         self._sink = sink
-        self._wheel = Wheel(max(1, round(interval_s / _SLOT_S)))
-        self._slot_s = interval_s / self._wheel.slots
+        self._turns = Turns(interval_s)
         self._targets: dict[int, Target] = {}
         self._watched: dict[int, float] = {}  # host -> when it is to be asked next
-        self._slot = 0
-        self._due = 0.0  # when the next tick should come
         self._lag = _Lag(limit_s=stall_s)
 
     @property
@@ -73,14 +80,17 @@ class Prober:
             target.host: replace(target, address=usable_address(target.address), close_watch=False)
             for target in targets
         }
-        self._wheel.assign(self._targets)
+        self._turns.assign(self._targets)
+        for lane in self._lanes:
+            lane.pace.assign(self._targets)
 
     def watch_closely(self, host: int, on: bool) -> None:
         """Ask a host at once and then every `confirm_interval_s` on all channels, or go back to its normal turn."""
         if on:
             self._watched.setdefault(host, self._clock())
-        else:
-            self._watched.pop(host, None)
+        elif self._watched.pop(host, None) is not None:
+            for lane in self._lanes:
+                lane.pace.note_return(host, self._clock())
 
     async def run(self) -> None:
         """Open the channels, probe until cancelled, close them. A channel that cannot work is told and left out: its
@@ -91,8 +101,8 @@ class Prober:
                     opening.start_soon(_open, lane)
             async with anyio.create_task_group() as group:
                 for lane in self._lanes:
-                    if isinstance(lane.channel, AsyncProbe) and not lane.unavailable:
-                        group.start_soon(_serve, lane, lane.channel)
+                    if not lane.unavailable:
+                        group.start_soon(_serve, lane)
                 await self._turn()
         finally:
             with anyio.CancelScope(shield=True):
@@ -100,36 +110,41 @@ class Prober:
                     await _close(lane)
 
     async def _turn(self) -> None:
-        self._due = self._clock()
+        self._begin(self._clock())
         while True:
-            await anyio.sleep(max(0.0, self._due - self._clock()))
+            await anyio.sleep(max(0.0, self._turns.due - self._clock()))
             self._tick()
 
+    def _begin(self, now: float) -> None:
+        self._turns.begin(now)
+        for lane in self._lanes:
+            lane.pace.begin(now)
+
     def _tick(self) -> None:
-        now = max(self._clock(), self._due)  # a timer may fire a hair early
-        if self._lag.stalled(now, now - self._due):
-            self._due = now  # the hosts whose turn was missed have it now, in order and not all at once
-        steady = self._take_turns(now)
+        now = max(self._clock(), self._turns.due)  # a timer may fire a hair early
+        if self._lag.stalled(now, now - self._turns.due):
+            self._begin(now)
+        rounds = self._turns.rounds
+        steady = self._turns.take(now)
+        if self._turns.rounds != rounds:
+            self._lag.begin_turn()
         watched = self._take_watched(now)
         for lane in self._lanes:
-            self._ask(lane, watched if lane.channel.suspects_only else steady + watched)
+            self._ask(lane, self._whose_turn(lane, steady, watched, now))
 
-    def _take_turns(self, now: float) -> list[Target]:
-        """The hosts of every slot that is due, without those under close watch."""
-        hosts: list[int] = []
-        while self._due <= now:
-            hosts.extend(self._wheel.hosts(self._slot))
-            self._due += self._slot_s
-            self._slot = (self._slot + 1) % self._wheel.slots
-            if self._slot == 0:
-                self._lag.begin_turn()
-        return [self._targets[host] for host in hosts if host not in self._watched]
+    def _whose_turn(self, lane: _Lane, steady: list[int], watched: list[int], now: float) -> list[Target]:
+        closely = lane.pace.take_watched(watched, now)
+        targets = [replace(self._targets[host], close_watch=True) for host in closely]
+        if lane.channel.suspects_only:
+            return targets
+        due = lane.pace.take(steady, now)
+        return [self._targets[host] for host in due if host not in self._watched] + targets
 
-    def _take_watched(self, now: float) -> list[Target]:
+    def _take_watched(self, now: float) -> list[int]:
         due = [host for host, at in self._watched.items() if at <= now and host in self._targets]
         for host in due:
             self._watched[host] = now + self._confirm_interval_s
-        return [replace(self._targets[host], close_watch=True) for host in due]
+        return due
 
     def _ask(self, lane: _Lane, targets: list[Target]) -> None:
         readings: list[Reading] = []
@@ -140,42 +155,6 @@ class Prober:
         readings += lane.ask(targets, self._clock)
         if readings:
             self._sink(lane.name, lane.channel.domain, self._lag.excuse(readings))
-
-
-# --- the wheel --------------------------------------------------------------------------------------------------------
-
-
-class Wheel:
-    """Spreads hosts evenly over slots; a host keeps its slot for as long as it is there."""
-
-    def __init__(self, slots: int) -> None:
-        self._hosts: list[dict[int, None]] = [{} for _ in range(slots)]
-        self._slot_of: dict[int, int] = {}
-        # Few hosts must not share neighbouring slots: halves first, then quarters, eighths and so on.
-        self._order = sorted(range(slots), key=lambda slot: f"{slot * 65536 // slots:016b}"[::-1])
-
-    @property
-    def slots(self) -> int:
-        """How many slots there are."""
-        return len(self._hosts)
-
-    def hosts(self, slot: int) -> list[int]:
-        """The hosts of one slot."""
-        return list(self._hosts[slot])
-
-    def assign(self, hosts: Mapping[int, object]) -> None:
-        """Take out hosts that are gone and put each new one where there are fewest."""
-        for host in [host for host in self._slot_of if host not in hosts]:
-            del self._hosts[self._slot_of.pop(host)][host]
-        fullness = 0
-        new = [host for host in hosts if host not in self._slot_of]
-        while new:
-            for slot in self._order:
-                if new and len(self._hosts[slot]) <= fullness:
-                    host = new.pop()
-                    self._hosts[slot][host] = None
-                    self._slot_of[host] = slot
-            fullness += 1
 
 
 # --- lag --------------------------------------------------------------------------------------------------------------
@@ -230,6 +209,7 @@ class _Lane:
 
     name: str
     channel: Probe[ProbeConfig]
+    pace: Pace
     unavailable: str = ""
     asked: dict[int, float] = field(default_factory=dict)  # host -> when; those that have not been heard of since
     fault_logged_at: float = float("-inf")
@@ -248,6 +228,7 @@ class _Lane:
             return self._fail(clock())
         for reading in readings:
             self.asked.pop(reading.host, None)
+        self.pace.hear(readings)
         return readings
 
     def _fail(self, now: float) -> list[Reading]:
@@ -264,6 +245,11 @@ def _unknown(host: int, sent_at: float, detail: str) -> Reading:
     return Reading(host=host, signal=Signal.UNKNOWN, sent_at=sent_at, detail=detail)
 
 
+def _pace_of(channel: Probe[ProbeConfig]) -> Pace:
+    every_s = channel.config.every_s if isinstance(channel.config, SlowProbeConfig) else None
+    return Pace(every_s=every_s, watched_every_s=channel.watched_every_s)
+
+
 async def _open(lane: _Lane) -> None:
     try:
         with anyio.fail_after(_OPEN_TIMEOUT_S):
@@ -276,9 +262,9 @@ async def _open(lane: _Lane) -> None:
         log.exception("a channel is out of service; its readings count as unknown", channel=lane.name)
 
 
-async def _serve(lane: _Lane, channel: AsyncProbe[AsyncProbeConfig]) -> None:
+async def _serve(lane: _Lane) -> None:
     try:
-        await channel.serve()
+        await lane.channel.serve()
     except Exception:  # a border: the other channels go on
         lane.unavailable = f"the channel {lane.name} stopped, see the log"
         log.exception("a channel stopped; its readings count as unknown", channel=lane.name)

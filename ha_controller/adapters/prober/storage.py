@@ -22,7 +22,7 @@ from typing import Any
 import anyio
 from pydantic import field_validator
 
-from ha_controller.adapters.prober.channel import AsyncProbe, AsyncProbeConfig
+from ha_controller.adapters.prober.channel import AsyncProbe, AsyncProbeConfig, boot_id_in
 from ha_controller.plugin import (
     Domain,
     Duration,
@@ -123,11 +123,19 @@ class StorageProbe(AsyncProbe[StorageConfig]):
                 return self._unknown(target, now, "no earlier look to compare")
             self._progress_at = now
             return Reading(host=target.host, signal=Signal.ALIVE, sent_at=seen.looked_at, detail="its unit was started")
+        if beat.counter < seen.beat.counter:  # such as a copy that a file system kept
+            return self._unknown(target, now, "this is an older beat than the last one")
         if seen.beat != beat:
             self._seen[target.host] = _Seen(beat=beat, since=now, looked_at=now, moved=True)
             self._progress_at = now
             # the life lies after the look that did not show it yet: too early is the safe side
-            return Reading(host=target.host, signal=Signal.ALIVE, sent_at=seen.looked_at, detail="its counter moves")
+            return Reading(
+                host=target.host,
+                signal=Signal.ALIVE,
+                sent_at=seen.looked_at,
+                detail="its counter moves",
+                boot_id=boot_id_in(beat.run[0]),
+            )
         self._seen[target.host] = replace(seen, looked_at=now)
         return self._judge_stillness(target, now, seen)
 
