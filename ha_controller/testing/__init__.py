@@ -1,4 +1,4 @@
-"""The public conformance suite for fence agents: what every agent must do, whatever its device speaks.
+"""The public conformance suites: what every fence agent, and every probe channel, must do, whatever it speaks.
 
 An author writes a `Rig` round a real device or a real protocol server and runs every check against a fresh one:
 
@@ -8,9 +8,24 @@ An author writes a `Rig` round a real device or a real protocol server and runs 
 
 A check raises `ConformanceFailure`, an AssertionError whose text says what the agent did wrong. Run them on a
 *pretended* host: they switch it off again and again.
+
+For a channel it is the same with a `ProbeRig` and `PROBE_CHECKS`: some hosts that can die, and a way to break what the
+channel itself needs.
 """
 
 from ha_controller.testing.checks import CHECKS
+from ha_controller.testing.probe_checks import PROBE_CHECKS
+from ha_controller.testing.probe_rig import ProbeCheck, ProbeRig
 from ha_controller.testing.rig import Agent, Check, ConformanceFailure, Fault, Rig
 
-__all__ = ["CHECKS", "Agent", "Check", "ConformanceFailure", "Fault", "Rig"]
+__all__ = [
+    "CHECKS",
+    "PROBE_CHECKS",
+    "Agent",
+    "Check",
+    "ConformanceFailure",
+    "Fault",
+    "ProbeCheck",
+    "ProbeRig",
+    "Rig",
+]

@@ -22,6 +22,7 @@ BORDERS = {
     "ha_controller/adapters/prober/channel.py", "ha_controller/adapters/prober/scheduler.py",
     "ha_controller/app/armory.py", "ha_controller/app/runtime.py", "ha_controller/config/loader.py",
     "ha_controller/sim/oned_server.py", "ha_controller/testing/tools.py",
+    "ha_controller/testing/probe_tools.py",
     "ha_controller/process.py",
     "plugins/ipmi/ha_controller_ipmi/rmcp.py",
     "plugins/ipmi/ha_controller_ipmi/session.py",
