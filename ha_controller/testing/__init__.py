@@ -16,6 +16,7 @@ channel itself needs.
 from ha_controller.testing.checks import CHECKS
 from ha_controller.testing.probe_checks import PROBE_CHECKS
 from ha_controller.testing.probe_rig import ProbeCheck, ProbeRig
+from ha_controller.testing.probe_tools import clock as probe_clock
 from ha_controller.testing.rig import Agent, Check, ConformanceFailure, Fault, Rig
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "ProbeCheck",
     "ProbeRig",
     "Rig",
+    "probe_clock",
 ]

@@ -72,15 +72,16 @@ async def has_strict_settings(rig: ProbeRig) -> None:
 
 async def tells_the_dead_from_the_living(rig: ProbeRig) -> None:
     """A living host shows life; one that dies does not any more, from then on, and the others still do."""
-    first, victim, *_ = rig.targets()
+    first, victim, *_ = targets = rig.targets()
     async with asking(rig) as channel:
-        alive = await channel.until_shown(first, rig.shows_life) + await channel.until_shown(victim, rig.shows_life)
+        alive = await channel.until_shown(first, rig.shows_life, among=targets)
+        alive += await channel.until_shown(victim, rig.shows_life, among=targets)
         await rig.kill(victim.host)
         died_at = clock()
-        said = await channel.until_shown(victim, rig.shows_death)
+        said = await channel.until_shown(victim, rig.shows_death, among=targets)
         risen = [reading for reading in said if reading.signal in OF_THE_LIVING and reading.sent_at > died_at]
         require(not risen, f"the channel saw life of a dead host: {risen and risen[0].detail}")
-        alive += await channel.until_shown(first, rig.shows_life)
+        alive += await channel.until_shown(first, rig.shows_life, among=targets)
     wrong = [reading for reading in alive if reading.signal in OF_THE_DEAD]
     require(not wrong, f"the channel calls a living host {wrong and wrong[0].signal}")
 
@@ -176,11 +177,11 @@ async def stamps_the_moment_of_sending(rig: ProbeRig) -> None:
 
     Life may be dated earlier, where the channel cannot tell better; silence may not.
     """
-    first, victim, *_ = rig.targets()
+    first, victim, *_ = targets = rig.targets()
     async with asking(rig) as channel:
-        await channel.until_shown(first, rig.shows_life)
+        await channel.until_shown(victim, rig.shows_life, among=targets)
         await rig.kill(victim.host)
-        await channel.until_shown(victim, rig.shows_death)
+        await channel.until_shown(victim, rig.shows_death, among=targets)
         for target in (first, victim):
             asked_at = channel.launch([target])
             await anyio.sleep(HOLD_S)

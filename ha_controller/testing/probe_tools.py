@@ -70,12 +70,16 @@ class Asking:
         asked = {target.host for target in targets}
         return await self.collect_for(self.timeout_s + LATE_S, lambda heard: asked <= {each.host for each in heard})
 
-    async def until_shown(self, target: Target, signal: Signal) -> list[Reading]:
-        """Ask about one host again and again until the channel says this; returns all that it said."""
+    async def until_shown(self, target: Target, signal: Signal, *, among: Sequence[Target] = ()) -> list[Reading]:
+        """Ask about one host again and again, and about the others, until the channel says this of it.
+
+        Returns all that it said of this host, or of anybody when there are no others.
+        """
         said: list[Reading] = []
         with anyio.move_on_after(SHOWS_WITHIN_S):
             while not any(reading.signal is signal for reading in said):
-                said += await self.ask([target])
+                heard = await self.ask(among or [target])
+                said += [reading for reading in heard if reading.host == target.host or not among]
                 await anyio.sleep(TICK_S)
         told = sorted({f"{reading.signal} ({reading.detail})" for reading in said}) or ["nothing"]
         shown = any(reading.signal is signal for reading in said)
@@ -137,6 +141,7 @@ def contained(name: str, call: Callable[[], T]) -> T:
 
 
 def clock() -> float:
+    """The clock on which the checks ask: seconds, at the pace of the loop's clock and not that."""
     return anyio.current_time() + CLOCK_AHEAD_S
 
 

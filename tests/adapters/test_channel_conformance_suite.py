@@ -325,38 +325,38 @@ class BlocksTheLoop(GoodProbe):
             await anyio.sleep(0.05)
 
 
-CAUGHT: tuple[tuple[ProbeCheck, type[Probe[Any]]], ...] = (
-    (probe_checks.describes_itself, OddKind),
-    (probe_checks.describes_itself, WithoutDomain),
-    (probe_checks.describes_itself, OpensWithoutAWord),
-    (probe_checks.has_strict_settings, LooseSettings),
-    (probe_checks.has_strict_settings, OpenPassword),
-    (probe_checks.tells_the_dead_from_the_living, SeesNoDeath),
-    (probe_checks.tells_the_dead_from_the_living, CallsTheLivingDead),
-    (probe_checks.speaks_only_of_those_that_were_asked_about, TakesTheFirstAnswerForAnybodys),
-    (probe_checks.answers_every_question_once, ForgetsTheDead),
-    (probe_checks.answers_every_question_once, AnswersTwice),
-    (probe_checks.answers_every_question_once, NeverAnswersAgain),
-    (probe_checks.answers_every_question_once, LetsServeFail),
-    (probe_checks.returns_at_once, SleepsInLaunch),
-    (probe_checks.returns_at_once, SleepsInCollect),
-    (probe_checks.is_not_delayed_by_a_dead_host, AsksOneAfterTheOther),
-    (probe_checks.calls_its_own_faults_unknown, BlamesTheHosts),
-    (probe_checks.calls_its_own_faults_unknown, GivesNoReason),
-    (probe_checks.calls_its_own_faults_unknown, RaisesWhenItCannotWork),
-    (probe_checks.survives_nonsense, StumblesOverNonsense),
-    (probe_checks.survives_nonsense, TakesNonsenseForSilence),
-    (probe_checks.stamps_the_moment_of_sending, DatesWhatItCollects),
-    (probe_checks.stamps_the_moment_of_sending, DatesByItsOwnClock),
-    (probe_checks.stamps_the_moment_of_sending, DatesSilenceBack),
-    (probe_checks.keeps_its_secrets, TellsThePassword),
-    (probe_checks.keeps_its_secrets, LogsThePassword),
-    (probe_checks.keeps_its_secrets, ShowsThePassword),
-    (probe_checks.leaves_nothing_behind, LeavesATask),
-    (probe_checks.leaves_nothing_behind, LeavesAProcess),
-    (probe_checks.leaves_nothing_behind, TakesItsTimeToClose),
-    (probe_checks.leaves_nothing_behind, OpensOnce),
-    (probe_checks.does_not_block_the_event_loop, BlocksTheLoop),
+CAUGHT: tuple[tuple[ProbeCheck, type[Probe[Any]], str], ...] = (
+    (probe_checks.describes_itself, OddKind, "is no name"),
+    (probe_checks.describes_itself, WithoutDomain, "domain is no Domain"),
+    (probe_checks.describes_itself, OpensWithoutAWord, "one line"),
+    (probe_checks.has_strict_settings, LooseSettings, "take unknown keys"),
+    (probe_checks.has_strict_settings, OpenPassword, "settings show a secret"),
+    (probe_checks.tells_the_dead_from_the_living, SeesNoDeath, "should have said silent, and said alive"),
+    (probe_checks.tells_the_dead_from_the_living, CallsTheLivingDead, "calls a living host silent"),
+    (probe_checks.speaks_only_of_those_that_were_asked_about, TakesTheFirstAnswerForAnybodys, "spoke of \\[2\\]"),
+    (probe_checks.answers_every_question_once, ForgetsTheDead, "no word about host \\[1\\]"),
+    (probe_checks.answers_every_question_once, AnswersTwice, "more than once"),
+    (probe_checks.answers_every_question_once, NeverAnswersAgain, "a second question"),
+    (probe_checks.answers_every_question_once, LetsServeFail, "serve raised OSError"),
+    (probe_checks.returns_at_once, SleepsInLaunch, "launch took"),
+    (probe_checks.returns_at_once, SleepsInCollect, "collect took"),
+    (probe_checks.is_not_delayed_by_a_dead_host, AsksOneAfterTheOther, "beside a dead host"),
+    (probe_checks.calls_its_own_faults_unknown, BlamesTheHosts, "says silent"),
+    (probe_checks.calls_its_own_faults_unknown, GivesNoReason, "must say why"),
+    (probe_checks.calls_its_own_faults_unknown, RaisesWhenItCannotWork, "open raised OSError"),
+    (probe_checks.survives_nonsense, StumblesOverNonsense, "collect raised ValueError"),
+    (probe_checks.survives_nonsense, TakesNonsenseForSilence, "is called silent"),
+    (probe_checks.stamps_the_moment_of_sending, DatesWhatItCollects, "after it was asked"),
+    (probe_checks.stamps_the_moment_of_sending, DatesByItsOwnClock, "after it was asked"),
+    (probe_checks.stamps_the_moment_of_sending, DatesSilenceBack, "before it was asked for"),
+    (probe_checks.keeps_its_secrets, TellsThePassword, "a detail"),
+    (probe_checks.keeps_its_secrets, LogsThePassword, "a log record"),
+    (probe_checks.keeps_its_secrets, ShowsThePassword, "repr"),
+    (probe_checks.leaves_nothing_behind, LeavesATask, "left a task"),
+    (probe_checks.leaves_nothing_behind, LeavesAProcess, "left a process"),
+    (probe_checks.leaves_nothing_behind, TakesItsTimeToClose, "close raised TimeoutError"),
+    (probe_checks.leaves_nothing_behind, OpensOnce, "should have said alive"),
+    (probe_checks.does_not_block_the_event_loop, BlocksTheLoop, "stood still"),
 )
 
 
@@ -423,14 +423,16 @@ async def test_a_good_channel_passes(check: ProbeCheck, probe_class: type[Probe[
     await check(make_rig(probe_class))
 
 
-@pytest.mark.parametrize(("check", "probe_class"), CAUGHT, ids=lambda value: value.__name__)
-async def test_a_bad_channel_is_caught(check: ProbeCheck, probe_class: type[Probe[Any]], make_rig: MakeRig) -> None:
-    with pytest.raises(ConformanceFailure):
+@pytest.mark.parametrize(("check", "probe_class", "words"), CAUGHT, ids=lambda value: getattr(value, "__name__", ""))
+async def test_a_bad_channel_is_caught(
+    check: ProbeCheck, probe_class: type[Probe[Any]], words: str, make_rig: MakeRig
+) -> None:
+    with pytest.raises(ConformanceFailure, match=words):
         await check(make_rig(probe_class))
 
 
 def test_every_check_has_a_channel_that_fails_it() -> None:
-    assert {check for check, _ in CAUGHT} == set(PROBE_CHECKS)
+    assert {check for check, _, _ in CAUGHT} == set(PROBE_CHECKS)
 
 
 async def test_a_bad_channel_passes_what_it_does_not_break(make_rig: MakeRig) -> None:
