@@ -98,7 +98,8 @@ class KdumpProbe(Probe[KdumpConfig]):
         heard_at = self._heard.get(address)
         if heard_at is None or now - heard_at > HEARD_FOR_S:
             return Reading(host=host, signal=Signal.UNKNOWN, sent_at=asked_at, detail="no word of a crash dump")
-        return Reading(host=host, signal=Signal.DUMPING, sent_at=heard_at, detail="it says that it writes a crash dump")
+        sent_at = min(heard_at, asked_at)
+        return Reading(host=host, signal=Signal.DUMPING, sent_at=sent_at, detail="it says that it writes a crash dump")
 
     def _hear(self, listener: socket.socket, now: float) -> None:
         for _ in range(_DRAIN_MAX):
