@@ -34,9 +34,13 @@ KDUMP_PORT = 7410
 READY_WITHIN_S = 10.0
 KDUMP_SEND = Path("/usr/libexec/fence-agents/fence_kdump_send")
 VIRSH = "#!/bin/sh\nprintf 'one-1\\none-2\\n\\n'\n"
-BABBLER = (
-    "import os, socket; s = socket.create_server(('', 22))\nwhile True: s.accept()[0].send(os.urandom(99) + b'\\n')"
-)
+BABBLER = """
+import os, socket
+server = socket.create_server(('', 22))
+while True:
+    server.accept()[0].send(os.urandom(99) + b'\\n')
+"""
+LISTENER = f"import socket, time; s = socket.socket(2, 2); s.bind(('', {KDUMP_PORT})); time.sleep(600)"
 NO_DUMPS = (
     "import socket, time; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
     f"while True: [s.sendto(m, ('{CONTROLLER}', {KDUMP_PORT})) for m in (b'', b'x' * 8, bytes.fromhex("
