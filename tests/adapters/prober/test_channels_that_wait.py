@@ -150,3 +150,47 @@ async def test_a_question_counts_from_when_it_left_the_queue(
         probe.launch([make_target(1), make_target(2)], asked_at)
         readings = await collected(probe, 1.1)
     assert [reading.sent_at - asked_at for reading in readings] == pytest.approx([0.0, 0.5], abs=0.01)
+
+
+async def test_suspects_do_not_wait_behind_others_that_hang(make_context: MakeContext, make_target: MakeTarget) -> None:
+    async def read_power(host: int) -> PowerState:
+        await asyncio.sleep(0.1 if host == 9 else 3600)
+        return PowerState.OFF
+
+    probe = bmc(make_context, read_power, at_once=1)
+    async with served(probe):
+        probe.launch([make_target(host) for host in range(10)], now())
+        await asyncio.sleep(1)
+        probe.launch([make_target(9, close_watch=True)], now())
+        (reading,) = await collected(probe, 0.2)
+        rest = await collected(probe, 120)
+    assert (reading.host, reading.signal) == (9, Signal.OFF)
+    assert sorted(each.host for each in rest) == list(range(9))  # it has left the line of the others
+
+
+class DearProbe(BmcProbe):
+    """A channel that costs much."""
+
+    def __init__(self, config: BmcConfig, context: ProbeContext) -> None:
+        super().__init__(config, context, per_s=10)
+
+
+async def test_a_channel_that_costs_much_keeps_its_pace_for_each_line(
+    make_context: MakeContext, make_target: MakeTarget
+) -> None:
+    left: dict[int, float] = {}
+
+    async def read_power(host: int) -> PowerState:
+        left[host] = now()
+        return PowerState.OFF
+
+    probe = DearProbe(BmcConfig(), make_context(read_power=read_power))
+    async with served(probe):
+        await asyncio.sleep(5)  # a quiet time is not saved up
+        began = now()
+        probe.launch([make_target(host) for host in range(10)], now())
+        probe.launch([make_target(host, close_watch=True) for host in range(10, 15)], now())
+        readings = await collected(probe, 2.0)
+    assert len(readings) == 15
+    assert [left[host] - began for host in range(10)] == pytest.approx([each / 10 for each in range(10)], abs=0.01)
+    assert [left[host] - began for host in range(10, 15)] == pytest.approx([each / 10 for each in range(5)], abs=0.01)

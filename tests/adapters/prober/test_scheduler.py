@@ -21,6 +21,7 @@ from ha_controller.plugin import (
     ProbeUnavailable,
     Reading,
     Signal,
+    SlowProbeConfig,
     Target,
 )
 
@@ -366,3 +367,136 @@ async def test_a_channel_that_must_wait_is_served_beside_the_others(
     assert counts["slow"] >= 200
     assert counts["plain"] >= 200
     assert {reading.signal for _, reading in told} == {Signal.ALIVE}
+
+
+# --- slow channels ----------------------------------------------------------------------------------------------------
+
+
+class DearConfig(SlowProbeConfig, PlainConfig):
+    pass
+
+
+class DearProbe(PlainProbe):
+    """Asked every 30 s, suspects every 2 s. Says UNKNOWN until it is told to answer."""
+
+    config_model = DearConfig
+    domain = Domain.SELF
+    watched_every_s = 2.0
+
+    def collect(self, now: float) -> list[Reading]:
+        readings = [Reading(host=target.host, signal=self.says, sent_at=sent_at) for sent_at, target in self.pending]
+        self.pending.clear()
+        return readings
+
+    says = Signal.UNKNOWN
+
+    def times(self, host: int) -> list[float]:
+        return [at for at, target in self.asked if target.host == host]
+
+
+@pytest.fixture
+def dear(make_context: Callable[..., ProbeContext]) -> DearProbe:
+    return DearProbe(DearConfig(), make_context())
+
+
+async def test_a_slow_channel_asks_each_host_at_a_moment_of_its_own(clock: Clock, dear: DearProbe) -> None:
+    async with running(clock, {"dear": dear}, hosts(1000)):
+        await asyncio.sleep(59.99)
+    for host in range(1000):
+        first, second = dear.times(host)
+        assert second - first == pytest.approx(30.0, abs=0.05)
+    per_s = Counter(int(at - dear.asked[0][0]) for at, _ in dear.asked)
+    assert max(per_s.values()) <= 40  # 33 on average
+    assert not any(target.close_watch for _, target in dear.asked)
+
+
+async def test_a_slow_channel_asks_a_suspect_at_once_and_not_too_often(clock: Clock, dear: DearProbe) -> None:
+    async with running(clock, {"dear": dear}, hosts(50)) as (prober, _):
+        await asyncio.sleep(31)
+        dear.asked.clear()
+        began = clock()
+        prober.watch_closely(7, True)
+        await asyncio.sleep(9)
+    times = dear.times(7)
+    assert times[0] - began < 0.05
+    assert [later - earlier for earlier, later in pairwise(times)] == pytest.approx([2.0] * 4, abs=0.25)
+    assert all(target.close_watch for _, target in dear.asked if target.host == 7)
+
+
+async def test_a_host_that_answers_again_is_asked_until_there_is_a_word_about_it(clock: Clock, dear: DearProbe) -> None:
+    async with running(clock, {"dear": dear}, hosts(1)) as (prober, _):
+        prober.watch_closely(0, True)
+        await asyncio.sleep(10)
+        prober.watch_closely(0, False)
+        dear.asked.clear()
+        await asyncio.sleep(20)
+        asked = len(dear.asked)
+        assert asked >= 5  # in peace it would be once
+        dear.says = Signal.ALIVE
+        await asyncio.sleep(10)
+        dear.asked.clear()
+        await asyncio.sleep(28)
+    assert len(dear.asked) <= 1
+
+
+async def test_a_host_that_never_gives_a_word_is_asked_ever_less_often_and_then_as_in_peace(
+    clock: Clock, dear: DearProbe
+) -> None:
+    async with running(clock, {"dear": dear}, hosts(1)) as (prober, _):
+        prober.watch_closely(0, True)
+        await asyncio.sleep(1)
+        prober.watch_closely(0, False)
+        dear.asked.clear()
+        await asyncio.sleep(120)
+        assert len(dear.asked) < 30
+        dear.asked.clear()
+        await asyncio.sleep(300)
+    assert len(dear.asked) in (9, 10, 11)
+
+
+async def test_one_lost_packet_costs_one_login(clock: Clock, dear: DearProbe) -> None:
+    dear.says = Signal.ALIVE
+    async with running(clock, {"dear": dear}, hosts(50)) as (prober, _):
+        await asyncio.sleep(31)
+        dear.asked.clear()
+        prober.watch_closely(7, True)
+        await asyncio.sleep(0.4)
+        prober.watch_closely(7, False)
+        await asyncio.sleep(10)
+    assert len(dear.times(7)) in (1, 2)  # its turn may have come, too
+
+
+async def test_witnesses_are_asked_by_no_slow_channel(clock: Clock, dear: DearProbe, plain: PlainProbe) -> None:
+    witness = Target(host=-1, name="witness", address="127.61.9.9")
+    async with running(clock, {"dear": dear, "plain": plain}, [*hosts(2), witness]):
+        await asyncio.sleep(35)
+    assert {target.host for _, target in dear.asked} == {0, 1}
+    assert {target.host for _, target in plain.asked} == {-1, 0, 1}
+
+
+async def test_a_slow_channel_loses_no_turn_to_a_stall_and_asks_nobody_twice(clock: Clock, dear: DearProbe) -> None:
+    async with running(clock, {"dear": dear}, hosts(300)):
+        await asyncio.sleep(10)
+        clock.jumped_s += 20
+        await asyncio.sleep(31)
+    counts = Counter(target.host for _, target in dear.asked)
+    assert set(counts) == set(range(300))
+    per_tick = Counter(at for at, _ in dear.asked)
+    assert max(per_tick.values()) <= 2
+
+
+async def test_a_channel_of_its_own_tasks_is_served_whoever_wrote_it(clock: Clock, plain: PlainProbe) -> None:
+    served: list[str] = []
+
+    async def serve() -> None:
+        try:
+            served.append("begun")
+            await asyncio.sleep(3600)
+        finally:
+            served.append("ended" if not plain.closed else "closed first")
+
+    plain.serve = serve  # type: ignore[method-assign]
+    async with running(clock, {"plain": plain}, hosts(1)):
+        await asyncio.sleep(1)
+        assert served == ["begun"]
+    assert served == ["begun", "ended"]

@@ -74,6 +74,33 @@ async def test_a_counter_that_stands_still_is_silence_after_a_while(store: Store
     assert [look.signal for look in looks] == [Signal.ALIVE, Signal.ALIVE, Signal.SILENT]
 
 
+async def test_a_beat_that_was_seen_moving_tells_the_boot_and_others_do_not(store: Store) -> None:
+    boots = ["5f2b6a4e-0b5e-4a52-9a3c-1d2e3f405162", "7c9d0e1f-2a3b-4c5d-8e6f-708192a3b4c5"]
+    looks = []
+    for counter, boot in enumerate([boots[0], boots[0], boots[0], boots[1], boots[1]]):
+        store.now += 1.0
+        store.beat("kvm-01", boot_id=boot, counter=counter)
+        looks.append(await store.look("kvm-01"))
+    assert [look.boot_id for look in looks] == ["", boots[0], boots[0], "", boots[1]]
+    assert [look.signal for look in looks[1:]] == [Signal.ALIVE] * 4
+    store.now += 1.0
+    assert (await store.look("kvm-01")).boot_id == ""
+
+
+async def test_an_older_beat_than_the_last_one_is_neither_life_nor_a_boot(store: Store) -> None:
+    await store.pass_time(3, "kvm-01", "kvm-02", "kvm-03")
+    store.counters["kvm-03"] -= 2
+    looks = await store.pass_time(1, "kvm-01", "kvm-02", "kvm-03")
+    assert (looks[2].signal, looks[2].detail) == (Signal.UNKNOWN, "this is an older beat than the last one")
+    looks = await store.pass_time(2, "kvm-01", "kvm-02", "kvm-03")
+    assert looks[2].signal is Signal.ALIVE
+
+
+async def test_a_boot_that_is_no_boot_id_is_not_told(store: Store) -> None:
+    looks = await store.pass_time(3, "kvm-01")
+    assert (looks[0].signal, looks[0].boot_id) == (Signal.ALIVE, "")
+
+
 async def test_an_old_file_is_no_life_however_often_it_is_read(store: Store) -> None:
     looks = await store.pass_time(20, "kvm-01")
     assert Signal.ALIVE not in {look.signal for look in looks[1:]}
