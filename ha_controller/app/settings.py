@@ -54,6 +54,9 @@ def _channel(name: str, probe: type[Probe[ProbeConfig]], config: Config) -> Chan
 
 def _judging(settings: Settings, detect: Detect, channels: Mapping[str, Channel]) -> Settings:
     """The settings with the rules for judging hosts."""
+    weights = {Domain(name): weight for name, weight in detect.weights.model_dump().items() if weight != 1}
+    if any(channels[name].domain is Domain.SELF for name in detect.channels):
+        weights[Domain.SELF] = 0  # what a host tells of itself, such as that libvirt hangs, is no proof of its death
     return replace(
         settings,
         channels=tuple(channels[name] for name in detect.channels),
@@ -62,7 +65,7 @@ def _judging(settings: Settings, detect: Detect, channels: Mapping[str, Channel]
         fail_after_s=detect.fail_after_s,
         fail_after_per_vm_s=detect.fail_after_per_vm_s,
         need=detect.need,
-        weights={Domain(name): weight for name, weight in detect.weights.model_dump().items() if weight != 1},
+        weights=weights,
         single_domain_after_s=detect.single_domain_after_s,
         hung_after_s=detect.hung_after_s,
         dump_await_s=detect.dump_await_s if "kdump" in detect.channels else 0.0,
