@@ -73,6 +73,14 @@ async def test_a_host_tells_its_boot(sshd: Sshd, bound: bool) -> None:
         bind_key(sshd, boot_id.COMMAND)
     reading = await ask(BootIdProbe, sshd)
     assert (reading.signal, reading.boot_id, reading.detail) == (Signal.ALIVE, THIS_BOOT, f"boot {THIS_BOOT[:8]}")
+    up_s = float(Path("/proc/uptime").read_text().split()[0])
+    assert reading.sent_at - reading.booted_at == pytest.approx(up_s, abs=5)
+
+
+async def test_a_key_that_is_bound_to_less_tells_the_boot_and_not_when_it_began(sshd: Sshd) -> None:
+    bind_key(sshd, "cat /proc/sys/kernel/random/boot_id")
+    reading = await ask(BootIdProbe, sshd)
+    assert (reading.boot_id, reading.booted_at) == (THIS_BOOT, 0.0)
 
 
 @pytest.mark.parametrize("said", ["echo nonsense", "true", f"echo {THIS_BOOT}; echo {THIS_BOOT}", "exit 1"])

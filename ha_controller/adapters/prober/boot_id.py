@@ -8,6 +8,7 @@ It must never say SILENT: a login that fails has many reasons. A login that work
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from ha_controller.adapters.prober.channel import AsyncProbe, boot_id_in
@@ -16,7 +17,8 @@ from ha_controller.adapters.ssh_login import LoginFailed, run_command
 from ha_controller.plugin import Domain, ProbeContext, Reading, Signal, Target
 
 #: what is run on the host; a key may be bound to it (docs/channels.md)
-COMMAND: Final = "cat /proc/sys/kernel/random/boot_id"
+COMMAND: Final = "cat /proc/sys/kernel/random/boot_id /proc/uptime"
+_UPTIME = re.compile(r"(\d{1,10}\.\d+) \d+\.\d+")
 
 
 class BootIdConfig(SlowLoginConfig):
@@ -40,6 +42,11 @@ class BootIdProbe(AsyncProbe[BootIdConfig]):
             said = await run_command(self.config.login, target.address, COMMAND, timeout_s=self.config.timeout_s)
         except LoginFailed as error:
             return Reading(host=target.host, signal=Signal.UNKNOWN, sent_at=now, detail=str(error))
-        boot_id = boot_id_in(said.text)
+        first, _, rest = said.text.strip().partition("\n")
+        uptime = _UPTIME.fullmatch(rest)
+        boot_id = boot_id_in(first) if uptime or not rest else ""  # a key may be bound to less than we ask
         detail = f"boot {boot_id[:8]}" if boot_id else "logged in, but it told no boot id: what is the key bound to?"
-        return Reading(host=target.host, signal=Signal.ALIVE, sent_at=now, detail=detail, boot_id=boot_id)
+        booted_at = now - float(uptime[1]) if boot_id and uptime else 0.0
+        return Reading(
+            host=target.host, signal=Signal.ALIVE, sent_at=now, detail=detail, boot_id=boot_id, booted_at=booted_at
+        )

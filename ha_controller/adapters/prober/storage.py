@@ -135,12 +135,16 @@ class StorageProbe(AsyncProbe[StorageConfig]):
                 sent_at=seen.looked_at,
                 detail="its counter moves",
                 boot_id=boot_id_in(beat.run[0]),
+                booted_at=seen.looked_at - beat.up_s if beat.up_s else 0.0,
             )
         self._seen[target.host] = replace(seen, looked_at=now)
         return self._judge_stillness(target, now, seen)
 
     def _judge_stillness(self, target: Target, now: float, seen: _Seen) -> Reading:
         still_s = now - seen.since
+        if seen.beat.leaving:
+            detail = "it said that it is being shut down or rebooted"
+            return Reading(host=target.host, signal=Signal.LEAVING, sent_at=now, detail=detail)
         if seen.beat.ended:
             return self._unknown(target, now, "its unit was stopped")
         if not seen.moved:
@@ -163,6 +167,8 @@ class _Beat:
     run: tuple[str, str]  #: of which boot, and of which run of the host's unit
     counter: int
     ended: bool  #: the unit was stopped, and says so
+    leaving: bool  #: because the whole host is being shut down or rebooted
+    up_s: float  #: how long the host was up then; 0: not told, as by older units
 
     @classmethod
     def of(cls, text: str) -> _Beat | None:
@@ -170,7 +176,14 @@ class _Beat:
         try:
             words: Any = json.loads(text)
             run = (str(words["boot_id"]), str(words["run_id"]))
-            return cls(host=str(words["host"]), run=run, counter=int(words["counter"]), ended=words["armed"] is False)
+            return cls(
+                host=str(words["host"]),
+                run=run,
+                counter=int(words["counter"]),
+                ended=words["armed"] is False,
+                leaving=words["armed"] is False and words.get("leaving") is True,
+                up_s=float(words.get("up_s", 0.0)),
+            )
         except (ValueError, TypeError, KeyError):
             return None
 

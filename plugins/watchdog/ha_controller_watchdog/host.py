@@ -101,7 +101,7 @@ class Lease:
         self.path, self.orders = folder / f"{name}.lease", folder / f"{name}.order"
         run_id = os.urandom(8).hex()  # a counter that begins anew is not taken for an old one
         self._words: dict[str, Any] = {
-            "host": name, "boot_id": boot_id(), "run_id": run_id, "lease_s": lease_s, "counter": 0,
+            "host": name, "boot_id": boot_id(), "run_id": run_id, "lease_s": lease_s, "counter": 0, "up_s": 0.0,
         }  # fmt: skip
         self._handle = -1
 
@@ -119,6 +119,7 @@ class Lease:
         `leaving`: the host is being shut down or rebooted on purpose.
         """
         self._words["counter"] += 1
+        self._words["up_s"] = round(clock(), 1)
         armed = {"identity": watchdog.identity, "timeout_s": watchdog.timeout_s} if watchdog else {}
         text = json.dumps({**self._words, "armed": watchdog is not None, "leaving": leaving, **armed})
         try:

@@ -124,4 +124,7 @@ def test_the_built_in_channels_are_registered() -> None:
         "oned",
         "storage",
         "neighbours",
+        "boot-id",
+        "libvirt",
+        "kdump",
     ]

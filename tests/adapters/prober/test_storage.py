@@ -87,6 +87,34 @@ async def test_a_beat_that_was_seen_moving_tells_the_boot_and_others_do_not(stor
     assert (await store.look("kvm-01")).boot_id == ""
 
 
+async def test_a_beat_tells_when_its_boot_began(store: Store) -> None:
+    boot = "5f2b6a4e-0b5e-4a52-9a3c-1d2e3f405162"
+    for up_s in (50.0, 51.0):
+        store.now += 1.0
+        store.beat("kvm-01", boot_id=boot, up_s=up_s)
+        look = await store.look("kvm-01")
+    assert look.booted_at == store.now - 1.0 - 51.0  # not later than it was
+    store.now += 1.0
+    store.beat("kvm-01", boot_id=boot)  # an older unit
+    assert (await store.look("kvm-01")).booted_at == 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "signal"),
+    [
+        ({"armed": False, "leaving": True}, Signal.LEAVING),
+        ({"armed": False, "leaving": False}, Signal.UNKNOWN),
+        ({"armed": False}, Signal.UNKNOWN),
+        ({"armed": True, "leaving": True}, Signal.UNKNOWN),  # it lives on
+    ],
+)
+async def test_a_last_beat_may_say_goodbye(store: Store, words: dict[str, object], signal: Signal) -> None:
+    await store.pass_time(3, "kvm-01", "kvm-02", "kvm-03")
+    store.beat("kvm-03", **words)
+    looks = await store.pass_time(3, "kvm-01", "kvm-02")
+    assert looks[2].signal is signal
+
+
 async def test_an_older_beat_than_the_last_one_is_neither_life_nor_a_boot(store: Store) -> None:
     await store.pass_time(3, "kvm-01", "kvm-02", "kvm-03")
     store.counters["kvm-03"] -= 2
