@@ -21,9 +21,11 @@ from ha_controller.core.effects import (
     Explain,
     Fence,
     LiftOrders,
+    LockVm,
     MarkMaintenance,
     MoveVm,
     OrderHost,
+    RecoverVm,
     RenewOrders,
     RestartMonitoring,
     ResumeVm,
@@ -169,6 +171,10 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
             text = f"migrate VM {effect.vm} to host {effect.destination}"
         case ResumeVm(host=host, incident=incident):
             text = f"resume VM {effect.vm} on host {host}"
+        case RecoverVm(host=host, incident=incident):
+            text = f"recover VM {effect.vm} on host {host}: {effect.operation.name.lower()} of {effect.lcm_state}"
+        case LockVm(host=host, incident=incident):
+            text = f"lock VM {effect.vm} again, level {effect.level}"
         case Explain(host=host, incident=incident):
             text = f"{effect.what}{f' ({effect.because})' if effect.because else ''}"
             data = {name: getattr(effect, name) for name in EXPLAINED}

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from ha_controller.adapters.opennebula import vm_state_name
 from ha_controller.core.controller import Controller, Decision
 from ha_controller.core.effects import (
+    AskDomains,
     Effect,
     Fence,
     HostStep,
@@ -18,12 +20,14 @@ from ha_controller.core.effects import (
     OrderHost,
     ReadHost,
     ReadPower,
+    RecoverVm,
     RenewOrders,
     ResumeVm,
     Tell,
 )
 from ha_controller.core.events import (
     DeviceChecked,
+    DomainsRead,
     Event,
     EvidenceTaken,
     FenceAccepted,
@@ -48,6 +52,9 @@ from ha_controller.core.events import (
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Device, Domain, Host, HostState, HostTrust, PowerState, Reading, Signal, Vm
 from ha_controller.core.settings import Channel, Mode, Settings
+from ha_controller.core.vm_table import Recover
+from ha_controller.sim import oned_recover
+from ha_controller.sim.oned_recover import Then
 
 QUIET = ("oned", "kdump")  #: channels that say nothing as long as nothing is said through them
 
@@ -91,6 +98,9 @@ class Cloud:
     excluded: dict[int, str] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)  #: hosts that are no longer in OpenNebula
     restarting: set[int] = field(default_factory=set)
+    domains: dict[tuple[int, int], str] = field(default_factory=dict)  #: (host, VM) -> "running", "paused", "absent"
+    no_answer: set[int] = field(default_factory=set)  #: hosts that do not say which VMs are on them
+    no_start: dict[int, set[int]] = field(default_factory=dict)  #: VM -> hosts on which it does not start
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
@@ -257,22 +267,66 @@ class Cloud:
                 self.feed(OrdersLifted(host=host, incident=incident, number=number, failed=failed))
             case OrderHost():
                 self._order_host(effect)
+            case RecoverVm():
+                self._recover(effect)
+            case AskDomains(host=host):
+                self._tell_domains(host)
             case MoveVm(vm=vm, destination=destination):
-                self.vms[vm] = replace(self.vms[vm], host=destination, state=3, lcm_state=3, label="RUNNING")
-                self.feed(
-                    VmOrderReported(
-                        vm=vm, incident=effect.incident, attempt=effect.attempt, result=OrderResult.ACCEPTED, detail=""
-                    )
-                )
+                off = self.vms[vm].state != 3
+                self.vms[vm] = replace(self.vms[vm], host=destination)
+                if not off:
+                    self.become(vm, *self._booted(vm))
+                self._accepted(effect)
             case ResumeVm(vm=vm):
-                self.vms[vm] = replace(self.vms[vm], state=3, lcm_state=3, label="RUNNING")
-                self.feed(
-                    VmOrderReported(
-                        vm=vm, incident=effect.incident, attempt=effect.attempt, result=OrderResult.ACCEPTED, detail=""
-                    )
-                )
+                self.become(vm, *self._booted(vm))
+                self._accepted(effect)
             case _:
                 pass
+
+    def _accepted(self, order: MoveVm | ResumeVm | RecoverVm) -> None:
+        keys = {"vm": order.vm, "incident": order.incident, "attempt": order.attempt}
+        self.feed(VmOrderReported(**keys, result=OrderResult.ACCEPTED, detail=""))
+
+    def _booted(self, vm: int, lcm_state: int = 2) -> tuple[int, int]:
+        """What becomes of a start where the VM is."""
+        host = self.vms[vm].host
+        starts = host not in self.dead and host not in self.no_start.get(vm, ())
+        return (3, 3) if starts else oned_recover.BOOT_FAILS[lcm_state]
+
+    def become(self, vm: int, state: int, lcm_state: int = 0, **changes: object) -> None:
+        """OpenNebula shows the VM in another state."""
+        known = replace(self.vms[vm], state=state, lcm_state=lcm_state, label=vm_state_name(state, lcm_state))
+        self.vms[vm] = replace(known, **changes)  # type: ignore[arg-type]
+
+    def _recover(self, order: RecoverVm) -> None:
+        """As the embedded oned does, with everything that follows over at once."""
+        vm = self.vms[order.vm]
+        assert (vm.host, vm.lcm_state) == (order.host, order.lcm_state), "the executor would not have sent this"
+        if order.operation is Recover.RECREATE:
+            self.become(order.vm, 3, 15)
+        elif change := oned_recover.change(vm.lcm_state, order.operation):
+            state, home = change.state, vm.host
+            if change.back:
+                home = vm.previous_host
+            self.become(order.vm, *state, host=home)
+            if change.then in (Then.FILES, Then.FILES_READY, Then.BACK) and state[1] in oned_recover.FILES_END:
+                self.become(order.vm, *oned_recover.FILES_END[state[1]])
+            if self.vms[order.vm].lcm_state in oned_recover.BOOT_FAILS and change.then is not Then.NOTHING:
+                self.become(order.vm, *self._booted(order.vm, self.vms[order.vm].lcm_state))
+        self._accepted(order)
+
+    def _tell_domains(self, host: int) -> None:
+        """Unless a test says otherwise, a host runs what OpenNebula shows RUNNING there."""
+        if host in self.dead or host in self.no_answer:
+            self.feed(DomainsRead(host=host, asked_at=self.now, failure="no answer"))
+            return
+        shown = {vm.id for vm in self.vms.values() if vm.host == host and (vm.state, vm.lcm_state) == (3, 3)}
+        there = {vm: what for (at, vm), what in self.domains.items() if at == host}
+        running = {vm for vm in shown if vm not in there} | {vm for vm, what in there.items() if what == "running"}
+        others = {vm for vm, what in there.items() if what == "paused"}
+        self.feed(
+            DomainsRead(host=host, asked_at=self.now, running=tuple(sorted(running)), others=tuple(sorted(others)))
+        )
 
     def _fence(self, order: Fence) -> None:
         keys = {"host": order.host, "incident": order.incident, "attempt": order.attempt}

@@ -16,6 +16,7 @@ import anyio.to_thread
 import structlog
 
 from ha_controller.adapters.arbiter import NotLeading, SingleArbiter
+from ha_controller.adapters.domains import DomainReader
 from ha_controller.adapters.fencer import Fencer, Looks
 from ha_controller.adapters.host_identity import HostIdentifier
 from ha_controller.adapters.http_api import Commander, HttpApi
@@ -25,11 +26,10 @@ from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNe
 from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.prober import Prober
 from ha_controller.adapters.recoverer import FencePlan, Recoverer
-from ha_controller.adapters.ssh_login import SshLogin
 from ha_controller.app.armory import Addresses, Armory
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.ledger import Ledger
-from ha_controller.app.settings import core_settings, scope
+from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
 from ha_controller.app.surroundings import SecondMaster, Witnesses
 from ha_controller.config import Config
@@ -37,16 +37,19 @@ from ha_controller.core.controller import Controller
 from ha_controller.core.detector import alive_channels, life_since, silence_confirmed, suspicious
 from ha_controller.core.effects import (
     Answer,
+    AskDomains,
     Drill,
     Effect,
     Explain,
     Fence,
     LiftOrders,
+    LockVm,
     MarkMaintenance,
     MoveVm,
     OrderHost,
     ReadHost,
     ReadPower,
+    RecoverVm,
     RenewOrders,
     RestartMonitoring,
     ResumeVm,
@@ -117,6 +120,8 @@ class Runtime:
             order_timeout_s=3 * config.opennebula.timeout_s,
             told=self._told,
         )
+        login = host_login(config)
+        self.domain_reader = DomainReader(login, targets=self._targets, report=self.post, clock=self.clock)
         self.prober = self._make_prober()
         self.commander = Commander(self.post)
         self.notifier = NotifierQueue([LogNotifier()])
@@ -203,6 +208,9 @@ class Runtime:
             self._group.start_soon(self._resolve_contained, hosts)
         return self.armory.equip(hosts)
 
+    def _targets(self) -> Sequence[Target]:
+        return self.addresses.targets(self._hosts)
+
     def _aim(self) -> None:
         for host in self.addresses.moved(self._hosts):
             self.post(HostReaddressed(host=host))
@@ -239,8 +247,10 @@ class Runtime:
                 self._start(self.recoverer.mark_maintenance, effect)
             case OrderHost():
                 self._start(self.recoverer.order_host, effect)
-            case MoveVm() | ResumeVm():
+            case MoveVm() | ResumeVm() | RecoverVm() | LockVm():
                 self._start(self.recoverer.order_vm, effect)
+            case AskDomains():
+                self._start(self.domain_reader.read, effect)
             case Tell():
                 self._tell(effect)
             case Explain():
@@ -326,8 +336,8 @@ class Runtime:
             group.start_soon(self.recoverer.run_inventory)
             group.start_soon(self.fencer.run_checks)
             group.start_soon(self.witnesses.run)
-            if self.config.identity.username:
-                group.start_soon(self._host_identifier().run)
+            if (identifier := self._host_identifier()) is not None:
+                group.start_soon(identifier.run)
             group.start_soon(second_master.run)
             group.start_soon(self._keep_lead)
             group.start_soon(self._drill_schedule().run)
@@ -347,17 +357,9 @@ class Runtime:
             settings=lambda: self.config.drill, state=self.controller.state, clock=self.clock, order=order
         )
 
-    def _host_identifier(self) -> HostIdentifier:
-        identity = self.config.identity
-        login = SshLogin(
-            username=identity.username,
-            key_file=identity.key_file,
-            known_hosts=identity.known_hosts,
-            port=identity.port,
-        )
-        return HostIdentifier(
-            login, targets=lambda: self.addresses.targets(self._hosts), report=self.post, clock=self.clock
-        )
+    def _host_identifier(self) -> HostIdentifier | None:
+        targets, login = self._targets, host_login(self.config)
+        return HostIdentifier(login, targets=targets, report=self.post, clock=self.clock) if login else None
 
     async def _keep_lead(self) -> None:
         """Look again and again whether the lead is still ours; losing it is final for this process."""

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ha_controller.adapters.recoverer import Scope
+from ha_controller.adapters.ssh_login import SshLogin
 from ha_controller.config import Config, Detect
-from ha_controller.core.model import Domain
+from ha_controller.core.model import Domain, VmPolicy
 from ha_controller.core.settings import Channel, Mode, Policy, Settings
 from ha_controller.durations import parse_duration
 from ha_controller.plugin import Probe, ProbeConfig, SlowProbeConfig
@@ -37,6 +38,11 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         ssh_timeout_s=config.opennebula.ssh_timeout_s,
         moves_parallel=config.recover.parallel,
         vm_timeout_s=config.recover.vm_timeout_s,
+        vm_policy=VmPolicy(config.recover.policy),
+        vm_policies={name: VmPolicy(policy) for name, policy in config.recover.cluster_policy.items()},
+        recreate_allowed=config.recover.recreate,
+        powered_off_moved=config.recover.powered_off == "move",
+        locked_moved=config.recover.locked == "move",
     )
     channels = {name: _channel(name, probes[name], config) for name in config.detect.channels}
     clusters = {name: _judging(settings, rules.over(config.detect), channels) for name, rules in config.cluster.items()}
@@ -71,6 +77,19 @@ def _judging(settings: Settings, detect: Detect, channels: Mapping[str, Channel]
         dump_await_s=detect.dump_await_s if "kdump" in detect.channels else 0.0,
         dump_max_s=detect.dump_max_s,
         planned_reboot_max_s=detect.planned_reboot_max_s,
+    )
+
+
+def host_login(config: Config) -> SshLogin | None:
+    """How hosts are asked something over SSH; None: nobody may log in there."""
+    identity = config.identity
+    if not identity.username:
+        return None
+    return SshLogin(
+        username=identity.username,
+        key_file=identity.key_file,
+        known_hosts=identity.known_hosts,
+        port=identity.port,
     )
 
 

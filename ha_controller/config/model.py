@@ -37,6 +37,7 @@ from ha_controller.config.values import (
     Pattern,
     Section,
     SocketPath,
+    VmPolicyName,
     Window,
     count_between,
 )
@@ -157,6 +158,11 @@ class Recover(Section):
 
     parallel: Annotated[int, count_between(1, 50)] = 5
     vm_timeout_s: Duration = duration_field("120s", key="vm_timeout")  #: one VM's way to RUNNING
+    policy: VmPolicyName = "restart"  #: of VMs without HA_POLICY
+    cluster_policy: dict[str, VmPolicyName] = Field(default_factory=dict)  #: the same by the cluster's name
+    recreate: StrictBool = False  #: VMs with the policy recreate may be made anew, and lose what is not on images
+    powered_off: Literal["move", "leave"] = "move"  #: VMs that did not run
+    locked: Literal["leave", "move"] = "leave"  #: move: unlock, move, lock again
 
 
 class Drills(Section):

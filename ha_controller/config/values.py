@@ -50,6 +50,7 @@ def _window(written: str) -> str:
 
 
 PolicyName = Literal["fence", "approve", "tell"]
+VmPolicyName = Literal["restart", "recreate", "leave", "poweroff"]
 Pattern = Annotated[str, BeforeValidator(_pattern), Field(min_length=1)]  #: name, id or glob
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 LiteralAddress = Annotated[str, AfterValidator(_literal_address)]

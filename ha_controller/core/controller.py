@@ -11,11 +11,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ha_controller.core import commands, fencing, lasting, lever, moving, power, reboot, suspicion, trust
+from ha_controller.core import commands, fencing, lasting, lever, moving, power, reboot, situation, suspicion, trust
 from ha_controller.core.detector import ChannelView
 from ha_controller.core.effects import Effect, Severity
 from ha_controller.core.events import (
     DeviceChecked,
+    DomainsRead,
     DrillReported,
     Event,
     EvidenceTaken,
@@ -132,6 +133,8 @@ class Controller:
                     trust.note_host(state, host, event.identity, event.source)
             case MonitoringRestarted():
                 suspicion.monitoring_restarted(state, event)
+            case DomainsRead():
+                situation.note(state, event)
             case MaintenanceMarked():
                 commands.maintenance_marked(state, event)
             case HostReaddressed():

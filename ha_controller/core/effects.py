@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from ha_controller.core.model import Identity
+from ha_controller.core.model import Identity, VmState
+from ha_controller.core.vm_table import Recover
 
 ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
 
@@ -134,17 +135,53 @@ class MoveVm:
     source: int
     destination: int
     not_after: float
+    unlock: bool = False  #: a lock may be taken away for it; without this a locked VM is not touched
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ResumeVm:
-    """Start a VM that was running before, is POWEROFF now and is on its destination."""
+    """Start a VM that was running before, does not now, and is on its destination."""
 
     vm: int
     incident: int
     attempt: int
     host: int
     not_after: float
+    from_state: int = VmState.POWEROFF
+    unlock: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecoverVm:
+    """End a state of a VM. Nothing is sent unless the VM is in this very state on this host."""
+
+    vm: int
+    incident: int
+    attempt: int
+    host: int
+    lcm_state: int
+    operation: Recover
+    not_after: float
+    unlock: bool = False
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LockVm:
+    """Lock a VM again that was unlocked to be moved."""
+
+    vm: int
+    incident: int
+    attempt: int
+    host: int
+    level: int
+    not_after: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskDomains:
+    """Ask a host over SSH which VMs are on it. Changes nothing."""
+
+    host: int
 
 
 class Severity(StrEnum):
@@ -191,5 +228,5 @@ class Answer:
 
 Effect = (
     WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | MarkMaintenance
-    | RestartMonitoring | OrderHost | MoveVm | ResumeVm | Tell | Explain | Answer
+    | RestartMonitoring | OrderHost | MoveVm | ResumeVm | RecoverVm | LockVm | AskDomains | Tell | Explain | Answer
 )  # fmt: skip

@@ -174,6 +174,17 @@ class VmOrderReported:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class DomainsRead:
+    """A host was asked for its domains. `failure` says why it did not answer: then nothing is known of them."""
+
+    host: int
+    asked_at: float
+    running: tuple[int, ...] = ()  #: ids of VMs
+    others: tuple[int, ...] = ()  #: there, and paused, shutting down or the like
+    failure: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HostIdentified:
     """A host said which machine it is."""
 
@@ -261,7 +272,7 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | MonitoringRestarted | DrillReported | OrdersRenewed | OrdersLifted | MaintenanceMarked
+    | MonitoringRestarted | DomainsRead | DrillReported | OrdersRenewed | OrdersLifted | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

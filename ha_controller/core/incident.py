@@ -66,8 +66,11 @@ class VmStage(StrEnum):
 
     WAITING = "waiting"
     MOVING = "moving"  #: a migrate was ordered; the destination is sticky
+    RECOVERING = "recovering"  #: a recover was ordered: OpenNebula's state had to be ended
     RESUMING = "resuming"
+    LOCKING = "locking"  #: it is where it belongs, and gets its lock back
     RUNNING = "running"  #: outcome: seen RUNNING elsewhere
+    KEPT = "moved, not started"  #: outcome: it did not run before
     LEFT = "left alone"  #: outcome: with a reason
 
 
@@ -80,6 +83,7 @@ class VmRecord:
     was_state: int  #: when the incident was opened: decides what the VM *was*
     was_lcm_state: int
     was_label: str = ""
+    other_host: int | None = None  #: the other end of the migration that was under way
     datastores: tuple[int, ...] | None = None  #: where its disks were; None: not on record
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
@@ -89,18 +93,25 @@ class VmRecord:
     maybe_done: bool = False  #: an order was lost: it may still arrive, so its destination stays
     tries: int = 0  #: orders of this stage
     order: int = 0  #: all orders so far: the number of the last one
+    recovers: int = 0  #: orders of recover so far
+    boots: int = 0  #: those of them since it is where it is, off the dead host
+    failed_on: tuple[int, ...] = ()  #: hosts on which it did not start: not chosen again
+    doubted: bool = False  #: RUNNING where it is was written down by us, and proves nothing
+    recreated: bool = False  #: it is made anew: OpenNebula's scheduler chooses the host
+    relock: int = 0  #: it was locked at this level, and has to be again
     reason: str = ""
     settled_at: float = 0.0
 
     @classmethod
-    def of(cls, vm: Vm) -> Self:
-        """What a VM is now, as what it was."""
+    def of(cls, vm: Vm, host: int | None = None) -> Self:
+        """What a VM of this host is now, as what it was."""
         return cls(
             id=vm.id,
             name=vm.name,
             was_state=vm.state,
             was_lcm_state=vm.lcm_state,
             was_label=vm.label,
+            other_host=None if host is None else vm.previous_host if vm.host == host else vm.host,
             datastores=vm.datastores,
         )
 
@@ -112,7 +123,7 @@ class VmRecord:
     @property
     def settled(self) -> bool:
         """Whether the VM has an outcome."""
-        return self.stage in (VmStage.RUNNING, VmStage.LEFT)
+        return self.stage in (VmStage.RUNNING, VmStage.KEPT, VmStage.LEFT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -143,6 +154,7 @@ class Incident:
     lever: Lever = Lever.NOT_BEGUN
     lever_since: float = 0.0
     lever_repeats: int = 0
+    lever_pulls: int = 0  #: how often it was pulled again, for VMs that fell back to RUNNING
     hold: str = ""  #: why nothing happens right now; recomputed all the time
     hold_needs_person: bool = False
     stopped: str = ""  #: why nothing will happen until a person decides

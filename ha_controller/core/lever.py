@@ -15,10 +15,12 @@ from ha_controller.core.events import HostOrderReported, OrderResult
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, OnedHostState, PowerState
+from ha_controller.core.outcome import wants_running
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
-from ha_controller.core.recovery import claims_running, was_running
+from ha_controller.core.recovery import claims_running
 from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
 
+PULLS_MAX = 3  #: an incident pulls the lever again so often
 REPEAT_AFTER_S = 5.0  #: an order without effect is looked at again after this long, then repeated
 
 
@@ -134,8 +136,20 @@ def pull(state: State, host: Host, incident: Incident, now: float) -> Incident:
             return state.save(replace(incident, lever=Lever.DONE, lever_since=now, hold="", hold_needs_person=False))
         case Lever.DISABLE:
             return _again(state, incident, HostStep.DISABLE, now)
+        case Lever.DONE if _false_running(state, host, incident) and _may_pull_again(state, incident, now):
+            again = replace(incident, lever_pulls=incident.lever_pulls + 1, lever_repeats=0)
+            return _order(state, again, Lever.OFFLINE, HostStep.OFFLINE, now)
         case _:
             return incident
+
+
+def _may_pull_again(state: State, incident: Incident, now: float) -> bool:
+    """For what fell back to RUNNING since. The disabled host's own retries do the same, but take minutes."""
+    return (
+        incident.lever_pulls < PULLS_MAX
+        and now - incident.lever_since >= REPEAT_AFTER_S
+        and levers_under_way(state) < state.settings.levers_max
+    )
 
 
 def ask_anew(state: State, host: Host, incident: Incident, now: float) -> Incident:
@@ -193,7 +207,7 @@ def _false_running(state: State, host: Host, incident: Incident) -> bool:
     return any(
         (vm := vms.get(record.id)) is not None and vm.host == host.id and claims_running(vm)
         for record in incident.vms
-        if was_running(record) and not record.settled
+        if wants_running(record) and not record.settled
     )
 
 

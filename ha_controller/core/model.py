@@ -75,6 +75,7 @@ class OnedHostState:
 class VmState:
     """VM/STATE of OpenNebula, the ones a decision needs."""
 
+    PENDING = 1
     ACTIVE = 3
     SUSPENDED = 5
     DONE = 6
@@ -128,6 +129,15 @@ class Host:
     fence_timeout_s: float = 20.0
 
 
+class VmPolicy(StrEnum):
+    """What is done for a VM when its host dies."""
+
+    RESTART = "restart"  #: moved, and started if it ran
+    RECREATE = "recreate"  #: as RESTART; made anew where its disks are lost with the host, if the operator allows that
+    LEAVE = "leave"  #: nothing
+    POWEROFF = "poweroff"  #: never started; moved where that is possible without a start
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Vm:
     """A VM as last read from OpenNebula."""
@@ -142,7 +152,12 @@ class Vm:
     cpu: int = 0  #: hundredths of a core
     memory_mb: int = 0
     found_missing_at: float = 0.0  #: when OpenNebula itself saw that it runs no more; 0: it did not end like that
-    obstacle: str = ""  #: why it must not be moved at all (local disks, locked, policy); empty = may be moved
+    obstacle: str = ""  #: why it must not be touched at all (a device, an unknown policy); empty = may be moved
+    storage_obstacle: str = ""  #: why it would be without its disks elsewhere
+    memory_obstacle: str = ""  #: why its saved memory would be lost when it is moved while SUSPENDED
+    lock_level: int = 0  #: 0 none, 1 use, 2 manage, 3 admin, 4 all
+    policy: VmPolicy | None = None  #: as written on the VM; None: nothing is
+    previous_host: int | None = None  #: HID of the history record before; read while it migrates only
     label: str = ""  #: state in OpenNebula's words
     datastores: tuple[int, ...] | None = None  #: where its disks are; None: not known
 

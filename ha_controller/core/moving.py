@@ -9,25 +9,28 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 
-from ha_controller.core import lever
-from ha_controller.core.effects import MoveVm, ResumeVm, Severity
+from ha_controller.core import lever, situation, vm_orders
+from ha_controller.core.effects import ORDER_VALID_S, MoveVm, ResumeVm, Severity
 from ha_controller.core.events import OrderResult, VmOrderReported
 from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
 from ha_controller.core.lever import REPEAT_AFTER_S
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Host, HostState, Vm
+from ha_controller.core.model import Host, HostState, Vm, VmState
+from ha_controller.core.outcome import Next, next_step, wants_running
 from ha_controller.core.recovery import (
     Candidate,
     Room,
-    Step,
     may_take,
-    next_step,
     on_its_way,
     place,
-    was_running,
 )
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
+from ha_controller.core.vm_orders import note_lock, note_order
+from ha_controller.core.vm_table import Recover, Step
+
+#: stages from which a VM's next migrate is its first
+BEFORE_A_MOVE = (VmStage.WAITING, VmStage.RECOVERING)
 
 
 def advance(state: State, host: Host, incident: Incident, now: float) -> None:
@@ -75,10 +78,8 @@ def _take_in(state: State, host: Host, incident: Incident, now: float) -> Incide
     if view.read_at is None or (incident.fenced_at is not None and view.read_at < incident.fenced_at):
         return incident
     known = {record.id for record in incident.vms}
-    newcomers = tuple(
-        VmRecord.of(vm)
-        for vm in sorted(view.vms.values(), key=lambda vm: vm.id)
-        if vm.host == host.id and vm.id not in known
+    newcomers = situation.records_of(
+        state, host, [vm for vm in view.vms.values() if vm.host == host.id and vm.id not in known]
     )
     records = tuple(
         _look(state, host, incident, record, view.vms.get(record.id), now) for record in (*incident.vms, *newcomers)
@@ -90,27 +91,68 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     read_at = state.view(host.id).read_at or 0.0
     if record.settled or read_at <= record.ordered_at:
         return record
-    step = next_step(record, vm, host.id)
+    step = _next(state, host, incident, record, vm, now)
+    if step.ask is not None:
+        situation.ask(state, step.ask, now)
     poison = died_with(state, record, now) if record.stage is VmStage.WAITING else []
     match step.step:
         case Step.MOVE | Step.RESUME if len(poison) >= state.settings.poison_after:
             reason = f"it ran on {', '.join(poison)} when they died, so it may be what kills them. Start it by hand"
             return leave_alone(state, incident, record, reason, now)
-        case Step.RUNNING:
-            place_name = state.hosts[record.destination].name if record.destination in state.hosts else "elsewhere"
-            state.tell_of(incident, Severity.INFO, f"{record.name} runs on {place_name}", "Nothing to do.")
-            return replace(record, stage=VmStage.RUNNING, reason=f"runs on {place_name}", settled_at=now)
+        case Step.RUNNING | Step.KEPT if vm is not None:
+            return _arrived(state, incident, record, vm, step.reason, now)
+        case Step.LOCK:
+            return record
         case Step.LEAVE:
             return leave_alone(state, incident, record, step.reason, now)
-        case _ if record.tries and now - record.first_ordered_at > state.settings.vm_timeout_s:
+        case _ if step.patient:
+            return _paused(state, record, step.reason, now)
+        case _ if record.first_ordered_at and now - record.first_ordered_at > state.settings.vm_timeout_s:
             last = step.reason or record.reason or "OpenNebula accepts the order and does nothing"
             return leave_alone(
                 state, incident, record, f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}", now
             )
-        case Step.WAIT if not record.tries and _waited_too_long(state, incident, now):
-            return leave_alone(state, incident, record, f"it cannot be moved from here: {step.reason}", now)
+        case Step.WAIT | Step.RECOVER if not record.first_ordered_at and _waited_too_long(state, incident, now):
+            untold = f" ({why})" if step.ask is not None and (why := situation.why_not_told(state, step.ask)) else ""
+            return leave_alone(state, incident, record, f"it cannot be moved from here: {step.reason}{untold}", now)
+        case Step.RECOVER if record.recovers >= state.settings.recovers_max:
+            reason = f"{record.recovers} orders to end its state led nowhere: {step.reason}"
+            return leave_alone(state, incident, record, reason, now)
+        case Step.MOVE if step.elsewhere and _tried_enough(state, record, vm):
+            return leave_alone(state, incident, record, f"{step.reason}, nor on {len(record.failed_on)} others", now)
         case _:
             return replace(record, reason=step.reason or record.reason)
+
+
+def _next(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> Next:
+    return next_step(record, vm, situation.of(state, host, incident, record, vm, now))
+
+
+def _tried_enough(state: State, record: VmRecord, vm: Vm | None) -> bool:
+    is_new = vm is not None and vm.host not in record.failed_on
+    return is_new and len(record.failed_on) >= state.settings.hosts_tried_max - 1
+
+
+def _arrived(state: State, incident: Incident, record: VmRecord, vm: Vm, more: str, now: float) -> VmRecord:
+    """An outcome: seen RUNNING elsewhere, or moved as it was."""
+    known = state.hosts.get(-1 if vm.host is None else vm.host)
+    place_name = "elsewhere" if known is None else known.name
+    runs = vm.state == VmState.ACTIVE
+    reason = f"runs on {place_name}" if runs else f"is on {place_name}, {vm.label} as it was"
+    unlocked = record.relock and not vm.lock_level
+    state.tell_of(
+        incident,
+        Severity.WARNING if unlocked else Severity.INFO,
+        f"{record.name} {reason}{f'; {more}' if unlocked else ''}",
+        "Lock it again: onevm lock." if unlocked else "Nothing to do.",
+    )
+    return replace(record, stage=VmStage.RUNNING if runs else VmStage.KEPT, reason=reason, settled_at=now)
+
+
+def _paused(state: State, record: VmRecord, reason: str, now: float) -> VmRecord:
+    """Its time does not run. Written anew now and then only: every change of a record goes to disk."""
+    is_due = record.first_ordered_at and now - record.first_ordered_at > state.settings.vm_timeout_s / 2
+    return replace(record, reason=reason, first_ordered_at=now if is_due else record.first_ordered_at)
 
 
 def died_with(state: State, record: VmRecord, now: float) -> list[str]:
@@ -125,7 +167,8 @@ def _waited_too_long(state: State, incident: Incident, now: float) -> bool:
 
 def leave_alone(state: State, incident: Incident, record: VmRecord, reason: str, now: float) -> VmRecord:
     """An outcome: nothing more is done with the VM, and people are told why."""
-    severity = Severity.WARNING if was_running(record) else Severity.INFO
+    severity = Severity.WARNING if wants_running(record) else Severity.INFO
+    reason += "; it was locked, and is not any more" if record.relock else ""
     state.tell_of(incident, severity, f"{record.name} is left alone: {reason}", "Look at it.")
     return replace(record, stage=VmStage.LEFT, reason=reason, settled_at=now)
 
@@ -137,21 +180,30 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         return
     under_way = sum(record.stage in (VmStage.MOVING, VmStage.RESUMING) for record in incident.vms)
     seen_running = any(record.stage is VmStage.RUNNING for record in incident.vms)
-    canary = len(incident.vms) > state.settings.canary_above and not seen_running
+    to_start = sum(wants_running(record) and record.stage is not VmStage.LEFT for record in incident.vms)
+    canary = to_start > state.settings.canary_above and not seen_running
     free = (1 if canary else state.settings.moves_parallel) - under_way
     nowhere = []
-    for record in sorted(incident.vms, key=lambda record: record.id):
+    for record in sorted(incident.vms, key=lambda record: (not wants_running(record), record.id)):
         vm = view.vms.get(record.id)
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
             continue
-        step = next_step(record, vm, host.id).step
-        if step is Step.RESUME and (record.stage is not VmStage.RESUMING or may_order(state, record, free, now)):
-            incident = _resume(state, host, incident, record, now)
-        elif step is Step.MOVE and may_order(state, record, free, now):
+        step = _next(state, host, incident, record, vm, now)
+        if step.step is Step.RESUME and (record.stage is not VmStage.RESUMING or may_order(state, record, free, now)):
+            incident = _resume(state, host, incident, record, vm, now)
+        elif step.step is Step.RECOVER and step.call is not None and may_order(state, record, 1, now):
+            incident = _recover(state, host, incident, record, vm, step.call, now)
+        elif step.step is Step.LOCK and (record.stage is not VmStage.LOCKING or may_order(state, record, free, now)):
+            incident = _lock(state, incident, record, vm, now)
+        elif step.step is Step.MOVE and may_order(state, record, free, now):
             incident, ordered = _migrate(state, host, incident, record, vm, now)
-            if not ordered:
+            if not ordered and not wants_running(record) and _waited_too_long(state, incident, now):
+                reason = f"it is {vm.label}, and no other host has room for it"
+                incident = with_record(incident, leave_alone(state, incident, record, reason, now))
+                incident = state.save(incident)
+            elif not ordered:
                 nowhere.append(record.name)
-            elif record.stage is VmStage.WAITING:
+            elif record.stage in BEFORE_A_MOVE:
                 free -= 1
     if nowhere:
         reason = f"{len(nowhere)} VMs fit on no host ({', '.join(nowhere[:5])})"
@@ -166,17 +218,18 @@ def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
     """The first order when there is a place; a repetition only after the last one has surely ended without effect."""
     if record.stage is VmStage.WAITING:
         return free > 0
-    if record.tries >= state.settings.move_tries_max:
+    if record.tries >= state.settings.move_tries_max and record.stage is not VmStage.RECOVERING:
         return False  # the time runs out, and then it is left with the last reason
     lost = not record.answered or record.maybe_done
-    return now - record.ordered_at >= (state.settings.order_timeout_s if lost else REPEAT_AFTER_S)
+    is_over = now - record.ordered_at >= (state.settings.order_timeout_s if lost else REPEAT_AFTER_S)
+    return is_over and (free > 0 or record.stage not in BEFORE_A_MOVE)
 
 
 def _migrate(
     state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, now: float
 ) -> tuple[Incident, bool]:
     """Order one migrate. The destination is written down first and stays, as long as an earlier order may arrive."""
-    candidates = _candidates(state, now)
+    candidates = [each for each in _candidates(state, now) if each.host.id not in record.failed_on]
     seen_max_s = state.settings.destination_seen_s
     destination = record.destination if record.stage is VmStage.MOVING else None
     if destination is not None and not may_take(vm, destination, candidates, seen_max_s=seen_max_s):
@@ -185,40 +238,46 @@ def _migrate(
         destination = place(vm, candidates, _taken(state), seen_max_s=seen_max_s)
     if destination is None:
         return incident, False
-    ordered = note_order(record, VmStage.MOVING, now, destination)
+    source = incident.host if vm.host is None else vm.host
+    if source != incident.host and source not in record.failed_on:  # it did not start there: a new host, a new time
+        record = replace(record, failed_on=(*record.failed_on, source), first_ordered_at=0.0, stage=VmStage.WAITING)
+    ordered = note_order(replace(note_lock(record, vm), boots=0, doubted=False), VmStage.MOVING, now, destination)
     incident = state.save(with_record(incident, ordered))
     state.out.append(
         MoveVm(
             vm=record.id,
             incident=incident.id,
             attempt=ordered.order,
-            source=incident.host,
+            source=source,
             destination=destination,
             not_after=lever.proven_until(state, host, incident, now),
+            unlock=ordered.relock > 0,
         )
     )
     return incident, True
 
 
-def note_order(record: VmRecord, stage: VmStage, now: float, destination: int) -> VmRecord:
-    """A VM's record with one more order in it."""
-    return replace(
-        record,
-        stage=stage,
-        destination=destination,
-        ordered_at=now,
-        first_ordered_at=record.first_ordered_at or now,
-        answered=False,
-        tries=record.tries + 1 if record.stage in (stage, VmStage.WAITING) else 1,
-        order=record.order + 1,
-    )
+def _recover(
+    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, call: Recover, now: float
+) -> Incident:
+    """End a state that OpenNebula does not leave by itself."""
+    not_after = lever.proven_until(state, host, incident, now)
+    ordered, order = vm_orders.recover(incident, record, vm, call, not_after=not_after, now=now)
+    state.out.append(order)
+    return state.save(with_record(incident, ordered))
 
 
-def _resume(state: State, host: Host, incident: Incident, record: VmRecord, now: float) -> Incident:
-    """Start a VM that was running, became POWEROFF by itself, and has arrived at its destination."""
+def _lock(state: State, incident: Incident, record: VmRecord, vm: Vm, now: float) -> Incident:
+    ordered, order = vm_orders.lock(incident, record, vm, not_after=now + ORDER_VALID_S, now=now)
+    state.out.append(order)
+    return state.save(with_record(incident, ordered))
+
+
+def _resume(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, now: float) -> Incident:
+    """Start a VM that was running, is not any more, and has arrived at its destination."""
     if record.destination is None:
         return incident
-    ordered = note_order(record, VmStage.RESUMING, now, record.destination)
+    ordered = note_order(note_lock(record, vm), VmStage.RESUMING, now, record.destination)
     incident = state.save(with_record(incident, ordered))
     state.out.append(
         ResumeVm(
@@ -226,6 +285,8 @@ def _resume(state: State, host: Host, incident: Incident, record: VmRecord, now:
             incident=incident.id,
             attempt=ordered.order,
             host=record.destination,
+            from_state=vm.state,
+            unlock=ordered.relock > 0,
             not_after=lever.proven_until(state, host, incident, now),
         )
     )
@@ -240,6 +301,8 @@ def vm_order_reported(state: State, incident: Incident, event: VmOrderReported, 
     after = replace(record, answered=True, reason=event.detail)
     if event.result is OrderResult.UNKNOWN:
         after = replace(after, maybe_done=True)
+    elif record.stage is VmStage.RECOVERING and event.result is not OrderResult.ACCEPTED and not record.maybe_done:
+        after = replace(after, doubted=False, recreated=False)
     elif event.result is OrderResult.REFUSED and record.stage is VmStage.MOVING and not record.maybe_done:
         if record.tries >= state.settings.move_tries_max:
             after = leave_alone(state, incident, after, f"OpenNebula refuses to move it: {event.detail}", now)
@@ -288,8 +351,10 @@ def _recovered(state: State, incident: Incident, now: float) -> None:
     state.view(incident.host).told = ""
     state.save(replace(incident, recovered_at=now, hold="", hold_needs_person=False))
     running = sum(record.stage is VmStage.RUNNING for record in incident.vms)
-    left = len(incident.vms) - running
-    left_alone = f"; {left} left alone: ha-controller incidents show {incident.id}" if left else ""
+    kept = sum(record.stage is VmStage.KEPT for record in incident.vms)
+    left = len(incident.vms) - running - kept
+    left_alone = f", {kept} moved as they were" if kept else ""
+    left_alone += f"; {left} left alone: ha-controller incidents show {incident.id}" if left else ""
     state.tell_of(
         incident,
         Severity.INFO,
@@ -305,7 +370,7 @@ def resume(state: State, incident: Incident, now: float) -> None:
         return
     records = tuple(
         replace(record, ordered_at=now, answered=True, maybe_done=True)
-        if record.stage in (VmStage.MOVING, VmStage.RESUMING)
+        if record.stage in (VmStage.MOVING, VmStage.RESUMING, VmStage.RECOVERING, VmStage.LOCKING)
         else record
         for record in incident.vms
     )

@@ -13,9 +13,10 @@ from dataclasses import replace
 from ha_controller.core import lever, moving, suspicion
 from ha_controller.core.effects import ORDER_VALID_S, ResumeVm, Severity
 from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStage
-from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmState
+from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmPolicy, VmState
 from ha_controller.core.recovery import START_FAILURES, claims_running, is_unknown, was_running
 from ha_controller.core.state import Hold, NewBoot, State
+from ha_controller.core.vm_orders import note_order
 
 SEEN_AGE_MAX_S = 600.0  #: a boot that was last seen longer ago says nothing of when it ended
 CLOCKS_DIFFER_S = 30.0  #: OpenNebula's times are those of its front-end
@@ -201,7 +202,7 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     view = state.view(host.id)
     if record.settled or (view.read_at or 0.0) <= record.ordered_at:
         return record
-    if reason := _why_left(host, incident, record, vm):
+    if reason := _why_left(host, incident, record, vm) or _policy_against(state, host, record, vm):
         return moving.leave_alone(state, incident, record, reason, now)
     if vm is not None and claims_running(vm) and (record.tries or _has_news(state, host, incident)):
         state.tell_of(incident, Severity.INFO, f"{record.name} runs again on {host.name}", "Nothing to do.")
@@ -230,6 +231,13 @@ def _why_left(host: Host, incident: Incident, record: VmRecord, vm: Vm | None) -
     if vm.state not in (VmState.ACTIVE, VmState.POWEROFF):
         return f"it became {vm.label} meanwhile"
     return ""
+
+
+def _policy_against(state: State, host: Host, record: VmRecord, vm: Vm | None) -> str:
+    """Why the VM is not to be started, by the operator's or its owner's word; empty if it may be, or runs already."""
+    policy = state.settings.policy_of(None if vm is None else vm.policy, host.cluster_name)
+    unwanted = policy in (VmPolicy.LEAVE, VmPolicy.POWEROFF) and not record.tries
+    return f"its policy is `{policy.value}`" if unwanted and vm is not None and not claims_running(vm) else ""
 
 
 def _has_news(state: State, host: Host, incident: Incident) -> bool:
@@ -276,7 +284,7 @@ def _start(state: State, host: Host, incident: Incident, now: float) -> None:
             )
             continue
         free -= record.stage is VmStage.WAITING
-        ordered = moving.note_order(record, VmStage.RESUMING, now, host.id)
+        ordered = note_order(record, VmStage.RESUMING, now, host.id)
         incident = state.save(moving.with_record(incident, ordered))
         not_after = now + ORDER_VALID_S
         state.out.append(

@@ -1,14 +1,9 @@
-"""What becomes of each VM of a fenced host, and where.
-
-Pure rules: what a VM *was* is in its record and was written down when the incident was opened; what it *is* was just
-read from OpenNebula. The facts behind the rules are observed on a running oned 7.4.
-"""
+"""Where the VMs of a fenced host go, and words about their states. What is done with each is in `outcome`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 
 from ha_controller.core.incident import VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Vm, VmState
@@ -16,24 +11,6 @@ from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, V
 #: LCM states in which oned itself says that a start at the destination went wrong: 36 BOOT_FAILURE,
 #: 37 BOOT_MIGRATE_FAILURE, 61 PROLOG_MIGRATE_UNKNOWN_FAILURE, 44 and 46 the same for POWEROFF and SUSPENDED.
 START_FAILURES = frozenset({36, 37, 44, 46, 61})
-
-
-class Step(StrEnum):
-    """What to do next for one VM."""
-
-    MOVE = "move"
-    RESUME = "resume"
-    WAIT = "wait"  #: OpenNebula is at work, or has to notice first
-    RUNNING = "running"  #: outcome
-    LEAVE = "leave"  #: outcome, with the reason
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Next:
-    """A step and why."""
-
-    step: Step
-    reason: str = ""
 
 
 def was_running(record: VmRecord) -> bool:
@@ -50,49 +27,6 @@ def claims_running(vm: Vm) -> bool:
 def is_unknown(vm: Vm) -> bool:
     """Whether oned shows the VM as UNKNOWN, from where a migrate works at once."""
     return vm.state == VmState.ACTIVE and vm.lcm_state == LcmState.UNKNOWN
-
-
-def next_step(record: VmRecord, vm: Vm | None, source: int) -> Next:
-    """What to do with a VM of the fenced host `source`. `vm` is None when OpenNebula no longer knows it."""
-    if not was_running(record):
-        return Next(step=Step.LEAVE, reason=_why_left(record))
-    if vm is None or vm.state == VmState.DONE:
-        return Next(step=Step.LEAVE, reason="it no longer exists in OpenNebula")
-    if vm.host == source:
-        return _still_at_source(vm)
-    if record.destination is None or vm.host != record.destination:
-        return Next(step=Step.LEAVE, reason=f"somebody else moved it to host {vm.host}: {vm.label}")
-    return _at_destination(vm)
-
-
-def _why_left(record: VmRecord) -> str:
-    if record.was_state in (VmState.POWEROFF, VmState.SUSPENDED):
-        return f"it was {record.was_label} before the host failed and stays so"
-    return f"it was {record.was_label} when the host failed; look at it: its disks may be in the middle of something"
-
-
-def _still_at_source(vm: Vm) -> Next:
-    if vm.obstacle:
-        return Next(step=Step.LEAVE, reason=vm.obstacle)
-    if is_unknown(vm) or vm.state == VmState.POWEROFF:
-        return Next(step=Step.MOVE)
-    if claims_running(vm):
-        return Next(step=Step.WAIT, reason="OpenNebula still shows it RUNNING on the dead host")
-    if vm.state == VmState.ACTIVE:
-        return Next(step=Step.WAIT, reason=f"OpenNebula is at work on it: {vm.label}")
-    return Next(step=Step.LEAVE, reason=f"it became {vm.label} meanwhile")
-
-
-def _at_destination(vm: Vm) -> Next:
-    if claims_running(vm):
-        return Next(step=Step.RUNNING)
-    if vm.state == VmState.POWEROFF:
-        return Next(step=Step.RESUME)
-    if vm.state == VmState.ACTIVE and vm.lcm_state in START_FAILURES:
-        return Next(step=Step.LEAVE, reason=f"its start failed: {vm.label} on host {vm.host}")
-    if vm.state == VmState.ACTIVE:
-        return Next(step=Step.WAIT, reason=f"OpenNebula starts it: {vm.label}")
-    return Next(step=Step.LEAVE, reason=f"it became {vm.label} on host {vm.host}")
 
 
 # --- placement --------------------------------------------------------------------------------------------------------

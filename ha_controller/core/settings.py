@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from types import MappingProxyType
 
-from ha_controller.core.model import DECIDING_DOMAINS, Domain
+from ha_controller.core.model import DECIDING_DOMAINS, Domain, VmPolicy
 
 
 class Mode(StrEnum):
@@ -80,6 +80,13 @@ class Settings:
     move_tries_max: int = 3
     vm_timeout_s: float = 120.0  #: from the first order to RUNNING
     vm_wait_max_s: float = 300.0  #: how long a VM may stay in a state from which it cannot be moved
+    vm_policy: VmPolicy = VmPolicy.RESTART  #: of VMs that carry none
+    vm_policies: Mapping[str, VmPolicy] = field(default_factory=dict)  #: the same by the name of the host's cluster
+    recreate_allowed: bool = False  #: VMs with the policy `recreate` may be made anew
+    powered_off_moved: bool = True  #: VMs that did not run are moved, too
+    locked_moved: bool = False  #: locked VMs are unlocked, moved, and locked again
+    recovers_max: int = 8  #: orders to end a VM's state, before it is left
+    hosts_tried_max: int = 3  #: a VM that starts on none of so many hosts is left
     order_timeout_s: float = 20.0  #: the executor of an order to OpenNebula has reported or given up by then
     restores_max: int = 5  #: tries to give a readmitted host back to OpenNebula
     poison_after: int = 3  #: a VM that ran on so many hosts when they died is not started on another
@@ -96,6 +103,15 @@ class Settings:
     dump_max_s: float = 600.0  #: no crash dump is waited for longer than this
     planned_reboot_max_s: float = 600.0  #: so long a host may be away that said so before
     clusters: Mapping[str, Settings] = field(default_factory=dict)  #: by name, where the rules of judging differ
+
+    @property
+    def driver_wait_s(self) -> float:
+        """How long oned's own call to a dead host may take to fail."""
+        return self.ssh_timeout_s * 1.5 + 5.0
+
+    def policy_of(self, written: VmPolicy | None, cluster: str) -> VmPolicy:
+        """What is done for a VM: what is written on it goes over its cluster's, that over the general one."""
+        return written or self.vm_policies.get(cluster, self.vm_policy)
 
     def of_cluster(self, name: str) -> Settings:
         """The rules for judging hosts of a cluster."""

@@ -37,6 +37,15 @@ class NewBoot:
     lost_since: float | None  #: a VM that ended later ended with the old boot; None: not known
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DomainsView:
+    """What a host last said of the VMs on it."""
+
+    asked_at: float
+    running: frozenset[int]
+    others: frozenset[int]
+
+
 @dataclass(slots=True)
 class HostView:
     """What is known of one host and is forgotten at a restart."""
@@ -50,6 +59,9 @@ class HostView:
     read_failed: str = ""  #: why the last reading gave nothing
     one_state: int | None = None
     vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
+    domains: DomainsView | None = None
+    domains_asked_at: float = -1e9
+    domains_failed: str = ""  #: why it last gave no answer
     off_while_alive: dict[str, float] = field(default_factory=dict)  #: device -> when it read OFF
     power: dict[str, tuple[float, PowerState]] = field(default_factory=dict)  #: device -> (asked at, state)
     power_asked_at: float = -1e9

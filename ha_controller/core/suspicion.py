@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard, trust
+from ha_controller.core import guard, situation, trust
 from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, leaving_since, suspicious, troubles
 from ha_controller.core.effects import ORDER_VALID_S, ReadHost, RestartMonitoring, Severity
 from ha_controller.core.events import MonitoringRestarted
-from ha_controller.core.incident import Death, Incident, VmRecord
+from ha_controller.core.incident import Death, Incident
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Domain, Host, HostState, OnedHostState
 from ha_controller.core.settings import Mode, Policy
@@ -313,10 +313,8 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         state=view.state,
         verdict=verdict.kind.value,
         evidence=(verdict.reason, *verdict.evidence),
-        vms=tuple(
-            VmRecord.of(vm)
-            for vm in sorted(view.vms.values(), key=lambda vm: vm.id)
-            if vm.host == host.id or vm.id in host.vms
+        vms=situation.records_of(
+            state, host, [vm for vm in view.vms.values() if vm.host == host.id or vm.id in host.vms]
         ),
         prior_one_state=one_state,
         prior_marked=host.marked,

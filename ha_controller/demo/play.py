@@ -24,7 +24,7 @@ import structlog
 from ha_controller.adapters.plugins import Registry, find_plugins
 from ha_controller.app import Runtime
 from ha_controller.config import Config, load
-from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm, Tell
+from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, RecoverVm, ResumeVm, Tell
 from ha_controller.core.incident import Incident, VmStage
 from ha_controller.core.model import HostState
 from ha_controller.sim import echo, netns
@@ -122,6 +122,8 @@ class _ShownRuntime(Runtime):
                 return f"→ OpenNebula: migrate VM {effect.vm} to {hosts[effect.destination].name}"
             case ResumeVm():
                 return f"→ OpenNebula: resume VM {effect.vm}"
+            case RecoverVm():
+                return f"→ OpenNebula: recover VM {effect.vm} ({effect.operation.name.lower()})"
             case _:
                 return ""
 

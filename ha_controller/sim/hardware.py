@@ -45,6 +45,7 @@ class Machine:
     broken: bool = False  #: a fault has hit it
     boots: int = 1
     vms: set[int] = field(default_factory=set)
+    refuses: set[int] = field(default_factory=set)  #: VMs that do not start here
 
 
 class Hardware:
@@ -91,7 +92,7 @@ class Hardware:
 
     def start_vm(self, machine: int, vm: int) -> bool:
         """Start a VM process; False when the machine cannot."""
-        if not self.answers(machine):
+        if not self.answers(machine) or vm in self.machines[machine].refuses:
             return False
         self.machines[machine].vms.add(vm)
         self._note(machine, "vm start", vm)

@@ -189,6 +189,8 @@ class OnedServer:
             "one.vm.migrate": ((int, int, bool, bool, int, int), 5, self._migrate),
             "one.vm.action": ((str, int), 2, lambda _, name, number: oned.lifecycle.action(number, name, now())),
             "one.vm.recover": ((int, int), 2, self._recover),
+            "one.vm.lock": ((int, int), 2, lambda _, number, level: oned.lifecycle.lock("one.vm.lock", number, level)),
+            "one.vm.unlock": ((int,), 1, lambda _, number: oned.lifecycle.lock("one.vm.unlock", number, 0)),
             "one.datastorepool.info": ((), 0, self._datastore_pool),
             "one.clusterpool.info": ((), 0, self._cluster_pool),
             "one.hookpool.info": ((int, int, int), 3, self._hook_pool),

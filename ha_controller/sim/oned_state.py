@@ -13,6 +13,10 @@ from ha_controller.sim.hardware import Hardware
 from ha_controller.sim.oned_model import Datastore, OnedHost, OnedRefusal, OnedVm, Timings
 from ha_controller.sim.oned_vms import VmLifecycle
 
+REPORTS_EVERY_S = 1.0
+IGNORED_AFTER_A_CHANGE_S = 30.0  #: what an agent says of a VM counts so long after its state changed
+START_FAILURES = frozenset({36, 37, 47, 48})
+
 
 class Oned:
     """What oned does, as time goes on and calls come in."""
@@ -25,6 +29,7 @@ class Oned:
         self.timings = timings
         self._hardware = hardware
         self._timer_at = now + timings.manager_timer_s
+        self._reports_at = now
 
     @property
     def vms(self) -> dict[int, OnedVm]:
@@ -43,7 +48,27 @@ class Oned:
             if host.probe_due_at is not None and host.probe_due_at <= now:
                 host.probe_due_at = None
                 self._probed(host, now)
+        if self._reports_at <= now:
+            self._reports_at = now + REPORTS_EVERY_S
+            self._take_reports(now)
         self.lifecycle.advance(now)
+
+    def _take_reports(self, now: float) -> None:
+        """What the agents of living hosts say of their VMs. An agent ends with its host's boot."""
+        for vm in self.vms.values():
+            host, machine = self.hosts[vm.host], self._hardware.machines[vm.host]
+            reports = host.state != one.OFFLINE and self._hardware.answers(host.id)
+            if vm.state != one.ACTIVE or not reports or machine.boots != host.monitored_boot:
+                vm.missing_since = None
+            elif vm.id in machine.vms:
+                vm.missing_since = None
+                if vm.lcm_state in START_FAILURES:
+                    vm.lcm_state = one.RUNNING
+            elif vm.lcm_state == one.RUNNING:
+                vm.missing_since = now if vm.missing_since is None else vm.missing_since
+                if now - vm.missing_since >= IGNORED_AFTER_A_CHANGE_S:
+                    vm.become(one.POWEROFF)
+                    vm.history[-1].found_missing_at = now
 
     def _hear(self, now: float) -> None:
         """Beacons of living hosts; OFFLINE hosts are not listened to."""
@@ -72,6 +97,7 @@ class Oned:
         if self._hardware.answers(host.id):
             host.heard_at = host.monitored_at = now
             host.attributes.pop("ERROR", None)
+            host.monitored_boot = self._hardware.machines[host.id].boots
             if host.state in (one.INIT, one.ERROR):
                 host.state = one.MONITORED
             self._host_is_back(host, now)

@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from ha_controller.sim import oned_model as one
+from ha_controller.sim import oned_recover
 from ha_controller.sim.hardware import Hardware
 from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedRefusal, OnedVm, Timings
+from ha_controller.sim.oned_recover import DELETE, DELETE_DB, RECREATE, Then
 
 _Then = Callable[[OnedVm, float], None]
-_FAILURE, _SUCCESS, _RETRY, _DELETE, _RECREATE, _DELETE_DB = range(6)
 
 
 @dataclass(order=True)
@@ -38,6 +39,7 @@ class VmLifecycle:
     ) -> None:
         """No VM yet."""
         self.vms: dict[int, OnedVm] = {}
+        self.files_fail: set[int] = set()  #: VMs whose disks cannot be moved
         self._hardware, self._timings, self._hosts, self._datastores = hardware, timings, hosts, datastores
         self._due: list[_Due] = []
         self._counter = 0
@@ -67,16 +69,22 @@ class VmLifecycle:
         self._counter += 1
         self._due.append(_Due(at, self._counter, vm.id, then))
 
-    def _driver(self, vm: OnedVm, now: float, wait_s: float, then: _Then, failed: _Then) -> None:
-        """An action of the driver on the VM's host."""
-        if self._hardware.answers(vm.host):
-            self._later(vm, now + wait_s, then)
-        else:
-            self._later(vm, now + self._timings.ssh_timeout_s, failed)
+    def _driver(
+        self, vm: OnedVm, now: float, wait_s: float, then: _Then, failed: _Then, host: int | None = None
+    ) -> None:
+        """An action of the driver on the VM's host. Its result counts if the VM is still in the state that it is in."""
+        answers = self._hardware.answers(vm.host if host is None else host)
+        state, ends = (vm.state, vm.lcm_state), then if answers else failed
+
+        def ended(vm: OnedVm, at: float) -> None:
+            if (vm.state, vm.lcm_state) == state:
+                ends(vm, at)
+
+        self._later(vm, now + (wait_s if answers else self._timings.ssh_timeout_s), ended)
 
     def on_host(self, host: int) -> list[OnedVm]:
-        """The VMs that hold capacity there."""
-        return [vm for vm in self.vms.values() if vm.holds_capacity() and vm.host == host]
+        """The VMs that hold capacity there: one that migrates does on both hosts."""
+        return [vm for vm in self.vms.values() if vm.holds_capacity() and host in vm.hosts]
 
     def usage(self, host: int) -> tuple[int, int]:
         """CPU (hundredths) and memory (KB) promised on a host."""
@@ -137,39 +145,64 @@ class VmLifecycle:
         if not _runs(vm):
             self._move_files(vm, host, now)
             return
+        source, vm.resched = vm.host, False
         vm.lcm_state = one.MIGRATE if live else one.SAVE_MIGRATE
+        self._place(vm, host, now)
 
         def saved(vm: OnedVm, now: float) -> None:
-            self._hardware.stop_vm(vm.host, vm.id)
-            self._move_files(vm, host, now)
+            self._hardware.stop_vm(source, vm.id)
+            if live:
+                self._booted(vm, now)
+            else:
+                self._files(vm, now, one.PROLOG_MIGRATE)
 
-        self._driver(vm, now, self._timings.prolog_s, saved, _back_to_running)
+        self._driver(vm, now, self._timings.prolog_s, saved, self._back_to_running, source)
+
+    def _back_to_running(self, vm: OnedVm, now: float) -> None:
+        """The VM is said to run where it was before: a new record names that host again."""
+        self._place(vm, vm.history[-2].host if len(vm.history) > 1 else vm.host, now)
+        vm.become(one.ACTIVE, one.RUNNING)
 
     def _move_files(self, vm: OnedVm, host: int, now: float) -> None:
         """The store is shared: nothing is copied, and the old host is not asked."""
-        before = vm.state
+        moving = {one.POWEROFF: one.PROLOG_MIGRATE_POWEROFF, one.SUSPENDED: one.PROLOG_MIGRATE_SUSPEND}
         vm.resched = False
         self._place(vm, host, now)
-        if before == one.ACTIVE:
-            vm.lcm_state = one.PROLOG_MIGRATE_UNKNOWN
-            self._later(vm, now + self._timings.prolog_s, self._boot)
+        self._files(vm, now, moving.get(vm.state, one.PROLOG_MIGRATE_UNKNOWN))
+
+    def _files(self, vm: OnedVm, now: float, lcm_state: int) -> None:
+        """Move the disks, or make them. A shared store needs neither host, except for new disks."""
+        vm.become(one.ACTIVE, lcm_state)
+        failed = _becomes(one.ACTIVE, oned_recover.FILES_FAIL[lcm_state])
+        if vm.id in self.files_fail:
+            self._driver(vm, now, self._timings.prolog_s, failed, failed)
+        elif lcm_state == one.PROLOG:
+            self._driver(vm, now, self._timings.prolog_s, self._files_ready, failed)
         else:
-            moving = one.PROLOG_MIGRATE_POWEROFF if before == one.POWEROFF else one.PROLOG_MIGRATE_SUSPEND
-            vm.become(one.ACTIVE, moving)
-            self._later(vm, now + self._timings.prolog_s, lambda vm, _: vm.become(before))
+            self._driver(vm, now, self._timings.prolog_s, self._files_ready, self._files_ready)
+
+    def _files_ready(self, vm: OnedVm, now: float) -> None:
+        state = oned_recover.FILES_END[vm.lcm_state]
+        if state[0] == one.ACTIVE:
+            self._boot(vm, now, state[1])
+        else:
+            vm.become(*state)
 
     @staticmethod
     def _place(vm: OnedVm, host: int, now: float) -> None:
         vm.history[-1].ended_at = now
         vm.history.append(History(seq=len(vm.history), host=host, started_at=now))
 
-    def _boot(self, vm: OnedVm, now: float) -> None:
-        vm.become(one.ACTIVE, one.BOOT)
-        self._driver(vm, now, self._timings.boot_s, self._booted, lambda vm, _: vm.become(one.ACTIVE, one.BOOT_FAILURE))
+    def _boot(self, vm: OnedVm, now: float, lcm_state: int = one.BOOT) -> None:
+        vm.become(one.ACTIVE, lcm_state)
+        self._driver(vm, now, self._timings.boot_s, self._booted, _becomes(*oned_recover.BOOT_FAILS[lcm_state]))
 
     def _booted(self, vm: OnedVm, now: float) -> None:
         del now
-        vm.become(one.ACTIVE, one.RUNNING if self._hardware.start_vm(vm.host, vm.id) else one.BOOT_FAILURE)
+        if self._hardware.start_vm(vm.host, vm.id):
+            vm.become(one.ACTIVE, one.RUNNING)
+        else:
+            vm.become(*oned_recover.BOOT_FAILS.get(vm.lcm_state, (one.ACTIVE, one.BOOT_FAILURE)))
 
     # --- one.vm.action ---
 
@@ -186,9 +219,8 @@ class VmLifecycle:
         return vm_id
 
     def _resume(self, vm: OnedVm, now: float) -> None:
-        vm.become(one.ACTIVE, one.BOOT_POWEROFF)
         vm.history[-1].found_missing_at = 0.0
-        self._driver(vm, now, self._timings.boot_s, self._booted, lambda vm, _: vm.become(one.POWEROFF))
+        self._boot(vm, now, one.BOOT_POWEROFF if vm.state == one.POWEROFF else one.BOOT_SUSPENDED)
 
     def _end(self, vm: OnedVm, now: float, through: int, state: int) -> None:
         """Stop the VM's process; on a dead host oned falls back to RUNNING, which is false."""
@@ -199,10 +231,17 @@ class VmLifecycle:
             self._hardware.stop_vm(vm.host, vm.id)
             vm.become(state)
 
-        self._driver(vm, now, self._timings.prolog_s, ended, _back_to_running)
+        self._driver(vm, now, self._timings.prolog_s, ended, _becomes(one.ACTIVE, one.RUNNING))
 
     def _terminate(self, vm: OnedVm, now: float) -> None:
         self._end(vm, now, one.SHUTDOWN, one.DONE)
+
+    # --- one.vm.lock, one.vm.unlock ---
+
+    def lock(self, call: str, vm_id: int, level: int) -> int:
+        """Lock a VM at any level, which here is always "all", or with 0 unlock it."""
+        self.known(call, vm_id).locked = level > 0
+        return vm_id
 
     # --- one.vm.recover ---
 
@@ -211,13 +250,15 @@ class VmLifecycle:
         call, vm = "one.vm.recover", self.known("one.vm.recover", vm_id)
         if operation not in range(6):
             raise OnedRefusal(one.ACTION, f"[{call}] Wrong recovery operation code")
+        if vm.locked:
+            raise OnedRefusal(one.NOT_AUTHORIZED, f"[{call}] User [0] : VM is locked. [{vm_id}].")
         if vm.state == one.DONE:
-            what = {_RECREATE: "delete-recreate a VM", _DELETE: "delete a VM"}.get(operation, "recover a VM")
+            what = {RECREATE: "delete-recreate a VM", DELETE: "delete a VM"}.get(operation, "recover a VM")
             raise OnedRefusal(one.ACTION, f"[{call}] Cannot {what} already in DONE state")
-        if operation == _RECREATE:
+        if operation == RECREATE:
             vm.become(one.ACTIVE, one.CLEANUP_RESUBMIT)
             self._driver(vm, now, self._timings.prolog_s, _pending, _pending)
-        elif operation in (_DELETE, _DELETE_DB):
+        elif operation in (DELETE, DELETE_DB):
             self._hardware.stop_vm(vm.host, vm.id)
             vm.become(one.DONE)
         elif vm.state == one.ACTIVE:
@@ -225,37 +266,28 @@ class VmLifecycle:
         return vm_id
 
     def _recover_active(self, vm: OnedVm, operation: int, now: float) -> None:
-        """Every row was seen; oned-observed.md section 4. What a state does not know is accepted and does nothing."""
-        match operation, vm.lcm_state:
-            case (0 | 1, one.UNKNOWN) | (1, one.BOOT_FAILURE):
-                vm.lcm_state = one.RUNNING  # in the database only
-            case 0, one.SAVE_SUSPEND | one.SAVE_STOP | one.SAVE_MIGRATE | one.MIGRATE:
-                vm.lcm_state = one.RUNNING
-            case 0, one.PROLOG:
-                vm.lcm_state = one.PROLOG_FAILURE
-            case 0, one.BOOT:
-                vm.lcm_state = one.BOOT_FAILURE
-            case 0, one.PROLOG_MIGRATE_UNKNOWN_FAILURE | one.PROLOG_MIGRATE_FAILURE:
-                self._place(vm, vm.history[-2].host, now)
-                self._boot(vm, now)
-            case (1, one.PROLOG_MIGRATE_UNKNOWN_FAILURE) | (2, one.BOOT_FAILURE):
-                self._boot(vm, now)
-            case 2, one.PROLOG_MIGRATE_UNKNOWN_FAILURE:
-                vm.lcm_state = one.PROLOG_MIGRATE_UNKNOWN
-                self._later(vm, now + self._timings.prolog_s, self._boot)
-            case 1, one.SHUTDOWN_POWEROFF:
-                vm.become(one.POWEROFF)
-            case 1, one.SHUTDOWN:
-                vm.lcm_state = one.EPILOG
-                gone, failed = _becomes(one.DONE), _becomes(one.ACTIVE, one.EPILOG_FAILURE)
-                self._driver(vm, now, self._timings.prolog_s, gone, failed)
-            case 1, one.SHUTDOWN_UNDEPLOY:
-                vm.lcm_state = one.EPILOG_UNDEPLOY
-                self._later(vm, now + self._timings.prolog_s, _becomes(one.UNDEPLOYED))
-            case 1, one.EPILOG_FAILURE:
-                vm.become(one.DONE)
-            case 1, one.CLEANUP_RESUBMIT:
-                vm.become(one.PENDING)
+        """What a state does not know is accepted and does nothing."""
+        change = oned_recover.change(vm.lcm_state, operation)
+        if change is None:
+            return
+        files = {failed: lcm for lcm, failed in oned_recover.FILES_FAIL.items()}.get(vm.lcm_state, vm.lcm_state)
+        if change.back:
+            self._place(vm, vm.history[-2].host if len(vm.history) > 1 else vm.host, now)
+        vm.become(*change.state)
+        match change.then:
+            case Then.BOOT:
+                self._boot(vm, now, vm.lcm_state)
+            case Then.FILES:
+                self._files(vm, now, files if files in oned_recover.FILES_FAIL else vm.lcm_state)
+            case Then.FILES_READY | Then.BACK:
+                self._files_ready(vm, now)
+            case Then.EPILOG:
+                gone = _becomes(*oned_recover.EPILOG_END[vm.lcm_state])
+                failed = _becomes(one.ACTIVE, oned_recover.EPILOG_FAIL[vm.lcm_state])
+                needs_host = vm.lcm_state == one.EPILOG  # the others leave the disks where they are
+                self._driver(vm, now, self._timings.prolog_s, gone, failed if needs_host else gone)
+            case Then.NOTHING:
+                pass
 
     # --- the scheduler ---
 
@@ -270,8 +302,7 @@ class VmLifecycle:
             host = min(places, key=lambda host: (len(self.on_host(host.id)), host.id))
             if vm.state == one.PENDING:
                 self._place(vm, host.id, now)
-                vm.become(one.ACTIVE, one.PROLOG)
-                self._driver(vm, now, self._timings.prolog_s, self._boot, _becomes(one.ACTIVE, one.PROLOG_FAILURE))
+                self._files(vm, now, one.PROLOG)
             else:
                 self._start_move(vm, host.id, False, now)
 
@@ -304,5 +335,4 @@ def _becomes(state: int, lcm_state: int = 0) -> _Then:
     return lambda vm, _: vm.become(state, lcm_state)
 
 
-_back_to_running = _becomes(one.ACTIVE, one.RUNNING)
 _pending = _becomes(one.PENDING)

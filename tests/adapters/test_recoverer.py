@@ -10,8 +10,8 @@ import pytest
 from pydantic import SecretStr
 
 from ha_controller.adapters.opennebula import Client
+from ha_controller.adapters.opennebula.storage import datastores_of
 from ha_controller.adapters.recoverer import Recoverer, Scope
-from ha_controller.adapters.recoverer.recoverer import _datastores_of
 from ha_controller.core.effects import RestartMonitoring
 from ha_controller.core.events import Event, MonitoringRestarted
 from ha_controller.sim import oned_model as one
@@ -76,7 +76,7 @@ def test_where_the_disks_of_a_vm_are(disks, system, found):
     made = tuple(
         SimpleNamespace(ds_id=store, tm_mad_system=driver, volatile=volatile) for store, driver, volatile in disks
     )
-    assert _datastores_of(SimpleNamespace(disks=made, ds_id=system)) == found
+    assert datastores_of(SimpleNamespace(disks=made, ds_id=system)) == found
 
 
 # --- monitoring that is started anew ----------------------------------------------------------------------------------

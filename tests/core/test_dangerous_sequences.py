@@ -357,15 +357,23 @@ def test_a_slow_oned_gets_one_order_at_a_time_for_each_vm(cloud):
     assert cloud.incident(3).vm(30).answered is False
 
 
-def test_a_vm_in_the_middle_of_something_is_left_alone_after_a_while_and_told(cloud):
+@pytest.mark.parametrize(
+    ("lcm_state", "told"),
+    [
+        (12, "vm-30 is left alone: SHUTDOWN: its owner was terminating it"),
+        (18, "vm-30 is left alone: somebody ordered something else meanwhile: SHUTDOWN_POWEROFF"),
+        (99, "vm-30 is left alone: it cannot be moved from here: LCM_STATE 99 is not known to this version"),
+    ],
+)
+def test_a_vm_with_which_somebody_does_something_meanwhile_is_left_alone_and_told(cloud, lcm_state, told):
     cloud.deaf.add(MoveVm)
     cloud.kill(3, "off")
     run_until(cloud, Fence)
-    cloud.vms[30] = replace(cloud.vms[30], lcm_state=12, label="SHUTDOWN")
+    cloud.become(30, 3, lcm_state)
     cloud.deaf.clear()
     cloud.run(400)
     assert cloud.incident(3).vm(30).stage is VmStage.LEFT
-    assert "cannot be moved from here: OpenNebula is at work on it: SHUTDOWN" in cloud.told()
+    assert told in cloud.told()
     assert cloud.state(3) is HostState.RECOVERED
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+
 from ha_controller.core.effects import Answer, Fence, MoveVm, OrderHost, ReadHost, ResumeVm
 from ha_controller.core.events import (
     FenceReported,
@@ -16,13 +18,26 @@ from ha_controller.core.incident import VmStage
 from ha_controller.core.model import HostState
 
 
-def test_what_was_powered_off_stays_so(cloud):
-    cloud.vms[30] = replace(cloud.vms[30], state=8, lcm_state=0, label="POWEROFF")
+@pytest.mark.parametrize(("state", "label"), [(8, "POWEROFF"), (5, "SUSPENDED")])
+def test_what_did_not_run_is_moved_and_not_started(cloud, state, label):
+    cloud.become(30, state)
     cloud.kill(3, "off")
     cloud.run(10)
-    record = cloud.incident(3).vm(30)
-    assert record.stage is VmStage.LEFT
-    assert "POWEROFF before" in record.reason
+    assert cloud.incident(3).vm(30).stage is VmStage.KEPT
+    assert (cloud.vms[30].state, cloud.vms[30].host) == (state, 1)
+    assert 30 not in [order.vm for order in cloud.ordered(ResumeVm)]
+    assert f"vm-30 is on kvm-01, {label} as it was" in cloud.told()
+    assert "1 VMs run elsewhere, 1 moved as they were" in cloud.told()
+
+
+def test_what_did_not_run_stays_where_it_is_if_the_operator_says_so(make_cloud, settings):
+    cloud = make_cloud(settings=replace(settings, powered_off_moved=False))
+    cloud.become(30, 8)
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert cloud.incident(3).vm(30).stage is VmStage.LEFT
+    assert "POWEROFF before" in cloud.incident(3).vm(30).reason
     assert cloud.vms[30].host == 3
 
 

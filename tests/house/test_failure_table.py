@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 TABLES = {
     "docs/fencing-failures.md": [f"F{number}" for number in range(1, 45)],
     "docs/detection-failures.md": [*(f"F{number}" for number in range(45, 72)), "F103"],
+    "docs/vm-outcomes.md": [f"F{number}" for number in range(86, 109)],
 }
 tables = pytest.mark.parametrize("page", TABLES)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from oned_world import OnedCloud
 from world import SETTINGS, Cloud
 
 from ha_controller.core import effects as fx
@@ -40,7 +41,8 @@ def play(scenario: dict[str, Any]) -> list[str]:
     new = [name for name in elsewhere if name not in {channel.name for channel in settings.channels}]
     domains = {"neighbours": Domain.VANTAGE, "storage": Domain.STORAGE}
     more = tuple(Channel(name=name, domain=domains.get(name, Domain.SELF)) for name in new)
-    cloud = Cloud(
+    kind = OnedCloud if scenario.get("opennebula") == "embedded" else Cloud  # VMs have states there, not only places
+    cloud = kind(
         settings=replace(settings, channels=(*settings.channels, *more)),
         hosts=hosts,
         elsewhere={name: {} for name in elsewhere if name in domains},
@@ -53,15 +55,30 @@ def play(scenario: dict[str, Any]) -> list[str]:
         ),
     )
     cloud.run(6)
+    homes = _places(cloud)
     begun, done = cloud.now, len(cloud.effects)
     for step in sorted(scenario["step"], key=lambda step: step["at"]):
         cloud.run(max(0.0, begun + step["at"] - cloud.now))
         _do(cloud, step)
     cloud.run(max(0.0, begun + scenario["until"] - cloud.now))
-    lines = [f"{at - begun:6.1f}  {line}" for at, effect in cloud.effects[done:] if (line := _line(effect))]
-    states = [f"kvm-{host:02} {cloud.state(host).upper()}" for host in range(cloud.hosts) if cloud.state(host) != "ok"]
-    places = [f"{vm.name}@{vm.host}" for vm in cloud.vms.values() if vm.host != vm.id // 10]
+    asked = {effect: at for at, effect in reversed(cloud.effects) if isinstance(effect, fx.AskDomains)}  # told once
+    told = [(at, effect) for at, effect in cloud.effects[done:] if asked.get(effect, at) == at]
+    lines = [f"{at - begun:6.1f}  {line}" for at, effect in told if (line := _line(effect))]
+    hosts = [cloud.host(host) for host in range(cloud.hosts)]
+    states = [f"{host.name} {cloud.state(host.id).upper()}" for host in hosts if cloud.state(host.id) != "ok"]
+    places = [f"{name}@{place}" for name, place in _places(cloud).items() if homes[name] != place]
+    if isinstance(cloud, OnedCloud):
+        assert cloud.ran_twice() == []
     return [*lines, f"   end  {', '.join(states) or 'all hosts OK'}; moved: {', '.join(places) or 'nothing'}"]
+
+
+def _places(cloud: Cloud) -> dict[str, str]:
+    """Where each VM is; in the embedded OpenNebula also what it does there, if it does not run."""
+    if isinstance(cloud, OnedCloud):
+        return {
+            vm.name: f"{vm.host}{'' if vm.label == 'RUNNING' else f' {vm.label}'}" for vm in cloud.oned.vms.values()
+        }
+    return {vm.name: str(vm.host) for vm in cloud.vms.values()}
 
 
 def _settings(values: dict[str, Any]) -> Settings:
@@ -108,6 +125,36 @@ def _do(cloud: Cloud, step: dict[str, Any]) -> None:
             cloud.now += seconds
         case {"restart": True}:
             cloud.restart()
+        case {"deaf": kind}:
+            cloud.deaf.add(getattr(fx, kind))
+        case {"hear": kind}:
+            cloud.deaf.discard(getattr(fx, kind))
+        case _ if isinstance(cloud, OnedCloud):
+            _do_with_vm(cloud, step)
+        case _:
+            raise ValueError(f"nobody knows how to do {step}")
+
+
+def _do_with_vm(cloud: OnedCloud, step: dict[str, Any]) -> None:
+    match step:
+        case {"vm": vm, "state": state}:
+            cloud.put(vm, state, step.get("lcm_state", 0), hosts=tuple(step["hosts"]))
+            cloud.runs_on(vm, step.get("process"))
+            cloud.inventory()
+        case {"vm": vm, "policy": policy}:
+            cloud.oned.vms[vm].attributes["HA_POLICY"] = policy
+        case {"vm": vm, "locked": locked}:
+            cloud.oned.vms[vm].locked = locked
+        case {"vm": vm, "datastore": datastore}:
+            cloud.oned.vms[vm].datastore = datastore
+        case {"vm": vm, "starts_not_on": hosts}:
+            for host in hosts:
+                cloud.hardware.machines[host].refuses.add(vm)
+        case {"no_answer": hosts}:
+            cloud.no_answer = set(hosts)
+        case {"memory_mb": memory_mb, "vm": vm}:
+            cloud.oned.vms[vm].memory_mb = memory_mb
+            cloud.inventory()
         case _:
             raise ValueError(f"nobody knows how to do {step}")
 
@@ -130,6 +177,13 @@ def _line(effect: fx.Effect) -> str:
             return f"MOVE  vm {effect.vm} from host {effect.source} to host {effect.destination}"
         case fx.ResumeVm():
             return f"START vm {effect.vm} on host {effect.host}"
+        case fx.RecoverVm():
+            name = effect.operation.name.lower()
+            return f"END   state {effect.lcm_state} of vm {effect.vm} on host {effect.host}: recover {name}"
+        case fx.LockVm():
+            return f"LOCK  vm {effect.vm}"
+        case fx.AskDomains():
+            return f"ASK   host {effect.host} which VMs are there"
         case fx.Tell():
             return f"{effect.severity.value.upper():<8} {effect.text}. {effect.next_step}"
         case fx.Answer():

@@ -288,6 +288,14 @@ class Client:
         """End a VM's transient state: 0 failure, 1 success, 2 retry, 3 delete, 4 recreate, 5 delete from database."""
         await self._order("one.vm.recover", vm, operation)
 
+    async def lock(self, vm: int, level: int) -> None:
+        """Lock a VM: 1 use, 2 manage, 3 admin, 4 all. The lock is then the caller's own."""
+        await self._order("one.vm.lock", vm, level)
+
+    async def unlock(self, vm: int) -> None:
+        """Take a VM's lock away."""
+        await self._order("one.vm.unlock", vm)
+
     # --- the call -----------------------------------------------------------------------------------------------------
 
     async def _order(self, method: str, *parameters: Parameter) -> None:

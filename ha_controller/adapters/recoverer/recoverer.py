@@ -20,6 +20,7 @@ from ha_controller.adapters.opennebula import (
     OnedHost,
     OnedVm,
     OpenNebulaError,
+    storage,
     vm_state_name,
 )
 from ha_controller.adapters.recoverer.scope import (
@@ -28,7 +29,6 @@ from ha_controller.adapters.recoverer.scope import (
     IGNORE,
     IGNORE_REASON,
     MARK,
-    POLICY,
     RESTARTING,
     UNTIL,
     Scope,
@@ -36,12 +36,15 @@ from ha_controller.adapters.recoverer.scope import (
     left_offline_by_us,
     noted_identity,
 )
+from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, travels, why_untouched
 from ha_controller.core.effects import (
     HostStep,
+    LockVm,
     MarkMaintenance,
     MoveVm,
     OrderHost,
     ReadHost,
+    RecoverVm,
     RestartMonitoring,
     ResumeVm,
 )
@@ -56,12 +59,11 @@ from ha_controller.core.events import (
     OrderResult,
     VmOrderReported,
 )
-from ha_controller.core.model import Device, Host, LcmState, OnedHostState, Vm, VmState
+from ha_controller.core.model import Device, Host, OnedHostState, Vm
 from ha_controller.plugin import OnedView, one_line
 
 log = structlog.get_logger(__name__)
 
-LOCAL_DRIVERS = frozenset({"ssh", "local"})
 DATASTORES_EVERY_S = 60.0
 _BACK_TO = {OnedHostState.DISABLED: HostStatus.DISABLE, OnedHostState.OFFLINE: HostStatus.OFFLINE}
 
@@ -192,7 +194,7 @@ class Recoverer:
         try:
             host = await self._client.host(order.host)
             wanted = sorted({*host.vm_ids, *order.vms})
-            vms = await self._client.vms(wanted) if wanted else []
+            vms = await self._with_both_ends(await self._client.vms(wanted) if wanted else [])
         except OpenNebulaError as error:
             self._report(OnedReadFailed(host=order.host, detail=self._told(error)))
             return
@@ -218,34 +220,19 @@ class Recoverer:
             cpu=round(vm.cpu * 100),
             memory_mb=vm.memory_mb,
             found_missing_at=float(vm.found_missing_at),
-            obstacle=self._obstacle(vm),
+            obstacle=why_untouched(vm),
+            storage_obstacle=storage.why_without_disks(vm, self._cache.datastores),
+            memory_obstacle=storage.why_without_memory(vm, self._cache.datastores),
+            policy=policy_of(vm),
+            lock_level=vm.lock_level,
+            previous_host=vm.previous_host_ids[-1] if vm.previous_host_ids else None,
             label=vm_state_name(vm.state, vm.lcm_state),
-            datastores=_datastores_of(vm),
+            datastores=storage.datastores_of(vm),
         )
 
-    def _obstacle(self, vm: OnedVm) -> str:
-        """Why a VM must not be moved, whatever its state."""
-        if vm.attributes.get(POLICY, "").lower() == "leave":
-            return f"{POLICY}=leave on the VM"
-        if vm.locked:
-            return "it is locked in OpenNebula: unlock it, then migrate it by hand"
-        if vm.pci:
-            return "it has a PCI device; finding a host with a free one is not supported yet"
-        return self._storage_obstacle(vm)
-
-    def _storage_obstacle(self, vm: OnedVm) -> str:
-        """Disks that lie on the dead host are skipped by oned in silence, and the VM would boot without them."""
-        datastore = self._cache.datastores.get(-1 if vm.ds_id is None else vm.ds_id)
-        if datastore is None:
-            return f"its system datastore {vm.ds_id} is not visible to us, so it may be local"
-        if not datastore.shared:
-            return f"its system datastore {datastore.name} is not shared (SHARED=NO): its disks lie on the dead host"
-        local = [disk for disk in vm.disks if (disk.tm_mad_system or "").lower() in LOCAL_DRIVERS]
-        if local:
-            return f"disk {local[0].id} lies on the dead host (TM_MAD_SYSTEM={local[0].tm_mad_system})"
-        if vm.tm_mad.lower() in LOCAL_DRIVERS:
-            return f"its disks lie on the dead host (TM_MAD={vm.tm_mad})"
-        return ""
+    async def _with_both_ends(self, vms: list[OnedVm]) -> list[OnedVm]:
+        """Of VMs that migrate, the whole history: pools name the last host only."""
+        return [await self._client.vm(vm.id) if travels(vm) else vm for vm in vms]
 
     # --- orders ---
 
@@ -333,8 +320,8 @@ class Recoverer:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
-    async def order_vm(self, order: MoveVm | ResumeVm) -> None:
-        """Look at the VM, migrate or resume it if it is still what the decision was made for, report one result."""
+    async def order_vm(self, order: VmOrder) -> None:
+        """Look at the VM, carry the order out if it is still what the decision was made for, report one result."""
         result, detail = OrderResult.UNKNOWN, f"no answer within {self._order_timeout_s:g} s"
         with anyio.move_on_after(self._order_timeout_s):
             result, detail = await self._order_vm(order)
@@ -342,45 +329,33 @@ class Recoverer:
             VmOrderReported(vm=order.vm, incident=order.incident, attempt=order.attempt, result=result, detail=detail)
         )
 
-    async def _order_vm(self, order: MoveVm | ResumeVm) -> tuple[OrderResult, str]:
+    async def _order_vm(self, order: VmOrder) -> tuple[OrderResult, str]:
         try:
             vm = await self._client.vm(order.vm)
-            if changed := _not_as_decided(vm, order):
+            if changed := not_as_decided(vm, order):
                 return OrderResult.SKIPPED, changed
             # after the look, because the look may have taken its time
             if self._clock() > order.not_after or not self._may_act():
                 return OrderResult.SKIPPED, "too late, or we no longer lead"
-            if isinstance(order, MoveVm):
-                await self._client.migrate(order.vm, order.destination)
-            else:
-                await self._client.vm_action(order.vm, "resume")
+            if vm.locked and not isinstance(order, LockVm):
+                await self._client.unlock(order.vm)
+            await self._send(order)
         except OpenNebulaError as error:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
-
-def _not_as_decided(vm: OnedVm, order: MoveVm | ResumeVm) -> str:
-    """What has changed since the decision; empty if nothing has."""
-    label = f"{vm_state_name(vm.state, vm.lcm_state)} on host {vm.host_id}"
-    off = vm.state == VmState.POWEROFF
-    if isinstance(order, ResumeVm):
-        return "" if off and vm.host_id == order.host else f"not resumed: it is {label}"
-    unknown = vm.state == VmState.ACTIVE and vm.lcm_state == LcmState.UNKNOWN
-    return "" if (off or unknown) and vm.host_id == order.source else f"not moved: it is {label}"
+    async def _send(self, order: VmOrder) -> None:
+        match order:
+            case MoveVm():
+                await self._client.migrate(order.vm, order.destination)
+            case ResumeVm():
+                await self._client.vm_action(order.vm, "resume")
+            case RecoverVm():
+                await self._client.recover(order.vm, order.operation)
+            case LockVm():
+                await self._client.lock(order.vm, order.level)
 
 
 def _result_of(error: OpenNebulaError) -> OrderResult:
     """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same."""
     return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED
-
-
-def _datastores_of(vm: OnedVm) -> tuple[int, ...] | None:
-    """Where a VM's disks are: the datastores of their images, and the system datastore for what is made there.
-
-    That is a volatile disk, or the copy of an image whose driver puts it there (TM_MAD_SYSTEM). None: not told.
-    """
-    on_system = any(disk.volatile or disk.ds_id is None or disk.tm_mad_system for disk in vm.disks)
-    if on_system and vm.ds_id is None:
-        return None
-    images = {disk.ds_id for disk in vm.disks if disk.ds_id is not None}
-    return tuple(sorted(images | ({vm.ds_id} if on_system and vm.ds_id is not None else set())))

@@ -1,0 +1,54 @@
+"""What is read off a VM, and what is looked at once more right before an order about it is sent."""
+
+from __future__ import annotations
+
+from ha_controller.adapters.opennebula import OnedVm, vm_state_name
+from ha_controller.adapters.recoverer.scope import POLICY
+from ha_controller.core.effects import LockVm, MoveVm, RecoverVm, ResumeVm
+from ha_controller.core.model import LcmState, VmPolicy, VmState
+from ha_controller.core.vm_table import is_forbidden, row_of
+from ha_controller.plugin import one_line
+
+VmOrder = MoveVm | ResumeVm | RecoverVm | LockVm
+
+
+def travels(vm: OnedVm) -> bool:
+    """Whether a migration is under way, so that it matters where it comes from."""
+    return row_of(vm.state, vm.lcm_state).travels
+
+
+def why_untouched(vm: OnedVm) -> str:
+    """Why a VM must not be touched, whatever its state."""
+    written = vm.attributes.get(POLICY, "")
+    if written and policy_of(vm) is None:
+        return f"{POLICY}={one_line(written)} on the VM is not known: restart, recreate, leave or poweroff"
+    if vm.pci:
+        return "it has a PCI device; finding a host with a free one is not supported yet"
+    return ""
+
+
+def policy_of(vm: OnedVm) -> VmPolicy | None:
+    """What its owner or the operator wrote on the VM; None: nothing that is known."""
+    written = vm.attributes.get(POLICY, "").strip().lower()
+    return VmPolicy(written) if written in [each.value for each in VmPolicy] else None
+
+
+def not_as_decided(vm: OnedVm, order: VmOrder) -> str:
+    """What has changed since the decision; empty if nothing has."""
+    label = f"{vm_state_name(vm.state, vm.lcm_state)} on host {vm.host_id}"
+    if vm.locked and (isinstance(order, LockVm) or not order.unlock):
+        return "it is locked in OpenNebula"
+    match order:
+        case MoveVm():
+            unknown = vm.state == VmState.ACTIVE and vm.lcm_state == LcmState.UNKNOWN
+            still = unknown or vm.state in (VmState.POWEROFF, VmState.SUSPENDED)
+            return "" if still and vm.host_id == order.source else f"not moved: it is {label}"
+        case ResumeVm():
+            return "" if (vm.state, vm.host_id) == (order.from_state, order.host) else f"not resumed: it is {label}"
+        case RecoverVm():
+            if is_forbidden(vm.state, vm.lcm_state, order.operation):
+                return f"not recovered: recover {order.operation.value} is never used on {label}"
+            same = (vm.state, vm.lcm_state, vm.host_id) == (VmState.ACTIVE, order.lcm_state, order.host)
+            return "" if same else f"not recovered: it is {label}"
+        case LockVm():
+            return ""

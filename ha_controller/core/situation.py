@@ -1,0 +1,126 @@
+"""What the next step of a VM depends on beside the VM: policy, the other hosts, and who was asked for its domains.
+
+Gathers and asks; decides nothing. An answer counts only if it was asked for after the moment that matters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core.effects import AskDomains
+from ha_controller.core.events import DomainsRead
+from ha_controller.core.incident import Incident, VmRecord
+from ha_controller.core.model import Host, HostState, LcmState, Vm, VmState
+from ha_controller.core.outcome import Care, Presence, Situation
+from ha_controller.core.state import DomainsView, State
+from ha_controller.core.vm_table import row_of
+
+DOMAINS_AGE_MAX_S = 15.0  #: an older answer about domains is unknown
+ASK_AGAIN_S = 3.0
+
+
+def of(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> Situation:
+    """How things stand for one VM of the fenced host."""
+    settings = state.settings
+    off_since = now if incident.fenced_at is None else incident.fenced_at
+    at = None if vm is None else vm.host
+    return Situation(
+        source=host.id,
+        policy=settings.policy_of(None if vm is None else vm.policy, host.cluster_name),
+        recreate=settings.recreate_allowed,
+        unlock=settings.locked_moved,
+        keep_off=settings.powered_off_moved,
+        driver_ended=now - off_since >= settings.driver_wait_s,
+        other=presence(state, record.other_host, record.id, off_since, now),
+        arrived=presence(state, at, record.id, max(off_since, record.ordered_at), now),
+        care=Care.NONE if at is None or at == host.id else _care(state, incident, record, at),
+    )
+
+
+def presence(state: State, host: int | None, vm: int, since: float, now: float) -> Presence:
+    """Whether a VM is on a host, by what that host has said since."""
+    view = state.views.get(-1 if host is None else host)
+    if view is None:
+        return Presence.UNKNOWN
+    if view.state is HostState.FENCED:
+        return Presence.OFF
+    said = view.domains
+    if said is None or said.asked_at <= since or now - said.asked_at > DOMAINS_AGE_MAX_S:
+        return Presence.UNKNOWN
+    if vm in said.running:
+        return Presence.RUNS
+    return Presence.THERE if vm in said.others else Presence.ABSENT
+
+
+def ask(state: State, host: int, now: float) -> None:
+    """Have a host asked for its domains, now and then."""
+    view = state.views.get(host)
+    if view is not None and now - view.domains_asked_at >= ASK_AGAIN_S:
+        view.domains_asked_at = now
+        state.out.append(AskDomains(host=host))
+
+
+def note(state: State, event: DomainsRead) -> None:
+    """Take in what a host said of its domains."""
+    view = state.views.get(event.host)
+    if view is None or (view.domains is not None and event.asked_at < view.domains.asked_at):
+        return
+    view.domains_failed = event.failure
+    if not event.failure:
+        running, others = frozenset(event.running), frozenset(event.others)
+        view.domains = DomainsView(asked_at=event.asked_at, running=running, others=others)
+
+
+def why_not_told(state: State, host: int) -> str:
+    """Why a host did not say what runs on it; empty if it did, or was not asked."""
+    view = state.views.get(host)
+    return "" if view is None else view.domains_failed
+
+
+def records_of(state: State, host: Host, vms: list[Vm]) -> tuple[VmRecord, ...]:
+    """VMs of a host as they are put on record.
+
+    Of a VM that another dead host's incident was starting here, it counts what it was there.
+    """
+    return tuple(_record_of(state, host, vm) for vm in sorted(vms, key=lambda vm: vm.id))
+
+
+def _record_of(state: State, host: Host, vm: Vm) -> VmRecord:
+    record = VmRecord.of(vm, host.id)
+    for other in _others(state, host.id):
+        before = other.vm(vm.id)
+        if before is None or before.settled or before.destination != host.id:
+            continue
+        if row_of(before.was_state, before.was_lcm_state).travels:  # that is over: one end is known to be off
+            before = replace(before, was_state=VmState.ACTIVE, was_lcm_state=LcmState.RUNNING, was_label="RUNNING")
+        was = {name: getattr(before, name) for name in ("was_state", "was_lcm_state", "was_label", "failed_on")}
+        return replace(record, other_host=None, **was)
+    return record
+
+
+def _others(state: State, host: int) -> list[Incident]:
+    return [known for number, known in sorted(state.incidents.items()) if number != host]
+
+
+def _care(state: State, incident: Incident, record: VmRecord, at: int) -> Care:
+    """Whether the incident of another host has to do with a VM that is on a host `at`, not on ours."""
+    there = state.incidents.get(at)
+    match state.views[at].state if at in state.views else HostState.OK:
+        case HostState.FENCED:
+            return Care.TAKEN
+        case HostState.SUSPECT | HostState.FAILED:
+            return Care.FAILING
+        case HostState.RECOVERED if there is not None and (known := there.vm(record.id)) is not None and known.settled:
+            return _ended(state, incident, known)
+    if at in (record.destination, record.other_host):
+        return Care.NONE
+    for other in _others(state, incident.host):
+        known = other.vm(record.id)
+        if known is not None and at in (known.destination, known.other_host):
+            return _ended(state, incident, known) if known.settled else Care.TAKEN
+    return Care.NONE
+
+
+def _ended(state: State, incident: Incident, known: VmRecord) -> Care:
+    """The other incident has brought the VM to an outcome; ours may have read it before that."""
+    return Care.ENDED if (state.view(incident.host).read_at or 0.0) > known.settled_at else Care.TAKEN

@@ -1,0 +1,75 @@
+"""What is put on record for an order about a VM, and the order itself. Builds values; saves and decides nothing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core.effects import LockVm, RecoverVm
+from ha_controller.core.incident import Incident, VmRecord, VmStage
+from ha_controller.core.model import Vm
+from ha_controller.core.outcome import BOOT_FAILURE
+from ha_controller.core.vm_table import Recover
+
+
+def note_order(record: VmRecord, stage: VmStage, now: float, destination: int | None) -> VmRecord:
+    """A VM's record with one more order in it."""
+    return replace(
+        record,
+        stage=stage,
+        destination=destination,
+        ordered_at=now,
+        first_ordered_at=record.first_ordered_at or now,
+        answered=False,
+        tries=record.tries + 1 if record.stage in (stage, VmStage.WAITING) else 1,
+        order=record.order + 1,
+        maybe_done=record.maybe_done and record.stage is stage,
+    )
+
+
+def note_lock(record: VmRecord, vm: Vm) -> VmRecord:
+    """Remember the lock that an order takes away, so that the VM gets it back."""
+    return replace(record, relock=vm.lock_level or record.relock)
+
+
+def recover(
+    incident: Incident, record: VmRecord, vm: Vm, call: Recover, *, not_after: float, now: float
+) -> tuple[VmRecord, RecoverVm]:
+    """End a state that OpenNebula does not leave by itself."""
+    at = incident.host if vm.host is None else vm.host
+    away = at != incident.host
+    begins = away or call is Recover.RECREATE  # from here on it is on its way to RUNNING, and its time runs
+    ordered = replace(
+        note_lock(record, vm),
+        stage=VmStage.RECOVERING,
+        ordered_at=now,
+        first_ordered_at=record.first_ordered_at or (now if begins else 0.0),
+        answered=False,
+        order=record.order + 1,
+        recovers=record.recovers + 1,
+        boots=record.boots + away,
+        doubted=record.doubted or (away and vm.lcm_state == BOOT_FAILURE and call is Recover.SUCCESS),
+        recreated=record.recreated or call is Recover.RECREATE,
+    )
+    return ordered, RecoverVm(
+        vm=record.id,
+        incident=incident.id,
+        attempt=ordered.order,
+        host=at,
+        lcm_state=vm.lcm_state,
+        operation=call,
+        not_after=not_after,
+        unlock=ordered.relock > 0,
+    )
+
+
+def lock(incident: Incident, record: VmRecord, vm: Vm, *, not_after: float, now: float) -> tuple[VmRecord, LockVm]:
+    """Give a VM its lock back."""
+    ordered = note_order(record, VmStage.LOCKING, now, record.destination)
+    return ordered, LockVm(
+        vm=record.id,
+        incident=incident.id,
+        attempt=ordered.order,
+        host=incident.host if vm.host is None else vm.host,
+        level=record.relock,
+        not_after=not_after,
+    )

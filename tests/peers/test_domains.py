@@ -1,0 +1,159 @@
+"""Which VMs are on a host, asked of a real sshd on loopback whose `virsh` is a script that writes what libvirt does."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from ha_controller.adapters.domains import COMMAND, DomainReader, NoList, domains_in
+from ha_controller.adapters.ssh_login import SshLogin
+from ha_controller.core.effects import AskDomains
+from ha_controller.core.events import DomainsRead
+from ha_controller.plugin import Target
+from tests.peers.ssh_host import Sshd
+
+LIST = """\
+ Id   Name          State
+------------------------------
+ 1    one-42        running
+ 2    one-7         paused
+ 3    my own vm     running
+ -    one-9         shut off
+"""
+
+
+@pytest.fixture
+def sshd(tmp_path: Path, require_peer: Callable[[str], str]) -> Iterator[Sshd]:
+    for program in ("ssh-keygen", "sshd"):
+        require_peer(program)
+    if os.geteuid() != 0:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)("needs root")
+    made = Sshd(tmp_path / "host")
+    yield made
+    made.stop()
+
+
+def virsh(sshd: Sshd, script: str) -> None:
+    """What `virsh` does on the host: the key's command puts it into the path and then runs what was asked for."""
+    folder = sshd.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    (folder / "virsh").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "virsh").chmod(0o755)
+    key = (sshd.folder / "key.pub").read_text()
+    command = f"PATH={folder}:$PATH; eval $SSH_ORIGINAL_COMMAND"
+    (sshd.folder / "authorized_keys").write_text(f'command="{command}",restrict {key}')
+
+
+async def said(sshd: Sshd, *, login: bool = True, target: Target | None = None) -> DomainsRead:
+    events: list[DomainsRead] = []
+    account = SshLogin(
+        username="root", key_file=sshd.folder / "key", known_hosts=sshd.folder / "known_hosts", port=sshd.port
+    )
+    reader = DomainReader(
+        account if login else None,
+        targets=lambda: [target or Target(host=3, name="kvm-03", address="127.0.0.1")],
+        report=events.append,  # type: ignore[arg-type]
+        clock=lambda: 17.0,
+    )
+    await reader.read(AskDomains(host=3))
+    [event] = events
+    assert (event.host, event.asked_at) == (3, 17.0)
+    return event
+
+
+@pytest.mark.peer
+async def test_a_host_says_which_vms_run_on_it_and_which_are_there_without_running(sshd):
+    virsh(sshd, f"cat <<'EOF'\n{LIST}EOF")
+    event = await said(sshd)
+    assert (event.running, event.others, event.failure) == ((42,), (7,), "")
+
+
+@pytest.mark.peer
+async def test_it_is_asked_for_all_domains_and_changes_nothing(sshd):
+    virsh(sshd, f"echo \"$@\" > {sshd.folder}/asked; cat <<'EOF'\n{LIST}EOF")
+    assert (await said(sshd)).failure == ""
+    assert (sshd.folder / "asked").read_text().split() == ["--readonly", "--connect", "qemu:///system", "list", "--all"]
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    ("script", "failure"),
+    [
+        ("exit 1", "virsh list ended with exit code 1"),
+        (f"cat <<'EOF'\n{LIST}EOF\nexit 1", "exit code 1"),  # libvirtd died in the middle
+        ("true", "no complete list of domains"),
+        ("kill -9 $PPID", "exit code"),
+    ],
+)
+async def test_an_answer_that_is_no_list_says_nothing_about_any_vm(sshd, script, failure):
+    virsh(sshd, script)
+    event = await said(sshd)
+    assert failure in event.failure
+    assert (event.running, event.others) == ((), ())
+
+
+@pytest.mark.peer
+async def test_a_key_that_is_bound_to_another_command_says_nothing(sshd):
+    key = (sshd.folder / "key.pub").read_text()
+    (sshd.folder / "authorized_keys").write_text(f'command="echo 4c4c4544",restrict {key}')
+    assert "is the key bound to another command?" in (await said(sshd)).failure
+
+
+@pytest.mark.peer
+async def test_a_host_that_is_not_who_it_should_be_or_cannot_be_reached_says_nothing(sshd):
+    virsh(sshd, f"cat <<'EOF'\n{LIST}EOF")
+    sshd.know("other_key")
+    assert (await said(sshd)).failure
+    sshd.know("host_key")
+    assert (await said(sshd)).failure == ""
+    sshd.stop()
+    assert (await said(sshd)).failure
+
+
+@pytest.mark.peer
+async def test_a_host_that_hangs_says_nothing_and_holds_nobody_up(sshd, monkeypatch):
+    monkeypatch.setattr("ha_controller.adapters.domains.ASK_TIMEOUT_S", 0.5)
+    virsh(sshd, "exec sleep 60")
+    assert "in time" in (await said(sshd)).failure
+
+
+@pytest.mark.peer
+async def test_without_an_account_or_an_address_nobody_is_asked(sshd):
+    assert "identity.username is not set" in (await said(sshd, login=False)).failure
+    nameless = Target(host=3, name="kvm-03", address="")
+    assert (await said(sshd, target=nameless)).failure == "its address is not known"
+
+
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (" Id   Name   State\n--------\n\nend of list\n", ((), ())),
+        (f"{LIST}end of list\n", ((42,), (7,))),
+        (" Id Name State\n 5 one-1 in shutdown\n 6 one-2 crashed\n 7 one-3 pmsuspended\nend of list", ((), (1, 2, 3))),
+    ],
+)
+def test_what_a_complete_list_says(output, found):
+    assert domains_in(output) == found
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        "",
+        "end of list\n",
+        LIST,  # cut off before its end
+        f"{LIST[:60]}\nend of list\n".replace(" Id ", " No "),
+        " Id Name State\n 1 one-42\nend of list\n",  # without its state
+        " Id Name State\n 1 one-4x2 running\nend of list\n",
+    ],
+)
+def test_what_is_not_complete_is_no_list(output):
+    with pytest.raises(NoList):
+        domains_in(output)
+
+
+def test_the_command_reads_only():
+    assert "--readonly" in COMMAND
