@@ -25,7 +25,7 @@ def logged() -> Iterator[list[Any]]:
         yield lines
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def require_peer() -> Callable[[str], str]:
     """Find a peer's program and return its path; without it, skip the test, or fail it in CI."""
 

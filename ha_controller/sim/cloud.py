@@ -48,11 +48,13 @@ class EmbeddedCloud:
         timings: Timings | None = None,
         network: int | None = None,
         namespaces: bool = False,
+        bmcs: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`network`: second byte of the 127.x addresses; by default one that no other cloud uses.
 
         `namespaces`: the hosts are network namespaces with real kernels and sshd instead, which needs root.
+        `bmcs`: False when others answer at the hosts' `bmc_address` and `bmc_port`; they tell `hardware` of orders.
         """
         self.timings = timings or Timings()
         self.vms_per_host = vms_per_host
@@ -86,7 +88,7 @@ class EmbeddedCloud:
             if namespaces
             else HostNetwork(self.hardware, addresses, ssh_port=self.ssh_port, echo_port=self.echo_port)
         )
-        self._bmcs = [self._bmc(host) for host in self.hosts]
+        self._bmcs = [self._bmc(host) for host in self.hosts if bmcs]
         self._ticker: asyncio.TimerHandle | None = None
         self._populate()
 

@@ -17,6 +17,7 @@ class Fault(StrEnum):
     POWER_LOSS = "power-loss"  #: the chassis is off, its BMC lives on standby power
     CORD_PULLED = "cord-pulled"  #: chassis and BMC are without power
     HANG = "hang"  #: kernel and userland are mute, the power is on, the disks are still held
+    FREEZE = "freeze"  #: every process stands still, the kernel still answers pings
     PARTITION = "partition"  #: alive, its VMs write on, nobody reaches it
     BMC_DEAD = "bmc-dead"  #: the BMC died before; now the chassis loses its power
 
@@ -27,7 +28,7 @@ class Happening:
 
     at: float
     machine: int
-    what: str  #: "fault ...", "power off", "power on", "ordered off", "ordered on", "vm start", "vm stop"
+    what: str  #: "fault ...", "healed", "power off", "power on", "ordered off", "ordered on", "vm start", "vm stop"
     vm: int | None = None
 
 
@@ -38,6 +39,7 @@ class Machine:
     id: int
     powered: bool = True
     mute: bool = False  #: kernel and userland answer nothing
+    frozen: bool = False  #: userland answers nothing
     cut_off: bool = False  #: alive, unreachable
     bmc_dead: bool = False
     bmc_stuck: bool = False  #: acknowledges and does nothing
@@ -62,10 +64,14 @@ class Hardware:
         """Put up a healthy machine."""
         return self.machines.setdefault(machine, Machine(id=machine))
 
-    def answers(self, machine: int) -> bool:
+    def kernel_answers(self, machine: int) -> bool:
         """Whether anything on the machine can be reached over the network."""
         known = self.machines[machine]
         return known.powered and not known.mute and not known.cut_off
+
+    def answers(self, machine: int) -> bool:
+        """Whether its programs can be reached over the network."""
+        return self.kernel_answers(machine) and not self.machines[machine].frozen
 
     def power(self, machine: int, on: bool) -> None:
         """Change the power for real. Without power every VM process of the machine is gone."""
@@ -73,7 +79,7 @@ class Hardware:
         if known.powered is on:
             return
         known.powered = on
-        known.mute = False
+        known.mute = known.frozen = False
         known.boots += on
         self._note(machine, "power on" if on else "power off")
         if not on:
@@ -117,8 +123,17 @@ class Hardware:
                 self.power(machine, False)
             case Fault.HANG:
                 known.mute = True
+            case Fault.FREEZE:
+                known.frozen = True
             case Fault.PARTITION:
                 known.cut_off = True
+        self._changed(machine)
+
+    def heal(self, machine: int) -> None:
+        """What does not need power or another BMC is as before: the machine goes on where it stood."""
+        known = self.machines[machine]
+        known.mute = known.frozen = known.cut_off = False
+        self._note(machine, "healed")
         self._changed(machine)
 
     def ordered(self, machine: int, on: bool) -> None:

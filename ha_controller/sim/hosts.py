@@ -33,7 +33,7 @@ class _EchoSide(asyncio.DatagramProtocol):
             self._transport = transport
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        if self._transport is not None and self._hardware.answers(self._machine):
+        if self._transport is not None and self._hardware.kernel_answers(self._machine):  # as a ping
             self._transport.sendto(data, addr)
 
 

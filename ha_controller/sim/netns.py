@@ -1,15 +1,18 @@
 """The network side of the machines as real Linux hosts: a network namespace each, whose kernel answers pings, and sshd.
 
 Needs root, iproute2 and openssh-server. A machine without power, or mute, or cut off, loses its link: nothing in it can
-be reached, and the kernels around it behave as with a dead neighbour. A machine without power loses its sshd, too.
+be reached, and the kernels around it behave as with a dead neighbour. A machine without power loses its processes, too;
+those of one that hangs or is frozen stand still.
 Everything is named after this process, so leftovers of a killed demo are found and removed by the next one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable
@@ -51,6 +54,7 @@ class NetnsNetwork:
         self._hardware, self._machines = hardware, list(machines)
         self._folder = tempfile.TemporaryDirectory(prefix=f"{PREFIX}-")
         self._sshd: dict[int, subprocess.Popen[bytes]] = {}
+        self._stopped: set[int] = set()  #: machines whose processes stand still
 
     async def start(self) -> None:
         """Make everything and wait until every sshd answers.
@@ -94,7 +98,7 @@ class NetnsNetwork:
 
     @staticmethod
     def _wire(machine: int) -> None:
-        name, link, address = _namespace(os.getpid(), machine), _link(machine), address_of(machine)
+        name, link, address = namespace_of(machine), link_of(machine), address_of(machine)
         near = address.rsplit(".", 1)[0] + f".{int(address.rsplit('.', 1)[1]) - 1}"
         _run("ip", "netns", "add", name)
         _run("ip", "link", "add", link, "type", "veth", "peer", "eth0", "netns", name)
@@ -112,7 +116,7 @@ class NetnsNetwork:
         supported = options if b"persourcepenalties" in known else options[:-1]
         arguments = [argument for option in supported for argument in ("-o", option)]
         return subprocess.Popen(
-            ["ip", "netns", "exec", _namespace(os.getpid(), machine), sshd, "-D", "-f", "/dev/null", *arguments],
+            ["ip", "netns", "exec", namespace_of(machine), sshd, "-D", "-f", "/dev/null", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -120,18 +124,42 @@ class NetnsNetwork:
         )
 
     def _follow(self, machine: int) -> None:
-        """The hardware of a machine has changed."""
-        state = "up" if self._hardware.answers(machine) else "down"
-        _run("ip", "-n", _namespace(os.getpid(), machine), "link", "set", "eth0", state)
-        if not self._hardware.machines[machine].powered:
-            self._sshd[machine].kill()
+        """The hardware of a machine has changed: its link and its processes do what the machine does."""
+        known, namespace = self._hardware.machines[machine], namespace_of(machine)
+        state = "up" if self._hardware.kernel_answers(machine) else "down"
+        _run("ip", "-n", namespace, "link", "set", "eth0", state)
+        if not known.powered:
+            _signal_all(namespace, signal.SIGKILL)
+        elif (known.mute or known.frozen) and machine not in self._stopped:
+            self._stopped.add(machine)
+            _signal_all(namespace, signal.SIGSTOP)
+        elif not (known.mute or known.frozen) and machine in self._stopped:
+            self._stopped.discard(machine)
+            _signal_all(namespace, signal.SIGCONT)
+
+
+def namespace_of(machine: int) -> str:
+    """The name of a machine's network namespace; -1 is the witness."""
+    return _namespace(os.getpid(), machine)
+
+
+def processes_of(namespace: str) -> list[int]:
+    """Everything that runs in a namespace."""
+    return [int(process) for process in _output("ip", "netns", "pids", namespace).split()]
+
+
+def _signal_all(namespace: str, what: signal.Signals) -> None:
+    for process in processes_of(namespace):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, what)
 
 
 def _namespace(pid: int, machine: int) -> str:
     return f"{PREFIX}-{pid}-{'w' if machine < 0 else machine}"
 
 
-def _link(machine: int) -> str:
+def link_of(machine: int) -> str:
+    """The name of our end of a machine's cable; -1 is the witness."""
     return _link_of(os.getpid(), "w" if machine < 0 else str(machine))
 
 
@@ -151,8 +179,7 @@ def _remove_namespaces(pid: int) -> None:
     for line in _output("ip", "netns", "list").decode().split("\n"):
         name = line.split(" ")[0]
         if name.startswith(f"{PREFIX}-{pid}-"):
-            for process in _output("ip", "netns", "pids", name).split():
-                os.kill(int(process), 9)
+            _signal_all(name, signal.SIGKILL)
             # at once: with its namespace the link would go some time later, and its name be taken until then
             _output("ip", "link", "del", _link_of(pid, name.rpartition("-")[2]))
             _run("ip", "netns", "del", name)

@@ -18,7 +18,7 @@ import socket
 import subprocess
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -146,12 +146,17 @@ class IpmiSim:
         Raises:
             RuntimeError: it did not, in `READY_WITHIN_S`; the text holds the output of ipmi_sim.
         """
-        deadline = time.monotonic() + READY_WITHIN_S
+        if not self.answers(within_s=READY_WITHIN_S):
+            raise RuntimeError(f"ipmi_sim is not ready: {(self.folder / 'output').read_text()[-2000:]}")
+
+    def answers(self, *, within_s: float) -> bool:
+        """Whether the BMC answers a ping; several are sent."""
+        deadline = time.monotonic() + within_s
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
             client.settimeout(0.05)
-            while not self._answers(client):
-                if time.monotonic() > deadline:
-                    raise RuntimeError(f"ipmi_sim is not ready: {(self.folder / 'output').read_text()[-2000:]}")
+            while not (answered := self._answers(client)) and time.monotonic() < deadline:
+                pass
+        return answered
 
     def freeze(self) -> None:
         """Stop the process in its tracks: packets are taken by the kernel and never answered."""
@@ -194,22 +199,22 @@ class IpmiSimFarm:
 
         `hook` is run with 1 or 0 after each power change. `probe` prints 1 or 0: the real state, in place of the file.
         """
-        started = [self._prepare(kg=kg, hook=hook, probe=probe) for _ in range(count)]
-        for bmc in started:
-            bmc.start()
-        for bmc in started:
-            bmc.wait_until_ready()
-        return started
+        ports = itertools.islice(self._ports, count)
+        return _started([self._prepare(ADDRESS, port, kg=kg, hook=hook, probe=probe) for port in ports])
+
+    def start_at(self, hooks: Mapping[tuple[str, int], Path]) -> list[IpmiSim]:
+        """Start a BMC at each address and port, with a hook of its own."""
+        return _started([self._prepare(*place, kg=None, hook=hook, probe=None) for place, hook in hooks.items()])
 
     def stop(self) -> None:
         """End every BMC that was started here."""
         for bmc in self._bmcs:
             bmc.kill()
 
-    def _prepare(self, *, kg: str | None, hook: Path | None, probe: Path | None) -> IpmiSim:
+    def _prepare(self, address: str, port: int, *, kg: str | None, hook: Path | None, probe: Path | None) -> IpmiSim:
         folder = self._folder / f"bmc{len(self._bmcs)}"
         (folder / "state").mkdir(parents=True)
-        bmc = IpmiSim(folder=folder, port=next(self._ports), system_uuid=uuid.uuid4(), kg=kg)
+        bmc = IpmiSim(folder=folder, address=address, port=port, system_uuid=uuid.uuid4(), kg=kg)
         self._bmcs.append(bmc)
         bmc.set_power(True)
         script = folder / "chassis"
@@ -221,6 +226,14 @@ class IpmiSimFarm:
         (folder / "lan.conf").write_text(_lan_conf(bmc))
         (folder / "commands").write_text(_COMMANDS)
         return bmc
+
+
+def _started(bmcs: list[IpmiSim]) -> list[IpmiSim]:
+    for bmc in bmcs:
+        bmc.start()
+    for bmc in bmcs:
+        bmc.wait_until_ready()
+    return bmcs
 
 
 class Peer(Protocol):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
-import tempfile
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+
+from tests.whole.turns import alone
 
 
 @pytest.fixture(autouse=True)
@@ -19,7 +18,6 @@ def _sockets_of_killed_controllers():
 
 @pytest.fixture
 def alone_in_the_network() -> Iterator[None]:
-    """Clouds of namespaces all use the same addresses: one at a time on a machine."""
-    with Path(tempfile.gettempdir(), "ha-controller-netns.lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    """No other cloud of namespaces runs meanwhile."""
+    with alone():
         yield

@@ -1,185 +1,237 @@
-"""A whole controller and hosts with kernels and sshd of their own: who must not be powered off, and who must.
+"""A whole controller and hosts with kernels, sshd and BMCs of their own: who must not be powered off, and who must.
 
-The hosts are network namespaces; their heartbeats on the "shared datastore" are written here as the host's unit writes
-them, for as long as a machine lives. BMCs and OpenNebula are the embedded ones.
+The first part shares one cloud, in which nobody may ever be powered off: every test takes its fault back, and the next
+one begins when all is well. In the second part somebody is, each time in a cloud of its own.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import signal
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import anyio
 import pytest
+import pytest_asyncio
 
-from ha_controller.demo import demo_config
-from ha_controller.sim import netns
-from ha_controller.sim.cloud import EmbeddedCloud
-from ha_controller.sim.hardware import Fault
-from tests.whole.test_serve import FAST, Served
+from tests.whole.lab import CONDEMNED_WITHIN_S, FAIL_AFTER_S, HUNG_AFTER_S, PROGRAMS, Lab, is_stopped, lab
 
-pytestmark = pytest.mark.peer
-BEAT_S = 0.5
+pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
+PAUSE_S = 30.0
 
 
-@pytest.fixture(autouse=True)
-def _needs(require_peer: Callable[[str], str], alone_in_the_network: None) -> None:
-    for program in ("ip", "sshd", "ssh-keygen"):
+@pytest.fixture(scope="module", autouse=True)
+def _needs(require_peer: Callable[[str], str]) -> None:
+    for program in PROGRAMS:
         require_peer(program)
     if os.geteuid() != 0:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs root")
 
 
-class Lab:
-    """A controller, and a cloud whose faults can be taken back."""
-
-    def __init__(self, controller: Served, cloud: EmbeddedCloud, leases: Path) -> None:
-        self.controller, self.cloud, self.leases = controller, cloud, leases
-        self.frozen: set[int] = set()
-
-    async def beat(self) -> None:
-        """Every machine that lives writes its counter."""
-        counter = 0
-        while True:
-            counter += 1
-            for number, host in enumerate(self.cloud.hosts):
-                machine = self.cloud.hardware.machines[number]
-                if machine.powered and not machine.mute and number not in self.frozen:
-                    words = {
-                        "host": host.name,
-                        "boot_id": f"boot-{machine.boots}",
-                        "run_id": "run-1",
-                        "counter": counter,
-                        "armed": True,
-                    }
-                    (self.leases / f"{host.name}.lease").write_text(json.dumps(words))
-            await anyio.sleep(BEAT_S)
-
-    def cut_off(self, *machines: int) -> None:
-        """These machines live, and nothing of them is reached from the controller."""
-        for machine in machines:
-            self.cloud.hardware.break_machine(machine, Fault.PARTITION)
-
-    def reconnect(self, *machines: int) -> None:
-        for machine in machines:
-            known = self.cloud.hardware.machines[machine]
-            known.cut_off = known.mute = False
-            self.cloud.hardware._changed(machine)
-
-    def ordered_off(self) -> list[int]:
-        return [line.machine for line in self.cloud.hardware.log if line.what == "ordered off"]
-
-    async def shows(self, word: str, *command: str, within_s: float = 60.0) -> str:
-        with anyio.fail_after(within_s):
-            while word not in (shown := (await self.controller.cli(*command))[1]):
-                await anyio.sleep(0.3)
-        return shown
-
-    async def states(self) -> dict[str, str]:
-        code, shown = await self.controller.cli("hosts", "-o", "json")
-        assert code == 0
-        return {row["name"]: row["state"] for row in json.loads(shown)}
+# --- nobody is powered off --------------------------------------------------------------------------------------------
 
 
-@asynccontextmanager
-async def lab(folder: Path, hosts: int = 4) -> AsyncIterator[Lab]:
-    leases = folder / "leases"
-    leases.mkdir()
-    async with EmbeddedCloud(hosts=hosts, vms_per_host=1, timings=FAST, namespaces=True) as cloud:
-        demo_config(folder, cloud)
-        path = folder / "config.toml"
-        text = path.read_text().replace('"oned"]', '"oned", "storage"]')
-        path.write_text(f'{text}\n[channel.storage]\nfolder = "{leases}"\nsilent_after = "2s"\n')
-        controller = Served(folder)
-        await controller.start()
-        made = Lab(controller, cloud, leases)
-        async with anyio.create_task_group() as group:
-            group.start_soon(made.beat)
-            try:
-                await controller.ready()
-                await made.shows(f"{hosts} ok", "status")
-                await made.shows(f"{hosts} of {hosts} devices ready", "fencing", "status")
-                yield made
-            finally:
-                await controller.kill()
-                group.cancel_scope.cancel()
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def shared(tmp_path_factory: pytest.TempPathFactory, _needs: None) -> AsyncIterator[Lab]:
+    async with lab(tmp_path_factory.mktemp("shared")) as made:
+        yield made
 
 
-async def test_a_host_that_is_cut_off_and_writes_its_heartbeat_is_isolated_and_not_shot(tmp_path: Path):
-    async with lab(tmp_path) as here:
-        here.cut_off(1)
-        await here.shows("kvm-02 is isolated: no answer here, but storage shows life", "events")
-        await anyio.sleep(15)  # longer than two kinds of silence need
-        assert here.ordered_off() == []
-        assert "isolated" in (await here.controller.cli("explain", "kvm-02"))[1]
-        here.reconnect(1)
-        await here.shows("4 ok", "status")
-        assert here.ordered_off() == []
+@pytest_asyncio.fixture(loop_scope="module")
+async def here(shared: Lab) -> AsyncIterator[Lab]:
+    """The shared cloud, well at the beginning and at the end."""
+    await shared.heal()
+    yield shared
+    await shared.heal()
+    assert shared.ordered_off() == []
 
 
-async def test_a_controller_that_is_cut_off_from_half_of_the_hosts_shoots_none(tmp_path: Path):
-    async with lab(tmp_path) as here:
-        here.cut_off(0, 1)
-        await here.shows("2 ok", "status")
-        await anyio.sleep(14)
-        assert here.ordered_off() == []
-        assert sorted((await here.states()).values()) == ["ok", "ok", "suspect", "suspect"]
+async def test_a_controller_that_is_cut_off_from_everything_shoots_nobody(here: Lab):
+    """Its witness is gone, too, and the datastore, and every BMC."""
+    await here.cut_off_from_everything()
+    assert await here.each(here.pings, *here.all, -1) == {False}
+    assert await here.each(here.bmc_answers, *here.all) == {False}
+    assert await here.each(here.writes, *here.all) == {False}
+    shown = await here.shows("0 of 1 witnesses answer", "explain", "kvm-02")
+    await here.nobody_is_shot()
+    assert await here.states() == ["suspect"] * 4
+    assert "✗ self-check: 0 of 1 witnesses answer" in shown
 
 
-async def test_a_controller_that_is_cut_off_from_everything_shoots_nobody(tmp_path: Path):
-    """Its witness is gone, too, and so is the datastore."""
-    async with lab(tmp_path) as here:
-        here.frozen.update(range(4))  # nobody's heartbeat is seen any more
-        netns._run("ip", "link", "set", netns._link(-1), "down")
-        here.cut_off(0, 1, 2, 3)
-        await here.shows("0 of 1 witnesses answer", "explain", "kvm-02")
-        await anyio.sleep(14)
-        assert here.ordered_off() == []
-        assert set((await here.states()).values()) == {"suspect"}
+async def test_a_controller_that_is_cut_off_from_half_of_the_hosts_calls_them_isolated_and_shoots_none(here: Lab):
+    here.cut_off(0, 1)
+    await here.becomes("suspect", "suspect", "ok", "ok")
+    assert await here.each(here.pings, 0, 1) == {False}
+    await here.nobody_is_shot()
+    assert await here.each(here.writes, 0, 1) == {True}
+    assert await here.states() == ["suspect", "suspect", "ok", "ok"]
+    for name in ("kvm-01", "kvm-02"):
+        await here.shows("isolated: no answer here, but storage shows life", "explain", name)
+        await here.shows(f"{name} is isolated", "events")
+
+
+async def test_a_rack_whose_switch_is_out_is_held_by_the_shared_cause(here: Lab):
+    """Hosts and their storage are gone together, their BMCs hang on another network and say that the power is on."""
+    here.cut_off(0, 2)
+    here.lose_storage(0, 2)
+    shown = await here.shows("✗ shared cause", "explain", "kvm-01")
+    assert await here.each(here.pings, 0, 2) == await here.each(here.writes, 0, 2) == {False}
+    assert await here.each(here.bmc_answers, 0, 2) == {True}
+    assert "kvm-01, kvm-03 fell silent together, 2 of 2 hosts of HA_RACK r1: more likely that than the hosts" in shown
+    await here.nobody_is_shot()
+    for host in ("kvm-01", "kvm-03"):
+        shown = await here.shows("Verdict      dead", "explain", host)  # nothing else would have stopped it
+        assert shown.count("✗") == 1
+    waiting = await here.reads("pending")
+    assert {each["host"] for each in waiting} == {"kvm-01", "kvm-03"}
+    assert all("HA_RACK r1" in each["question"] for each in waiting)
+
+
+async def test_a_host_that_is_cut_off_and_writes_its_heartbeat_is_isolated_and_not_shot(here: Lab):
+    here.cut_off(1)
+    await here.shows("kvm-02 is isolated: no answer here, but ", "events")
+    assert not await here.pings(1)
+    assert not await here.greets(1)
+    await here.nobody_is_shot()
+    assert await here.writes(1)
+    assert await here.states() == ["ok", "suspect", "ok", "ok"]
+    await here.shows("isolated: no answer here, but storage shows life", "explain", "kvm-02")
+
+
+async def test_a_controller_that_stood_still_for_30_s_suspects_nobody(here: Lab):
+    process = here.controller.process
+    assert process is not None
+    process.send_signal(signal.SIGSTOP)
+    await anyio.sleep(PAUSE_S)
+    assert is_stopped(process.pid)
+    process.send_signal(signal.SIGCONT)
+    until = anyio.current_time() + 2.0
+    while anyio.current_time() < until:  # looked at again and again, for a suspicion would pass within a second
+        rows = await here.rows()
+        assert [row["state"] for row in rows] == ["ok"] * 4
+        assert min(row["for_s"] for row in rows) > PAUSE_S  # no host was anything else meanwhile
+    assert "the event loop stood still" in here.controller.log
+
+
+async def test_a_host_whose_sshd_does_not_answer_for_long_is_not_shot_while_anything_else_of_it_lives(here: Lab):
+    here.signal_sshd(1, signal.SIGSTOP)
+    await here.shows("ssh: silent", "explain", "kvm-02")
+    assert await here.pings(1)
+    assert not await here.greets(1)
+    await here.nobody_is_shot(HUNG_AFTER_S + CONDEMNED_WITHIN_S)
+    assert not await here.greets(1)
+    assert await here.states() == ["ok"] * 4
+    assert await here.reads("pending") == []
+
+
+async def test_an_overloaded_host_whose_processes_run_now_and_then_is_not_shot(here: Lab):
+    """Three seconds of four nothing runs on it: banners come late, or not at all, and so do heartbeats."""
+    until = anyio.current_time() + HUNG_AFTER_S + CONDEMNED_WITHIN_S
+    while anyio.current_time() < until:
+        here.freeze(1)
+        assert here.stands_still(1)
+        assert await here.pings(1)
+        assert not await here.greets(1)
+        await here.nobody_is_shot(2.0)
+        here.cloud.hardware.heal(1)
+        assert not here.stands_still(1)
+        await here.nobody_is_shot(1.0)
+        assert await here.states() == ["ok"] * 4
+    assert await here.reads("pending") == []
+
+
+async def test_a_host_that_hangs_and_goes_on_in_time_is_left_alone(here: Lab):
+    here.hang(1)
+    assert here.stands_still(1)
+    assert not await here.pings(1)
+    await here.becomes("ok", "suspect", "ok", "ok", within_s=FAIL_AFTER_S + 2)
+    await here.heal()
+    assert here.ordered_off() == []
+
+
+async def test_a_datastore_that_is_down_for_all_shoots_nobody(here: Lab):
+    here.lose_storage(*here.all)
+    assert not await here.writes(1)
+    await here.shows("no host's counter moves: the storage, or our view of it", "explain", "kvm-02")
+    await here.nobody_is_shot()
+    assert await here.states() == ["ok"] * 4
+
+
+async def test_a_host_that_lost_its_datastore_is_told_and_not_shot(here: Lab):
+    here.lose_storage(1)
+    await here.shows("kvm-02: storage lost", "events")
+    assert not await here.writes(1)
+    await here.nobody_is_shot(FAIL_AFTER_S)
+    assert await here.states() == ["ok"] * 4
+
+
+# --- somebody is ------------------------------------------------------------------------------------------------------
+
+
+async def recovered(here: Lab, host: int, *, others: int = 0) -> str:
+    """What is told of an incident whose host is off for sure and whose VMs run elsewhere."""
+    shown = await here.shows("RECOVERED", "explain", f"kvm-0{host + 1}", "--last", "30")
+    assert here.processes(host) == []
+    assert not await here.pings(host)
+    assert not here.bmcs[host].power_is_on()
+    assert len(here.ordered_off()) == 1 + others
+    if not others:
+        assert here.cloud.check(vms_must_wait=False) == []
+    return shown
 
 
 async def test_a_host_without_power_is_condemned_at_once_by_its_bmc(tmp_path: Path):
-    async with lab(tmp_path) as here:
-        here.cloud.hardware.break_machine(1, Fault.POWER_LOSS)
-        shown = await here.shows("RECOVERED", "explain", "kvm-02", "--last", "20")
+    async with lab(tmp_path, fail_after_s=10.0) as here:
+        began = time.time()
+        here.pull_power(1)
+        assert not here.bmcs[1].power_is_on()
+        shown = await recovered(here, 1)
         assert "condemned as powered off" in shown
-        assert set(here.ordered_off()) == {1}
+        assert here.ordered_off() == [1]
+        assert here.ordered_at(1) - began < 6.0  # seconds before any silence would have been long enough
 
 
 async def test_a_host_that_is_dead_everywhere_is_shot_by_two_kinds_of_silence(tmp_path: Path):
     async with lab(tmp_path) as here:
-        here.cloud.hardware.break_machine(1, Fault.HANG)
-        shown = await here.shows("RECOVERED", "explain", "kvm-02", "--last", "20")
-        assert "condemned as dead: it is powered off: management and storage silent" in shown
-        assert set(here.ordered_off()) == {1}
+        began = time.time()
+        here.crash(1)
+        assert here.processes(1) == []
+        assert not await here.pings(1)
+        assert here.bmcs[1].power_is_on()
+        shown = await recovered(here, 1)
+        assert "condemned as dead: it is powered off" in shown
+        assert here.ordered_off() == [1]
+        assert FAIL_AFTER_S < here.ordered_at(1) - began < CONDEMNED_WITHIN_S
 
 
-async def test_a_host_that_freezes_and_thaws_in_time_is_left_alone(tmp_path: Path):
+async def test_a_frozen_host_whose_kernel_answers_is_shot_after_a_person_said_yes(tmp_path: Path):
     async with lab(tmp_path) as here:
-        here.cloud.hardware.break_machine(1, Fault.HANG)
-        await here.shows("1 suspect", "status")
-        await anyio.sleep(4)
-        here.reconnect(1)
-        await here.shows("4 ok", "status")
-        await anyio.sleep(12)
-        assert here.ordered_off() == []
+        here.freeze(1)
+        assert here.stands_still(1)
+        await here.shows("Verdict      hung: its kernel answers (icmp)", "explain", "kvm-02")
+        await here.nobody_is_shot(5.0)
+        assert here.stands_still(1)
+        assert await here.pings(1)
+        assert not await here.greets(1)
+        [waiting] = await here.reads("pending")
+        assert waiting["host"] == "kvm-02"
+        assert "waits for approval: hung" in waiting["question"]
+        code, text = await here.controller.cli("pending", "approve", str(waiting["id"]))
+        assert code == 0, text
+        await recovered(here, 1)
+        assert here.ordered_off() == [1]
 
 
-async def test_a_datastore_that_is_down_for_all_shoots_nobody(tmp_path: Path):
-    async with lab(tmp_path) as here:
-        here.frozen.update(range(4))
-        await anyio.sleep(14)
-        assert here.ordered_off() == []
-        assert set((await here.states()).values()) == {"ok"}
-
-
-async def test_a_host_that_lost_its_datastore_is_told_and_not_shot(tmp_path: Path):
-    async with lab(tmp_path) as here:
-        here.frozen.add(1)
-        await here.shows("kvm-02: storage lost", "events")
-        await anyio.sleep(5)
-        assert here.ordered_off() == []
-        assert set((await here.states()).values()) == {"ok"}
+async def test_isolated_hosts_are_shot_if_the_policy_says_so(tmp_path: Path):
+    """Half of the cloud, in different racks: their VMs are started in the other half when they are off for sure."""
+    async with lab(tmp_path, policy='isolated = "fence"') as here:
+        here.cut_off(0, 1)
+        assert not await here.pings(0)
+        assert await here.writes(0)
+        for host in (0, 1):
+            shown = await recovered(here, host, others=1)
+            assert "condemned as isolated" in shown
+        assert here.ordered_off() == [0, 1]
+        assert here.cloud.check(vms_must_wait=False) == []
