@@ -79,6 +79,7 @@ class Cloud:
     vms_per_host: int = 2
     now: float = 1000.0
     dead: dict[int, str] = field(default_factory=dict)  #: host -> what its BMC says
+    frozen: set[int] = field(default_factory=set)  #: their kernels answer, and nothing else of them
     one_states: dict[int, int] = field(default_factory=dict)
     vms: dict[int, Vm] = field(default_factory=dict)
     effects: list[tuple[float, Effect]] = field(default_factory=list)
@@ -193,8 +194,8 @@ class Cloud:
             self.now = round(self.now + 0.2, 3)
 
     def _probe(self) -> None:
-        for channel in ("icmp", "ssh"):
-            signals = {host: Signal.SILENT if host in self.dead else Signal.ALIVE for host in range(self.hosts)}
+        for channel, mute in (("icmp", {*self.dead}), ("ssh", {*self.dead} | self.frozen)):
+            signals = {host: Signal.SILENT if host in mute else Signal.ALIVE for host in range(self.hosts)}
             self.feed(
                 EvidenceTaken(
                     channel=channel,
@@ -228,7 +229,7 @@ class Cloud:
                 host=host, signal=Signal.ALIVE, sent_at=self.now, boot_id=boot, booted_at=self.booted_at.get(host, 0.0)
             )
             for host, boot in self.boots.items()
-            if host not in self.dead
+            if host not in self.dead and host not in self.frozen
         )
         self.feed(EvidenceTaken(channel="boot-id", readings=booted))
 
@@ -335,7 +336,7 @@ class Cloud:
             self.feed(FenceReported(**keys, result=FenceResult.UNVERIFIED, off_read_at=None, detail=detail))
             return
         self.feed(FenceAccepted(**keys))
-        if order.host in self.dead:
+        if order.host in self.dead or order.host in self.frozen:
             self.dead[order.host] = "off"
         self.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=self.now, detail="off, off"))
 
@@ -417,7 +418,7 @@ def seen(settings: Settings = SETTINGS, **changes: object) -> Cloud:
     """A cloud that is seen from its neighbours and on its storage, too, and whose hosts tell their boots; settled."""
     channels = (
         *settings.channels,
-        Channel(name="neighbours", domain=Domain.VANTAGE),
+        Channel(name="neighbours", domain=Domain.VANTAGE, proves_userland=False),
         Channel(name="heartbeat", domain=Domain.STORAGE),
         Channel(name="boot-id", domain=Domain.SELF),
     )

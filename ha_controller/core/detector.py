@@ -174,6 +174,22 @@ def suspicious(views: Mapping[str, ChannelView], settings: Settings) -> bool:
     )
 
 
+def hung(views: Mapping[str, ChannelView], settings: Settings, now: float) -> str:
+    """The reason to call a host hung: its kernel answers, nothing else has for `hung_after_s`; empty if it is not.
+
+    Asked of every host all the time, so what is false of a healthy one comes first.
+    """
+    asked = [each for each in _of_domain(views, settings, Domain.MANAGEMENT) if each[0].proves_userland]
+    oned = _of_domain(views, settings, Domain.ONED)
+    if not all(_silent_for(channels, settings, now, settings.hung_after_s) for channels in (asked, oned)):
+        return ""
+    kernel = {channel.name for channel in settings.channels if not channel.proves_userland}
+    alive = alive_channels(views, settings, now)
+    if not alive or not kernel.issuperset(alive):
+        return ""
+    return f"its kernel answers ({', '.join(alive)}), but nothing else has for {settings.hung_after_s:g} s"
+
+
 def power_is_blind(views: Mapping[str, ChannelView], settings: Settings, now: float) -> bool:
     """Whether the host's power device was just asked, and could not be read."""
     return any(
@@ -195,8 +211,8 @@ def judge(
     silent = {domain: since for domain in _MAY_BE_SILENT if (since := _silent_since(views, settings, domain, now))}
     management = silent.get(Domain.MANAGEMENT)
     lived_on = [domain for domain in silent if _lived_on(views, settings, domain)]
-    if alive and (hung := _hung(views, settings, silent, alive, now)):
-        return Verdict(kind=VerdictKind.HUNG, reason=hung, evidence=evidence)
+    if why := hung(views, settings, now):
+        return Verdict(kind=VerdictKind.HUNG, reason=why, evidence=evidence)
     if alive and suspicious(views, settings):
         if later := [name for name in alive if views[name].sent_at > _fell_silent_at(views, settings)]:
             reason = f"no answer here, but {', '.join(later)} shows life"
@@ -355,22 +371,11 @@ def _reads_off(views: Mapping[str, ChannelView], settings: Settings, now: float)
     )
 
 
-def _hung(
-    views: Mapping[str, ChannelView],
-    settings: Settings,
-    silent: Mapping[Domain, float],
-    alive: list[str],
-    now: float,
-) -> str:
-    """The reason to call a host hung: its kernel answers, nothing else has for `hung_after_s`; empty if it is not."""
-    by_name = {channel.name: channel for channel in settings.channels}
-    if any(by_name[name].proves_userland for name in alive if name in by_name):
-        return ""
-    userland = [view for channel, view in _of_domain(views, settings, Domain.MANAGEMENT) if channel.proves_userland]
-    silences = [view.silent_since for view in userland]
-    if not silences or any(since is None or now - since < settings.hung_after_s for since in silences):
-        return ""
-    oned = silent.get(Domain.ONED)
-    if oned is None or now - oned < settings.hung_after_s:
-        return ""
-    return f"its kernel answers ({', '.join(alive)}), but nothing else has for {settings.hung_after_s:g} s"
+def _silent_for(asked: list[tuple[Channel, ChannelView]], settings: Settings, now: float, duration_s: float) -> bool:
+    """Whether there are such channels, all were asked lately, and none has had an answer for so long."""
+    return bool(asked) and all(
+        view.silent_since is not None
+        and now - view.silent_since >= duration_s
+        and view.fresh(now, settings.gap_max_s(channel))
+        for channel, view in asked
+    )

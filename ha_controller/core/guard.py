@@ -274,7 +274,8 @@ def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     """The last word before a shot, said once more here so that no path can forget it."""
     alive = alive_channels(state.view(host.id).views, state.rules(host.id), now)
     here = {channel.name for channel in state.settings.channels if channel.domain is Domain.MANAGEMENT}
-    expected: dict[str, set[str]] = {VerdictKind.HUNG: here, VerdictKind.ISOLATED: {*alive} - here}
+    kernel = {channel.name for channel in state.settings.channels if not channel.proves_userland}
+    expected: dict[str, set[str]] = {VerdictKind.HUNG: kernel, VerdictKind.ISOLATED: {*alive} - here}
     if unexpected := [name for name in alive if name not in expected.get(incident.verdict, set())]:
         return _Answer(False, f"{', '.join(unexpected)} answers")
     return _Answer(True, "no channel shows life")

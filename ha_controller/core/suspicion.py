@@ -8,7 +8,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ha_controller.core import guard, situation, trust
-from ha_controller.core.detector import TroubleKind, Verdict, VerdictKind, judge, leaving_since, suspicious, troubles
+from ha_controller.core.detector import (
+    TroubleKind,
+    Verdict,
+    VerdictKind,
+    hung,
+    judge,
+    leaving_since,
+    suspicious,
+    troubles,
+)
 from ha_controller.core.effects import ORDER_VALID_S, ReadHost, RestartMonitoring, Severity
 from ha_controller.core.events import MonitoringRestarted
 from ha_controller.core.incident import Death, Incident
@@ -54,14 +63,14 @@ def advance(state: State, host: Host, now: float) -> None:
     view = state.view(host.id)
     if view.state is HostState.OK:
         _tell_of_troubles(state, host, now)
-        if not suspicious(view.views, state.rules(host.id)):
+        why = _why_suspect(state, host, now)
+        if not why:
             _unwatch_if_calm(state, host)
             return
         view.state, view.since = following(view.state, Trigger.SILENCE), now
         if (incident := state.incidents.get(host.id)) is not None:  # of an earlier reboot
             state.save(replace(incident, state=view.state))
-        text = f"{state.rules(host.id).misses} probes in a row were not answered"
-        state.explain(host.id, "SUSPECT: looked at closely", text, now, next_step="All channels are asked.")
+        state.explain(host.id, "SUSPECT: looked at closely", why, now, next_step="All channels are asked.")
         state.watch(host.id, True)
         ask_for_vms(state, host.id, now)
     verdict = verdict_of(state, host, now)
@@ -71,6 +80,14 @@ def advance(state: State, host: Host, now: float) -> None:
         _condemn(state, host, verdict, now)
     else:
         _tell_what_is_left(state, host, verdict, now)
+
+
+def _why_suspect(state: State, host: Host, now: float) -> str:
+    """Why a host that is OK is looked at closely from now on; empty if it is not."""
+    views, rules = state.view(host.id).views, state.rules(host.id)
+    if suspicious(views, rules):
+        return f"{rules.misses} probes in a row were not answered"
+    return hung(views, rules, now)
 
 
 def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -> None:
@@ -83,13 +100,17 @@ def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -
     if announced is not None and now - announced < rules.planned_reboot_max_s:
         undecided = False  # it said that it would be away
     late = undecided and now - view.since > rules.single_domain_after_s
-    kind = verdict.kind.value if verdict.kind is VerdictKind.ISOLATED else "undecided" if late else ""
+    told = verdict.kind in (VerdictKind.ISOLATED, VerdictKind.HUNG)
+    kind = verdict.kind.value if told else "undecided" if late else ""
     if not kind or host.excluded or view.told == kind:
         return
     view.told = kind
     if kind == "undecided":
         text = f"{host.name} is silent, and it cannot be told whether it is dead: {verdict.reason}"
         next_step = f"Nothing is done. Look at it; to power it off: ha-controller fence {host.name}"
+    elif kind == VerdictKind.HUNG:
+        text = f"{host.name} is hung: {verdict.reason}"
+        next_step = f"It is not powered off. Look at it; to power it off: ha-controller fence {host.name}"
     else:
         text = f"{host.name} is isolated: {verdict.reason}"
         next_step = "It is not powered off, its VMs run. Look at the network between here and there."

@@ -82,15 +82,16 @@ class EmbeddedCloud:
         self.oned = Oned(self.hardware, self.timings, clock(), datastores=_stores())
         self.server = OnedServer(self.oned, session=self.session, clock=clock)
         self.endpoint = ""
-        addresses = {host.id: host.address for host in self.hosts}
-        self._network: HostNetwork | NetnsNetwork = (
-            NetnsNetwork(self.hardware, addresses)
-            if namespaces
-            else HostNetwork(self.hardware, addresses, ssh_port=self.ssh_port, echo_port=self.echo_port)
-        )
+        self._network = self._hosts_network()
         self._bmcs = [self._bmc(host) for host in self.hosts if bmcs]
         self._ticker: asyncio.TimerHandle | None = None
         self._populate()
+
+    def _hosts_network(self) -> HostNetwork | NetnsNetwork:
+        addresses = {host.id: host.address for host in self.hosts}
+        if self.namespaces:
+            return NetnsNetwork(self.hardware, addresses)
+        return HostNetwork(self.hardware, addresses, ssh_port=self.ssh_port, echo_port=self.echo_port)
 
     def _bmc(self, host: CloudHost) -> Bmc:
         return Bmc(

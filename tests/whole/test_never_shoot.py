@@ -142,7 +142,7 @@ async def test_an_overloaded_host_whose_processes_run_now_and_then_is_not_shot(h
     assert await here.reads("pending") == []
 
 
-async def test_a_host_that_hangs_and_goes_on_in_time_is_left_alone(here: Lab):
+async def test_a_host_that_freezes_and_thaws_in_time_is_left_alone(here: Lab):
     here.hang(1)
     assert here.stands_still(1)
     assert not await here.pings(1)

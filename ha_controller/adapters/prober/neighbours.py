@@ -48,6 +48,7 @@ class NeighboursProbe(AsyncProbe[NeighboursConfig]):
     kind = "neighbours"
     config_model = NeighboursConfig
     domain = Domain.VANTAGE
+    proves_userland = False  # they ping it and knock at its port
     suspects_only = True
     watched_every_s = 1.0
 
