@@ -48,6 +48,8 @@ from ha_controller.core.state import DeviceView, HostView, State
 
 Report = FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | HostOrderReported | VmOrderReported
 
+_ALIVE, _SILENT, _OK = Signal.ALIVE, Signal.SILENT, HostState.OK  #: asked of each reading: looked up once
+_UNDECIDED = (HostState.OK, HostState.SUSPECT)
 TICK_S = 0.1  #: how often the core wants to look while anything is going on
 
 
@@ -59,6 +61,9 @@ class Decision:
     incidents: tuple[Incident, ...] = ()
     cloud: CloudRecord | None = None
     trusts: tuple[HostTrust, ...] = ()
+
+
+_NOTHING = Decision()
 
 
 class Controller:
@@ -97,7 +102,8 @@ class Controller:
     def step(self, event: Event, now: float) -> Decision:
         """Take in one event and decide."""
         touched = self._take_in(event, now)
-        commands.expire(self.state, now)
+        if self.state.confirming:
+            commands.expire(self.state, now)
         for host in sorted(touched):
             self._advance(host, now)
         return self._decided()
@@ -114,11 +120,14 @@ class Controller:
         match event:
             case EvidenceTaken():
                 return self._evidence(event, now)
+            case TimePassed():
+                pass
             case InventoryRead():
                 self._inventory(event, now)
                 return set(state.hosts)
             case HostRead():
                 self._host_read(event)
+                return {event.host}
             case (
                 FenceAccepted() | FenceReported() | OrdersRenewed() | OrdersLifted()
                 | HostOrderReported() | VmOrderReported()
@@ -126,6 +135,7 @@ class Controller:
                 self._report(event, now)
             case PowerRead():
                 self._power_read(event, now)
+                return {event.host}
             case DrillReported():
                 commands.drill_reported(state, event, now)
             case HostIdentified():
@@ -145,8 +155,6 @@ class Controller:
                 commands.obey(state, event, now)
             case SettingsChanged():
                 state.settings = event.settings
-            case TimePassed():
-                pass
             case OnedReadFailed() | LeadChanged() | SelfChecked() | SecondMasterLooked():
                 self._surroundings(event, now)
             case _:
@@ -154,32 +162,39 @@ class Controller:
         return state.watched | set(state.incidents)
 
     def _evidence(self, event: EvidenceTaken, now: float) -> set[int]:
-        """The hot path: one reading a second for every host and channel, nearly all of them ALIVE."""
-        touched = set()
-        here = {channel.name for channel in self.state.settings.by_domain[Domain.MANAGEMENT]}
-        gaps = {channel.name: self.state.settings.gap_max_s(channel) for channel in self.state.settings.channels}
+        """The hot path: one reading a second for every host and channel, nearly all of them ALIVE.
+
+        Word of a calm host is looked at when it is silence or ends one; what time brings about is for TimePassed.
+        """
+        touched: set[int] = set()
+        state = self.state
+        hosts, views, watched = state.hosts, state.views, state.watched
+        gap_max_s = state.settings.gaps_s.get(event.channel, state.settings.evidence_ttl_s)
+        is_here = event.channel in state.settings.here
         for reading in event.readings:
-            view = self.state.views.get(reading.host)
-            if view is None or reading.host not in self.state.hosts:
+            host, signal = reading.host, reading.signal
+            view = views.get(host)
+            if view is None or host not in hosts:
                 continue
             channel = view.views.get(event.channel)
             if channel is None:
                 channel = view.views[event.channel] = ChannelView()
-            channel.note(reading, gaps.get(event.channel, self.state.settings.evidence_ttl_s))
-            if reading.signal is Signal.ALIVE:
+            ends_silence = channel.misses > 0
+            channel.note(reading, gap_max_s)
+            if signal is _ALIVE:
                 view.awaits_life = False
                 if reading.boot_id:
-                    reboot.note(self.state, reading, now)
+                    reboot.note(state, reading, now)
                 if view.answers_since is None:
                     view.answers_since = now
-            elif reading.signal is Signal.SILENT:
+            elif signal is _SILENT:
                 view.answers_since = None
-                if event.channel in here:  # elsewhere it is a trouble of a host that answers, and no reason for haste
-                    self.state.watch(reading.host, True)
-                touched.add(reading.host)
-            is_calm = view.state is HostState.OK and not view.troubles and not view.off_while_alive
-            if not is_calm or reading.host in self.state.watched:
-                touched.add(reading.host)
+                if is_here:  # elsewhere it is a trouble of a host that answers, and no reason for haste
+                    state.watch(host, True)
+                touched.add(host)
+            is_calm = view.state is _OK and not (view.troubles or view.off_while_alive or view.new_boot)
+            if not is_calm or (ends_silence and host in watched) or host in state.incidents:
+                touched.add(host)
         return touched
 
     def _inventory(self, event: InventoryRead, now: float) -> None:
@@ -313,10 +328,12 @@ class Controller:
         host, view = state.hosts.get(host_id), state.views.get(host_id)
         if host is None or view is None:
             return
-        trust.look_for_contradictions(state, host, now)
-        if view.state in (HostState.OK, HostState.SUSPECT):
+        if view.off_while_alive:
+            trust.look_for_contradictions(state, host, now)
+        if view.state in _UNDECIDED:
             suspicion.advance(state, host, now)
-        reboot.take_up(state, host, now)
+        if view.new_boot is not None:
+            reboot.take_up(state, host, now)
         incident = state.incidents.get(host_id)
         if incident is None:
             return
@@ -338,6 +355,8 @@ class Controller:
 
     def _decided(self) -> Decision:
         state = self.state
+        if not (state.out or state.dirty or state.dirty_trusts or state.cloud_dirty):
+            return _NOTHING
         decision = Decision(
             effects=tuple(state.out),
             incidents=tuple(state.dirty[number] for number in sorted(state.dirty)),

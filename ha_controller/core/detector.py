@@ -15,10 +15,10 @@ from ha_controller.core.settings import Channel, Settings
 
 LIFE_REMEMBERED_S = 30.0  #: so long a channel that showed life must show silence before an OFF is believed
 DUMP_GAP_MAX_S = 30.0  #: fence_kdump_send says every 10 s that the dump is under way
-_TELL_NOTHING = (Signal.UNKNOWN, Signal.ON, Signal.DUMPING, Signal.LEAVING)  #: neither life nor silence
 #: A host's own word goes the way of our own probes, and a power device that is silent says nothing of the host.
 _MAY_BE_SILENT = (Domain.MANAGEMENT, Domain.ONED, Domain.STORAGE, Domain.VANTAGE)
 _ELSEWHERE = (Domain.VANTAGE, Domain.STORAGE)  #: what may see a host that cannot be seen from here
+_ALIVE, _SILENT, _OFF = Signal.ALIVE, Signal.SILENT, Signal.OFF  #: each reading is compared with them: looked up once
 
 
 @dataclass(slots=True)
@@ -46,28 +46,30 @@ class ChannelView:
         """
         if reading.sent_at < self.sent_at:
             return
+        signal = reading.signal
+        if signal is not _ALIVE and signal is not _SILENT and signal is not _OFF:
+            self._note_unknown(reading)
+            return
+        self.powered, self.unknown, self.unknown_detail = False, False, ""
+        if reading.sent_at - self.sent_at > gap_max_s:
+            self.silent_since, self.misses = None, 0
+        self.signal, self.sent_at, self.detail = signal, reading.sent_at, reading.detail
+        if signal is _ALIVE:
+            self.alive_at, self.silent_since, self.misses, self.leaving_since = reading.sent_at, None, 0, None
+        elif signal is _SILENT:
+            self.misses += 1
+            if self.silent_since is None:
+                self.silent_since = reading.sent_at
+
+    def _note_unknown(self, reading: Reading) -> None:
         self.powered = reading.signal is Signal.ON
-        self.unknown = reading.signal in _TELL_NOTHING
-        self.unknown_detail = reading.detail if self.unknown else ""
+        self.unknown, self.unknown_at, self.unknown_detail = True, reading.sent_at, reading.detail
         if reading.signal is Signal.DUMPING:
             if reading.sent_at - self.dumping_at > DUMP_GAP_MAX_S:
                 self.dump_began_at = reading.sent_at
             self.dumping_at = reading.sent_at
         if reading.signal is Signal.LEAVING and self.leaving_since is None:
             self.leaving_since = reading.sent_at
-        if self.unknown:
-            self.unknown_at = reading.sent_at
-            return
-        if reading.sent_at - self.sent_at > gap_max_s:
-            self.silent_since, self.misses = None, 0
-        self.signal, self.sent_at, self.detail = reading.signal, reading.sent_at, reading.detail
-        if reading.signal is Signal.ALIVE:
-            self.alive_at, self.silent_since, self.misses = reading.sent_at, None, 0
-            self.leaving_since = None
-        elif reading.signal is Signal.SILENT:
-            self.misses += 1
-            if self.silent_since is None:
-                self.silent_since = reading.sent_at
 
     @property
     def last_word_at(self) -> float:
@@ -166,12 +168,15 @@ def silence_awaited(views: Mapping[str, ChannelView], settings: Settings, moment
 
 def suspicious(views: Mapping[str, ChannelView], settings: Settings) -> bool:
     """Whether a management channel missed often enough and none of them has a newer sign of life."""
-    asked = [view for _, view in _of_domain(views, settings, Domain.MANAGEMENT) if view.sent_at > 0.0]
-    return (
-        bool(asked)
-        and all(view.signal is not Signal.ALIVE for view in asked)
-        and max(view.misses for view in asked) >= settings.misses
-    )
+    most_misses = -1
+    for name in settings.here:
+        view = views.get(name)
+        if view is None or view.sent_at <= 0.0:
+            continue
+        if view.signal is _ALIVE:
+            return False
+        most_misses = max(most_misses, view.misses)
+    return most_misses >= settings.misses
 
 
 def hung(views: Mapping[str, ChannelView], settings: Settings, now: float) -> str:
@@ -304,10 +309,11 @@ def troubles(views: Mapping[str, ChannelView], settings: Settings, now: float) -
     """What is wrong with a host that answers here, each with the reason."""
     found = {}
     for domain, kind in _TROUBLES:
-        for channel, view in _of_domain(views, settings, domain):
-            if view.silent_since is None or view.unknown or now - view.silent_since < settings.fail_after_s:
+        for channel in settings.by_domain[domain]:
+            view = views.get(channel.name)
+            if view is None or view.silent_since is None or view.unknown:
                 continue
-            if view.fresh(now, settings.gap_max_s(channel)):
+            if now - view.silent_since >= settings.fail_after_s and view.fresh(now, settings.gap_max_s(channel)):
                 found[kind] = f"{channel.name}: {view.detail or 'silent'}"
     return found
 

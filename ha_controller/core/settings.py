@@ -139,7 +139,9 @@ class Settings:
 
     deciding_domains: frozenset[Domain] = field(init=False, default=frozenset())
     lives_s: Mapping[str, float] = field(init=False, default_factory=dict, compare=False)
+    gaps_s: Mapping[str, float] = field(init=False, default_factory=dict, compare=False)
     by_domain: Mapping[Domain, tuple[Channel, ...]] = field(init=False, default_factory=dict, compare=False)
+    here: tuple[str, ...] = field(init=False, default=(), compare=False)  #: the channels of the management path
 
     def __post_init__(self) -> None:
         """Derive which domains may decide."""
@@ -149,3 +151,5 @@ class Settings:
         object.__setattr__(self, "lives_s", {each.name: self.gap_max_s(each) for each in slow})
         by_domain = {domain: tuple(each for each in self.channels if each.domain is domain) for domain in Domain}
         object.__setattr__(self, "by_domain", by_domain)
+        object.__setattr__(self, "here", tuple(each.name for each in by_domain[Domain.MANAGEMENT]))
+        object.__setattr__(self, "gaps_s", {each.name: self.gap_max_s(each) for each in self.channels})

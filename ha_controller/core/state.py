@@ -146,6 +146,8 @@ class State:
 
     def rules(self, host: int) -> Settings:
         """By which settings a host is judged: those of its cluster."""
+        if not self.settings.clusters:
+            return self.settings
         known = self.hosts.get(host)
         return self.settings if known is None else self.settings.of_cluster(known.cluster_name)
 

@@ -22,8 +22,8 @@ from ha_controller.core.effects import ORDER_VALID_S, ReadHost, RestartMonitorin
 from ha_controller.core.events import MonitoringRestarted
 from ha_controller.core.incident import Death, Incident
 from ha_controller.core.machine import Trigger, following
-from ha_controller.core.model import Domain, Host, HostState, OnedHostState
-from ha_controller.core.settings import Mode, Policy
+from ha_controller.core.model import Host, HostState, OnedHostState
+from ha_controller.core.settings import Mode, Policy, Settings
 from ha_controller.core.state import Hold, HostView, State
 
 RESTART_AGAIN_S = 600.0
@@ -60,12 +60,12 @@ def _off_counts(state: State, host: Host) -> bool:
 
 def advance(state: State, host: Host, now: float) -> None:
     """Look at a host that is OK or SUSPECT."""
-    view = state.view(host.id)
+    view, rules = state.view(host.id), state.rules(host.id)
     if view.state is HostState.OK:
-        _tell_of_troubles(state, host, now)
+        _tell_of_troubles(state, host, rules, now)
         why = _why_suspect(state, host, now)
         if not why:
-            _unwatch_if_calm(state, host)
+            _unwatch_if_calm(state, host, rules)
             return
         view.state, view.since = following(view.state, Trigger.SILENCE), now
         if (incident := state.incidents.get(host.id)) is not None:  # of an earlier reboot
@@ -117,17 +117,19 @@ def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -
     state.tell(Severity.WARNING, text, next_step, host=host.id)
 
 
-def _tell_of_troubles(state: State, host: Host, now: float) -> None:
+def _tell_of_troubles(state: State, host: Host, rules: Settings, now: float) -> None:
     """What is wrong with a host that answers is told when it begins and when it ends, and never shot."""
     view = state.view(host.id)
-    found = {} if host.excluded else troubles(view.views, state.rules(host.id), now)
-    for kind in found.keys() - view.troubles.keys():
-        text = f"{host.name}: {kind.value}: {found[kind]}, and the host answers"
-        state.tell(Severity.WARNING, text, _REMEDIES[kind], host=host.id)
-    for kind in view.troubles.keys() - found.keys():
-        state.tell(Severity.INFO, f"{host.name}: no {kind.value} any more", "Nothing to do.", host=host.id)
-    view.troubles = found
-    _restart_monitoring(state, host, now)
+    found = {} if host.excluded else troubles(view.views, rules, now)
+    if found or view.troubles:
+        for kind in found.keys() - view.troubles.keys():
+            text = f"{host.name}: {kind.value}: {found[kind]}, and the host answers"
+            state.tell(Severity.WARNING, text, _REMEDIES[kind], host=host.id)
+        for kind in view.troubles.keys() - found.keys():
+            state.tell(Severity.INFO, f"{host.name}: no {kind.value} any more", "Nothing to do.", host=host.id)
+        view.troubles = found
+    if found or host.restarting:
+        _restart_monitoring(state, host, now)
 
 
 def _restart_monitoring(state: State, host: Host, now: float) -> None:
@@ -164,11 +166,15 @@ def is_ordered(state: State, host: Host) -> bool:
     return incident is not None and bool(incident.ordered_by)
 
 
-def _unwatch_if_calm(state: State, host: Host) -> None:
-    views = state.view(host.id).views
-    here = [views[each.name] for each in state.rules(host.id).by_domain[Domain.MANAGEMENT] if each.name in views]
-    if host.id in state.watched and state.view(host.id).new_boot is None and all(view.misses == 0 for view in here):
-        state.watch(host.id, False)
+def _unwatch_if_calm(state: State, host: Host, rules: Settings) -> None:
+    view = state.view(host.id)
+    if host.id not in state.watched or view.new_boot is not None:
+        return
+    for name in rules.here:
+        channel = view.views.get(name)
+        if channel is not None and channel.misses:
+            return
+    state.watch(host.id, False)
 
 
 def _answers_again(state: State, host: Host, verdict: Verdict, now: float) -> None:
