@@ -82,6 +82,7 @@ class Cloud:
     frozen: set[int] = field(default_factory=set)  #: their kernels answer, and nothing else of them
     one_states: dict[int, int] = field(default_factory=dict)
     vms: dict[int, Vm] = field(default_factory=dict)
+    vms_of: dict[int | None, list[Vm]] = field(default_factory=dict)  #: host -> VMs, of the last inventory
     effects: list[tuple[float, Effect]] = field(default_factory=list)
     deaf: set[type] = field(default_factory=set)  #: kinds of effects that nobody carries out
     incidents: dict[int, Incident] = field(default_factory=dict)  #: as the journal would hold them
@@ -156,17 +157,21 @@ class Cloud:
             self.incidents[incident.id] = incident
         if decision.cloud:
             self.cloud = decision.cloud
-        self.trusts |= {trust.host: trust for trust in decision.trusts}
+        for trust in decision.trusts:
+            self.trusts[trust.host] = trust
         for effect in decision.effects:
             self.effects.append((self.now, effect))
 
     def inventory(self) -> None:
         done = len(self.effects)
+        self.vms_of = {host: [] for host in range(self.hosts)}
+        for vm in self.vms.values():
+            self.vms_of.setdefault(vm.host, []).append(vm)
         self.feed(InventoryRead(hosts=tuple(self.host(host) for host in range(self.hosts) if host not in self.deleted)))
         self._carry_out(done)
 
     def host(self, host: int) -> Host:
-        taken = sum(vm.memory_mb for vm in self.vms.values() if vm.host == host)
+        taken = sum(vm.memory_mb for vm in self.vms_of[host])
         return Host(
             id=host,
             name=f"kvm-{host:02}",
@@ -178,7 +183,7 @@ class Cloud:
             vm_mad="kvm",
             free_cpu=6400,
             free_memory_mb=65536 - taken,
-            vms=tuple(vm.id for vm in self.vms.values() if vm.host == host),
+            vms=tuple(vm.id for vm in self.vms_of[host]),
             levels=self.levels,
             places=self.places.get(host, ()),
         )
