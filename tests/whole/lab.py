@@ -93,11 +93,14 @@ class Lab:
         """All of it stands still, its kernel included; the power is on."""
         self.cloud.hardware.break_machine(host, Fault.HANG)
 
-    def crash(self, host: int) -> None:
+    async def crash(self, host: int) -> None:
         """Nothing is left of it but the power."""
         self.hang(host)
         for process in self.processes(host):
             os.kill(process, signal.SIGKILL)
+        with anyio.fail_after(5):
+            while self.processes(host):
+                await anyio.sleep(0.01)
 
     def pull_power(self, host: int) -> None:
         """The chassis loses its power, by nobody's order; the BMC lives on."""
@@ -290,7 +293,8 @@ async def lab(
                 await made.all_well()
                 yield made
             finally:
-                await controller.kill()
+                if controller.process is not None and controller.process.returncode is None:
+                    await controller.kill()
 
 
 def _power_supply(folder: Path, host: int) -> Path:
@@ -334,10 +338,11 @@ def _followed(made: Lab) -> Iterator[None]:
 
 def _configure(folder: Path, cloud: EmbeddedCloud, leases: Path, fail_after_s: float, policy: str) -> None:
     demo_config(folder, cloud)
+    hung_after_s = max(HUNG_AFTER_S, fail_after_s)  # shorter than fail_after is refused
     path = folder / "config.toml"
     text = path.read_text()
     edits = {
-        '"oned"]': f'"oned", "storage"]\nfail_after = "{fail_after_s:g}s"\nhung_after = "{HUNG_AFTER_S:g}s"',
+        '"oned"]': f'"oned", "storage"]\nfail_after = "{fail_after_s:g}s"\nhung_after = "{hung_after_s:g}s"',
         "single_domain_after": "# single_domain_after",
         'poll = "2s"': 'poll = "1s"',
         'max_failed_hosts = "34%"': 'max_failed_hosts = "50%"',

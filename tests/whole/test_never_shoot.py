@@ -196,7 +196,7 @@ async def test_a_host_without_power_is_condemned_at_once_by_its_bmc(tmp_path: Pa
 async def test_a_host_that_is_dead_everywhere_is_shot_by_two_kinds_of_silence(tmp_path: Path):
     async with lab(tmp_path) as here:
         began = time.time()
-        here.crash(1)
+        await here.crash(1)
         assert here.processes(1) == []
         assert not await here.pings(1)
         assert here.bmcs[1].power_is_on()
