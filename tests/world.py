@@ -53,6 +53,7 @@ from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Device, Domain, Host, HostState, HostTrust, PowerState, Reading, Signal, Vm
 from ha_controller.core.settings import Channel, Mode, Settings
 from ha_controller.core.vm_table import Recover
+from ha_controller.flight.recorder import Recorder
 from ha_controller.sim import oned_recover
 from ha_controller.sim.oned_recover import Then
 
@@ -124,6 +125,7 @@ class Cloud:
                     label="RUNNING",
                 )
         self.controller = Controller(self.settings, self.now)
+        self.recorder = Recorder(self.controller, self.now)
         self._begin()
 
     def _begin(self) -> None:
@@ -149,6 +151,7 @@ class Cloud:
     def feed(self, event: Event) -> Decision:
         """Give the core one event and take down what it decides."""
         decision = self.controller.step(event, self.now)
+        self.recorder.note((event,), decision.effects, self.now)
         self._take_down(decision)
         return decision
 
@@ -397,7 +400,10 @@ class Cloud:
         records = [incident for incident in self.incidents.values() if incident.open]
         self.controller.restore(records, self.cloud, self.now, self.trusts.values())
         done = len(self.effects)
-        self._take_down(self.controller.resume(self.now))
+        self.recorder = Recorder(self.controller, self.now)
+        resumed = self.controller.resume(self.now)
+        self.recorder.note((), resumed.effects, self.now)
+        self._take_down(resumed)
         self._begin()
         self._carry_out(done)
 

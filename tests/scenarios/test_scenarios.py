@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import tomllib
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from oned_world import OnedCloud
@@ -19,23 +20,71 @@ from ha_controller.core import effects as fx
 from ha_controller.core.events import LeadChanged, SecondMasterLooked, SelfChecked, Verb
 from ha_controller.core.model import Device, Domain, Signal
 from ha_controller.core.settings import Channel, Mode, Settings
+from ha_controller.flight import text
+from ha_controller.flight.replay import replay
+from ha_controller.flight.verdict import compared
 
 FOLDER = Path(__file__).parent
 STORIES = sorted(path.parent for path in FOLDER.glob("*/scenario.toml"))
 
 
+class Played(NamedTuple):
+    """A cloud at the end of its story."""
+
+    cloud: Cloud
+    begun: float  #: when the story began
+    done: int  #: how many effects there were before
+    homes: dict[str, str]  #: where each VM was then
+
+
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_the_story_ends_as_written(story: Path):
     assert (story / "README.md").read_text().strip(), "a story without its telling"
-    log = "\n".join(play(tomllib.loads((story / "scenario.toml").read_text()))) + "\n"
+    log = "\n".join(log_of(story)) + "\n"
     expected = story / "log.expect"
     if os.environ.get("UPDATE"):
         expected.write_text(log)
     assert log == expected.read_text()
 
 
-def play(scenario: dict[str, Any]) -> list[str]:
-    """Run a scenario; returns its log: orders and messages with the seconds since the story began."""
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_the_story_replayed_from_its_flight_record_is_decided_the_same_way(story: Path):
+    cloud = played(story).cloud
+    recorded = cloud.recorder.cut([], cloud.now, "the story ends")
+    record = text.read(line.decode() for line in text.written(recorded))
+    assert (record.beginning, record.rounds, record.runs) == (recorded.beginning, recorded.rounds, recorded.runs)
+    then = [
+        (each.at, effect) for each in record.rounds for effect in each.effects if not isinstance(effect, fx.ReadHost)
+    ]
+    replayed = replay(record)
+    assert [effect for _, effect in replayed.effects] == [effect for _, effect in then]
+    assert [at for at, _ in replayed.effects] == [at for at, _ in then]
+    assert (replayed.partings, replayed.assumed) == ({}, ())
+    assert compared(record, replayed, None)["same"]
+
+
+@cache
+def played(story: Path) -> Played:
+    """A story at its end; each is played once."""
+    return play(tomllib.loads((story / "scenario.toml").read_text()))
+
+
+def log_of(story: Path) -> list[str]:
+    """The log of a story: orders and messages with the seconds since it began."""
+    cloud, begun, done, homes = played(story)
+    asked = {effect: at for at, effect in reversed(cloud.effects) if isinstance(effect, fx.AskDomains)}  # told once
+    told = [(at, effect) for at, effect in cloud.effects[done:] if asked.get(effect, at) == at]
+    lines = [f"{at - begun:6.1f}  {line}" for at, effect in told if (line := _line(effect))]
+    hosts = [cloud.host(host) for host in range(cloud.hosts)]
+    states = [f"{host.name} {cloud.state(host.id).upper()}" for host in hosts if cloud.state(host.id) != "ok"]
+    places = [f"{name}@{place}" for name, place in _places(cloud).items() if homes[name] != place]
+    if isinstance(cloud, OnedCloud):
+        assert cloud.ran_twice() == []
+    return [*lines, f"   end  {', '.join(states) or 'all hosts OK'}; moved: {', '.join(places) or 'nothing'}"]
+
+
+def play(scenario: dict[str, Any]) -> Played:
+    """Run a scenario."""
     settings, hosts = _settings(scenario.get("settings", {})), scenario.get("hosts", 8)
     elsewhere = scenario.get("elsewhere", [])  # more channels: neighbours, storage, oned, boot-id, kdump
     new = [name for name in elsewhere if name not in {channel.name for channel in settings.channels}]
@@ -54,6 +103,7 @@ def play(scenario: dict[str, Any]) -> list[str]:
             for level in scenario.get("levels", [["bmc"]])
         ),
     )
+    cloud.recorder.held = True
     cloud.run(6)
     homes = _places(cloud)
     begun, done = cloud.now, len(cloud.effects)
@@ -61,15 +111,7 @@ def play(scenario: dict[str, Any]) -> list[str]:
         cloud.run(max(0.0, begun + step["at"] - cloud.now))
         _do(cloud, step)
     cloud.run(max(0.0, begun + scenario["until"] - cloud.now))
-    asked = {effect: at for at, effect in reversed(cloud.effects) if isinstance(effect, fx.AskDomains)}  # told once
-    told = [(at, effect) for at, effect in cloud.effects[done:] if asked.get(effect, at) == at]
-    lines = [f"{at - begun:6.1f}  {line}" for at, effect in told if (line := _line(effect))]
-    hosts = [cloud.host(host) for host in range(cloud.hosts)]
-    states = [f"{host.name} {cloud.state(host.id).upper()}" for host in hosts if cloud.state(host.id) != "ok"]
-    places = [f"{name}@{place}" for name, place in _places(cloud).items() if homes[name] != place]
-    if isinstance(cloud, OnedCloud):
-        assert cloud.ran_twice() == []
-    return [*lines, f"   end  {', '.join(states) or 'all hosts OK'}; moved: {', '.join(places) or 'nothing'}"]
+    return Played(cloud, begun, done, homes)
 
 
 def _places(cloud: Cloud) -> dict[str, str]:
