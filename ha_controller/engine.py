@@ -74,14 +74,19 @@ class Engine:
         *,
         journal: JournalPort,
         dispatch: Callable[[Effect], None],
+        record: Callable[[Sequence[Event], Sequence[Effect], float], None],
         clock: Callable[[], float],
     ) -> None:
-        """`dispatch` must not block and must not raise; `clock` gives the controller's seconds."""
+        """`dispatch` and `record` must not block and must not raise; `clock` gives the controller's seconds.
+
+        `record` is told what the core was given at a moment and what it wanted, once that has left.
+        """
         self.controller = controller
         self.last_round_at = clock()
         self.evidence_dropped = 0
         self._journal = journal
         self._dispatch = dispatch
+        self._record = record
         self._clock = clock
         self._inbox: deque[Event] = deque()
         self._bell = anyio.Event()
@@ -104,13 +109,14 @@ class Engine:
         Raises:
             whatever the journal raises when a record could not be made durable: nothing of that round was dispatched.
         """
-        await self._carry_out([self.controller.resume(self._clock())], ())
+        now = self._clock()
+        await self._carry_out([self.controller.resume(now)], (), now)
         while True:
             await self._wait()
-            events, self._inbox = list(self._inbox), deque()
+            events, self._inbox = [*self._inbox, TimePassed()], deque()
             self._bell = anyio.Event()
-            decisions = [self.controller.step(event, self._clock()) for event in [*events, TimePassed()]]
-            await self._carry_out(decisions, events)
+            now = self._clock()  # one moment for the round: the same events at the same times decide the same
+            await self._carry_out([self.controller.step(event, now) for event in events], events, now)
             self.last_round_at = self._clock()
 
     async def _wait(self) -> None:
@@ -122,8 +128,8 @@ class Engine:
         with anyio.move_on_after(1.0 if deadline is None else max(0.0, deadline - self._clock())):
             await self._bell.wait()
 
-    async def _carry_out(self, decisions: Iterable[Decision], events: Sequence[Event]) -> None:
-        """First on disk, then out: one commit for all that this round decided."""
+    async def _carry_out(self, decisions: Iterable[Decision], events: Sequence[Event], now: float) -> None:
+        """First on disk, then out: one commit for all that this round decided. Last of all it is recorded."""
         incidents: dict[int, Incident] = {}
         trusts: dict[int, HostTrust] = {}
         cloud: CloudRecord | None = None
@@ -139,6 +145,7 @@ class Engine:
             await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries)
         for effect in effects:
             self._dispatch(effect)
+        self._record(events, effects, now)
 
     def _entries(self, events: Sequence[Event], effects: Sequence[Effect]) -> list[TrailEntry]:
         now = self._clock()

@@ -58,6 +58,9 @@ class Sources(Protocol):
     async def incidents(self) -> Json:
         """All incidents on record, newest first."""
 
+    async def flight(self, incident: int) -> bytes | None:
+        """The flight record of an incident as text; None if there is none."""
+
     async def events(self, query: Mapping[str, str]) -> Json:
         """Lines of the trail."""
 
@@ -184,6 +187,7 @@ class HttpApi:
             web.get("/api/v1/drills", _reads(sources.drills)),
             web.get("/api/v1/pending", _reads(sources.pending)),
             web.get("/api/v1/incidents", self._incidents),
+            web.get(r"/api/v1/incidents/{number:\d{1,18}}/flight", self._flight),
             web.get("/api/v1/events", self._events),
             web.get("/api/v1/doctor", self._doctor),
             web.post("/api/v1/fencing/check", self._fencing_check),
@@ -206,6 +210,15 @@ class HttpApi:
     async def _incidents(self, request: web.Request) -> web.Response:
         del request
         return web.json_response(await self._sources.incidents())
+
+    async def _flight(self, request: web.Request) -> web.Response:
+        number = request.match_info["number"]
+        found = await self._sources.flight(int(number))
+        if found is None:
+            return _problem(
+                404, 3, f"There is no flight record of incident {number}. See docs/replay.md: what is kept."
+            )
+        return web.Response(body=found, content_type="application/jsonl")
 
     async def _events(self, request: web.Request) -> web.Response:
         return web.json_response(await self._sources.events(request.query))

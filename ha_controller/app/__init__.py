@@ -1,17 +1,19 @@
 """Wiring only: builds everything from a configuration, opens the root task group, and ends it cleanly."""
 
-from ha_controller.app.commands import check_config, list_plugins, serve
+from ha_controller.app.commands import BadRecord, check_config, list_plugins, replay, serve
 from ha_controller.app.plugin_pages import BadName, new_plugin, show_plugin
 from ha_controller.app.runtime import Runtime
 from ha_controller.app.stock_hook import migrate_from_hook
 
 __all__ = [
     "BadName",
+    "BadRecord",
     "Runtime",
     "check_config",
     "list_plugins",
     "migrate_from_hook",
     "new_plugin",
+    "replay",
     "serve",
     "show_plugin",
 ]

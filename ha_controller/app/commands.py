@@ -1,4 +1,4 @@
-"""The commands that need the whole program: `serve`, `check-config`, `plugins list`. Each returns an exit code."""
+"""The commands that need the whole program: `serve`, `check-config`, `plugins list`, `simulate replay`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,13 @@ from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugin
 from ha_controller.app.logs import set_up_logging
 from ha_controller.app.runtime import Runtime
 from ha_controller.app.service_manager import ServiceManager
+from ha_controller.app.settings import core_settings
 from ha_controller.config import Config, ConfigError, describe, load
+from ha_controller.flight import replay as flight
+from ha_controller.flight.text import BadRecord, read
+from ha_controller.flight.verdict import compared
+
+__all__ = ["BadRecord", "check_config", "list_plugins", "load_config", "replay", "serve"]
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +92,24 @@ def list_plugins() -> list[dict[str, Any]]:
         }
         for plugin in find_plugins().plugins
     ]
+
+
+def replay(lines: Iterable[str], config_path: Path | None) -> dict[str, Any] | None:
+    """What would be decided about a flight record with a configuration, or with the settings of then.
+
+    None: the configuration is bad, and was told so.
+
+    Raises:
+        BadRecord: the lines are no record that can be read here.
+    """
+    record, settings = read(lines), None
+    if config_path is not None:
+        loaded = _or_say(config_path)
+        if loaded is None:
+            return None
+        config, registry = loaded
+        settings = core_settings(config, registry.probes)
+    return compared(record, flight.replay(record, settings), settings)
 
 
 def serve(path: Path) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
@@ -27,6 +26,8 @@ from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.prober import Prober
 from ha_controller.adapters.recoverer import FencePlan, Recoverer
 from ha_controller.app.armory import Addresses, Armory
+from ha_controller.app.black_box import BlackBox
+from ha_controller.app.clock import ControllerClock
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.settings import core_settings, host_login, scope
@@ -67,18 +68,6 @@ log = structlog.get_logger(__name__)
 NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "log")
 DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
 RENEW_EVERY_S = 5.0  #: how often we look whether the lead is still ours
-
-
-class ControllerClock:
-    """Wall time at the start plus monotonic time since: never jumps, and a person can read it."""
-
-    def __init__(self) -> None:
-        """Starts now."""
-        self._offset = time.time() - time.monotonic()
-
-    def __call__(self) -> float:
-        """Seconds."""
-        return self._offset + time.monotonic()
 
 
 class Runtime:
@@ -310,8 +299,13 @@ class Runtime:
             ledger = Ledger(journal)
             incidents, cloud, trusts = await ledger.load()
             self.controller.restore(incidents, cloud, self.clock(), trusts)
+            black_box = BlackBox(self.controller, state_dir / "flights", self.clock())
             self.engine = Engine(
-                self.controller, journal=self.wrap_journal(ledger), dispatch=self.dispatch, clock=self.clock
+                self.controller,
+                journal=self.wrap_journal(ledger),
+                dispatch=self.dispatch,
+                record=black_box.note,
+                clock=self.clock,
             )
             await stack.enter_async_context(self.client)
             second_master = SecondMaster(
@@ -320,11 +314,13 @@ class Runtime:
                 acts=lambda: self.config.mode != "observe",
                 report=self.post,
             )
-            sources = ControllerSources(self, journal=journal, ledger=ledger, second_master=second_master)
+            sources = ControllerSources(
+                self, journal=journal, ledger=ledger, second_master=second_master, black_box=black_box
+            )
             await stack.enter_async_context(HttpApi(Path(self.config.api.socket), sources, self.commander).serve())
-            await self._run_parts(second_master, ready)
+            await self._run_parts(second_master, black_box, ready)
 
-    async def _run_parts(self, second_master: SecondMaster, ready: Callable[[], None]) -> None:
+    async def _run_parts(self, second_master: SecondMaster, black_box: BlackBox, ready: Callable[[], None]) -> None:
         if self.engine is None:
             raise RuntimeError("the engine is built before its parts run")
         async with anyio.create_task_group() as group:
@@ -339,6 +335,7 @@ class Runtime:
             if (identifier := self._host_identifier()) is not None:
                 group.start_soon(identifier.run)
             group.start_soon(second_master.run)
+            group.start_soon(black_box.run)
             group.start_soon(self._keep_lead)
             group.start_soon(self._drill_schedule().run)
             ready()

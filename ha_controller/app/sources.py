@@ -14,6 +14,7 @@ from ha_controller import __version__
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.app import drills
+from ha_controller.app.black_box import BlackBox
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import power, report, trust
@@ -31,12 +32,21 @@ SSH_G_TIMEOUT_S = 3.0
 class ControllerSources:
     """Answers for the HTTP API."""
 
-    def __init__(self, runtime: Runtime, *, journal: Journal, ledger: Ledger, second_master: SecondMaster) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        *,
+        journal: Journal,
+        ledger: Ledger,
+        second_master: SecondMaster,
+        black_box: BlackBox,
+    ) -> None:
         """Everything it reads from."""
         self._runtime = runtime
         self._journal = journal
         self._ledger = ledger
         self._second_master = second_master
+        self._black_box = black_box
 
     @property
     def _state(self) -> State:
@@ -73,6 +83,10 @@ class ControllerSources:
         """All incidents on record, newest first."""
         incidents, _, _ = await self._ledger.load()
         return [report.incident(incident) for incident in reversed(incidents)]
+
+    async def flight(self, incident: int) -> bytes | None:
+        """The flight record of an incident as text; None if there is none."""
+        return await self._black_box.fetch(incident)
 
     async def events(self, query: Mapping[str, str]) -> Json:
         """Lines of the trail, oldest first."""

@@ -49,6 +49,15 @@ def request(method: str, path: str, body: Json = None) -> Json:
     Raises:
         Failure: it is not reachable, or it refused.
     """
+    text = fetch(method, path, body)
+    try:
+        return json.loads(text)
+    except ValueError:
+        raise Failure(1, "The controller answered something that is not JSON.") from None
+
+
+def fetch(method: str, path: str, body: Json = None) -> str:
+    """Like `request`, for an answer that is more than one JSON value."""
     connection = _UnixConnection(socket_path())
     try:
         payload = None if body is None else json.dumps(body)
@@ -63,13 +72,17 @@ def request(method: str, path: str, body: Json = None) -> Json:
         ) from None
     finally:
         connection.close()
+    if response.status >= 400:
+        raise _refusal(response.status, text)
+    return text
+
+
+def _refusal(status: int, text: str) -> Failure:
     try:
         answer = json.loads(text)
     except ValueError:
-        raise Failure(1, f"The controller answered something that is not JSON (HTTP {response.status}).") from None
-    if response.status >= 400:
-        raise Failure(answer.get("code", 1), answer.get("text", f"HTTP {response.status}"))
-    return answer
+        return Failure(1, f"The controller answered something that is not JSON (HTTP {status}).")
+    return Failure(answer.get("code", 1), answer.get("text", f"HTTP {status}"))
 
 
 def finish(code: int) -> None:

@@ -29,6 +29,8 @@ from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
 from ha_controller.cli.maintenance import maintenance
+from ha_controller.cli.replay import export
+from ha_controller.cli.simulate import simulate
 
 CONFIG_ERROR = 78
 DEFAULT_CONFIG = "/etc/ha-controller/config.toml"
@@ -383,3 +385,5 @@ commands.add_command(fencing)
 commands.add_command(drill)
 commands.add_command(maintenance)
 commands.add_command(migrate_from_hook)
+commands.add_command(simulate)
+incidents.add_command(export)

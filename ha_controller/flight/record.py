@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from ha_controller import __version__
 from ha_controller.core.effects import (
     Drill,
     Effect,
@@ -114,6 +115,7 @@ class FlightRecord:
     runs: tuple[Run, ...] = ()
     ends_at: float
     end: str = ""  #: why it goes no further, in words
+    written_by: str = __version__
 
     def channels(self) -> frozenset[str]:
         """The channels that said anything."""

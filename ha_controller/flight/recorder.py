@@ -89,6 +89,11 @@ class Recorder:
         """How many readings and other things are held, beside the runs that go on."""
         return sum(leg.weight for leg in self._legs)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether no more can be held."""
+        return self.weight >= HELD_WEIGHT_MAX
+
     def note(self, events: Sequence[Event], effects: Iterable[Effect], now: float) -> None:
         """Take down what the core was given at a moment, in this order, and what it wanted. After the step."""
         leg, before = self._legs[-1], self._followed
@@ -199,7 +204,7 @@ class Recorder:
     # --- legs ---
 
     def _begin_leg(self, now: float) -> None:
-        keep = self.held and self.weight < HELD_WEIGHT_MAX
+        keep = self.held and not self.is_full
         while not keep and len(self._legs) >= LEGS_MAX:
             self._legs.popleft()
         self._legs.append(_Leg(self._beginning(now)))

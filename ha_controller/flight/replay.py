@@ -34,7 +34,7 @@ from ha_controller.core.model import Host, HostState, LcmState, Reading, Vm, VmS
 from ha_controller.core.settings import Settings
 from ha_controller.flight.record import KEPT, Beginning, FlightRecord, InventoryChanged, Round, Run
 
-SAME_WITHIN_S = 1.0  #: what is decided within this is the same decision
+SAME_WITHIN_S = 1.0  #: what is ordered so shortly before it was ordered then is the same order
 BATCH_S = 0.001  #: steady readings that came so close to each other are given at once
 
 _ABOUT_US = (LeadChanged, SelfChecked, SecondMasterLooked)
@@ -79,12 +79,11 @@ def replay(record: FlightRecord, settings: Settings | None = None) -> Replayed:
 
 @dataclass(slots=True)
 class _Order:
-    """An order, of then or of now, that awaits its counterpart."""
+    """An order of now that awaits its counterpart of then."""
 
     at: float
     host: int
     order: tuple[object, ...]
-    stood: Mapping[str, Any] | None = None
 
 
 class _Replay:
@@ -102,7 +101,6 @@ class _Replay:
         self._last_read: dict[int, HostRead] = {}
         self._oned_fails = False
         self._ticking = False
-        self._only_then: list[_Order] = []
         self._only_now: list[_Order] = []
         self._asked: list[tuple[float, int]] = []
         self._reads: dict[int, HostRead] = {}
@@ -232,7 +230,7 @@ class _Replay:
                 continue
             self._effects.append((self._now, effect))
             if (order := order_of(effect)) is not None and host is not None:
-                self._pair(_Order(at=self._now, host=host, order=order), self._only_then, self._only_now)
+                self._only_now.append(_Order(at=self._now, host=host, order=order))
 
     def _answer(self, effect: ReadHost) -> None:
         """What was asked for then is answered by the record."""
@@ -248,45 +246,34 @@ class _Replay:
     # --- then and now ---
 
     def _compare(self, each: Round) -> None:
-        """Find the counterparts of the orders of then."""
+        """Find the counterparts of the orders of then.
+
+        One that has none by now parts the ways at once: what is seen next may come of it already.
+        """
         for effect in each.effects:
             order, host = order_of(effect), host_of(effect)
             if order is None or host is None or host in self._partings:
                 continue
+            twin = next((other for other in self._only_now if (other.host, other.order) == (host, order)), None)
+            if twin is not None:
+                self._only_now.remove(twin)
+                continue
             known = self._core.state.hosts.get(host)
             stood = None if known is None else report.explain(self._core.state, known, self._now)
-            self._pair(_Order(at=each.at, host=host, order=order, stood=stood), self._only_now, self._only_then)
-
-    def _pair(self, new: _Order, counterparts: list[_Order], waiting: list[_Order]) -> None:
-        for other in counterparts:
-            if (other.host, other.order) == (new.host, new.order):
-                counterparts.remove(other)
-                return
-        waiting.append(new)
+            self._part(host, Parting(at=each.at, why="what was done then is not done now", stood=stood))
 
     def _part_overdue(self, now: float) -> None:
-        """Orders that had no counterpart in time: the ways of these hosts have parted when the first was given."""
-        late = [
-            (each, why)
-            for orders, why in (
-                (self._only_then, "what was done then is not done now"),
-                (self._only_now, "what is done now was not done then"),
-            )
-            for each in orders
-            if now - each.at > SAME_WITHIN_S
-        ]
-        for each, why in sorted(late, key=lambda pair: pair[0].at):
-            self._partings.setdefault(each.host, Parting(at=each.at, why=why, stood=each.stood))
-        if late:
-            self._only_then = [each for each in self._only_then if each.host not in self._partings]
-            self._only_now = [each for each in self._only_now if each.host not in self._partings]
-            # what was decided about them since belongs to neither world
-            self._effects = [
-                (at, effect)
-                for at, effect in self._effects
-                if (parting := self._partings.get(-1 if (host := host_of(effect)) is None else host)) is None
-                or at <= parting.at
-            ]
+        """Orders of now that had no counterpart in time: the ways have parted when the first was given."""
+        late = [each for each in self._only_now if now - each.at > SAME_WITHIN_S]
+        for each in late:
+            if each.host not in self._partings:
+                self._part(each.host, Parting(at=each.at, why="what is done now was not done then"))
+
+    def _part(self, host: int, parting: Parting) -> None:
+        """What was decided about the host since belongs to neither world."""
+        self._partings[host] = parting
+        self._only_now = [each for each in self._only_now if each.host != host]
+        self._effects = [(at, effect) for at, effect in self._effects if host_of(effect) != host or at <= parting.at]
 
 
 def _numbered(event: Event, incident: int) -> Event:

@@ -11,7 +11,6 @@ from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
 
-from ha_controller import __version__
 from ha_controller.core.effects import Effect
 from ha_controller.core.events import Event
 from ha_controller.core.incident import CloudRecord, Incident
@@ -38,7 +37,7 @@ class BadRecord(Exception):
 def written(record: FlightRecord) -> Iterator[bytes]:
     """The lines of a record, each with its end of line."""
     start = record.beginning
-    header = {"format": FORMAT, "version": VERSION, "ha_controller": __version__, "incidents": record.incidents}
+    header = {"format": FORMAT, "version": VERSION, "ha_controller": record.written_by, "incidents": record.incidents}
     header |= {"begins_at": start.at, "ends_at": record.ends_at}
     yield _line(header)
     yield _line({"settings": _plain(_SETTINGS, start.settings)})
@@ -119,6 +118,7 @@ def _record(header: Mapping[str, Json], found: Mapping[str, list[Any]]) -> Fligh
             runs=tuple(found["run"]),
             ends_at=float(found["end"][0]["at"]),
             end=str(found["end"][0]["why"]),
+            written_by=str(header["ha_controller"]),
         )
     except (TypeError, ValueError, KeyError):
         raise BadRecord("This flight record is damaged: its start or its end cannot be read.") from None

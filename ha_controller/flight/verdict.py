@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ha_controller import __version__
 from ha_controller.core.effects import (
     Effect,
     Explain,
@@ -19,7 +20,7 @@ from ha_controller.core.effects import (
 )
 from ha_controller.core.settings import Settings
 from ha_controller.flight.record import FlightRecord
-from ha_controller.flight.replay import SAME_WITHIN_S, Parting, Replayed, host_of
+from ha_controller.flight.replay import SAME_WITHIN_S, Parting, Replayed, host_of, order_of
 
 SCHEMA = "ha-controller/v1"
 Json = dict[str, Any]
@@ -34,6 +35,7 @@ class _Line:
     at: float
     text: str
     said_no: tuple[str, ...] = ()  #: guards, each with its reason
+    is_order: bool = False
     powers_off: bool = False
     who: str = "then"  #: "then", "now" or "both"
     now_at: float | None = None  #: of "both": when it is decided now
@@ -69,8 +71,9 @@ def _lines(effects: Iterable[tuple[float, Effect]]) -> dict[int, list[_Line]]:
         if host is None or not text:
             continue
         said_no = tuple(line for line in effect.guards if line.startswith("✗")) if isinstance(effect, Explain) else ()
-        powers_off = isinstance(effect, Fence) and effect.send
-        found.setdefault(host, []).append(_Line(at=at, text=text, said_no=said_no, powers_off=powers_off))
+        line = _Line(at=at, text=text, said_no=said_no, is_order=order_of(effect) is not None)
+        line.powers_off = isinstance(effect, Fence) and effect.send
+        found.setdefault(host, []).append(line)
     return found
 
 
@@ -104,6 +107,7 @@ def _host(name: str, then: Sequence[_Line], now: Sequence[_Line], parting: Parti
         "then": _outcome(then, None),
         "now": _outcome(now, parting),
         "same": parting is None and all(line.who == "both" for line in lines),
+        "same_orders": parting is None and all(line.who == "both" for line in lines if line.is_order),
         "cannot_tell_from": None if parting is None else parting.at,
         "cannot_tell_why": "" if parting is None else parting.why,
         "lines": [
@@ -182,10 +186,17 @@ def _plain(value: Any) -> Any:
 
 def _notes(record: FlightRecord, replayed: Replayed, settings: Settings | None, names: Mapping[int, str]) -> list[str]:
     """What the reader must know about the limits of this replay."""
+
+    def named(hosts: Iterable[int]) -> str:
+        return ", ".join(names.get(host, f"host {host}") for host in sorted(set(hosts)))
+
     notes = []
+    if record.written_by != __version__:
+        notes.append(f"Then version {record.written_by} decided, now it is version {__version__}.")
     if not record.beginning.is_start:
         notes.append(
-            "The record begins while the controller ran: the first seconds are those of a controller that looks."
+            "The record begins while the controller ran. Now it begins as after a start: "
+            "what it then knew longer than that, such as a silence, is counted from there."
         )
     if settings is not None:
         known = {channel.name for channel in record.beginning.settings.channels} | record.channels()
@@ -195,9 +206,19 @@ def _notes(record: FlightRecord, replayed: Replayed, settings: Settings | None, 
             )
         notes.append("Fence devices, scope and places are those of the record; so are the probes' intervals.")
     if replayed.assumed:
-        hosts = sorted({names.get(host, f"host {host}") for _, host in replayed.assumed})
+        asked = named(host for _, host in replayed.assumed)
+        notes.append(f"OpenNebula was not asked about {asked} when it is now: its nearest answer on record is taken.")
+    then = {host_of(effect) for each in record.rounds for effect in each.effects}
+    if unwatched := {host for _, effect in replayed.effects if (host := host_of(effect)) is not None} - then:
         notes.append(
-            f"OpenNebula is asked now about {', '.join(hosts)} when nobody asked then: "
-            "the newest answer on record is taken."
+            f"{named(unwatched)} was not looked at closely then: "
+            "the record has its steady readings, and none of its BMC."
+        )
+    if replayed.partings:
+        since = min(replayed.partings.values(), key=lambda parting: parting.at)
+        whose = [host for host, parting in replayed.partings.items() if parting is since]
+        notes.append(
+            f"After the record ends to tell about {named(whose)}, what is said about other hosts rests on what they "
+            "showed in the world of then."
         )
     return notes

@@ -1,0 +1,15 @@
+"""`ha-controller simulate`: what would happen, before it happens. Nothing is changed."""
+
+from __future__ import annotations
+
+import click
+
+from ha_controller.cli.replay import replay
+
+
+@click.group()
+def simulate() -> None:
+    """What would happen. Nothing is changed."""
+
+
+simulate.add_command(replay)
