@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 
 import anyio
-from test_serve import Served, served
+
+from tests.whole.test_serve import Served, served
 
 
 async def _recovered(controller: Served, host: int) -> None:
@@ -39,7 +40,8 @@ async def test_an_incident_is_exported_and_replayed_with_the_same_and_with_anoth
         code, text = await controller.cli("simulate", "replay", str(record), "-o", "json")
         found = json.loads(text)
         assert (code, found["same"], found["incidents"]) == (0, True, [1])
-        (host,) = [each for each in found["hosts"] if each["host"] == "kvm-02"]
+        name = cloud.hosts[2].name
+        (host,) = [each for each in found["hosts"] if each["host"] == name]
         assert host["then"]["ordered_off"]
         assert host["now"]["ordered_off"]
 
@@ -47,7 +49,7 @@ async def test_an_incident_is_exported_and_replayed_with_the_same_and_with_anoth
         other.write_text((tmp_path / "config.toml").read_text().replace('mode = "auto"', 'mode = "observe"'))
         code, text = await controller.cli("simulate", "replay", str(record), "--config", str(other))
         assert code == 0
-        assert "other orders are given about: kvm-02" in text
+        assert f"other orders are given about: {name}" in text
         assert "mode: auto then, observe now" in text
         assert "would power it off now" in text
-        assert "From here on the record cannot tell about kvm-02" in text
+        assert f"From here on the record cannot tell about {name}" in text
