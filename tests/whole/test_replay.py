@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import anyio
 
-from tests.whole.test_serve import Served, served
+from tests.whole.test_serve import ENVIRONMENT, LAUNCH, Served, served
 
 
 async def _recovered(controller: Served, host: int) -> None:
@@ -47,8 +48,12 @@ async def test_an_incident_is_exported_and_replayed_with_the_same_and_with_anoth
 
         other = tmp_path / "other.toml"
         other.write_text((tmp_path / "config.toml").read_text().replace('mode = "auto"', 'mode = "observe"'))
-        code, text = await controller.cli("simulate", "replay", str(record), "--config", str(other))
-        assert code == 0
+        words = ["simulate", "replay", str(record), "--config", str(other)]
+        code, text = await controller.cli(*words)
+        assert (code, "echo" in text) == (78, True)  # of the embedded cloud only
+        done = await anyio.run_process([sys.executable, "-c", LAUNCH, *words], check=False, env=ENVIRONMENT)
+        text = done.stdout.decode()
+        assert done.returncode == 0, done.stderr
         assert f"other orders are given about: {name}" in text
         assert "mode: auto then, observe now" in text
         assert "would power it off now" in text
