@@ -1,7 +1,7 @@
 """Keeps the flight recorder running, and writes what it holds to disk while an incident is open.
 
 One file covers all incidents that open while it is written: `flights/flight-N.jsonl.gz` below the state directory, N
-the first of them. It is written when an incident opens, anew every minute, and a last time when each is closed or
+the first of them. It is written when an incident opens, anew every 20 s, and a last time when each is closed or
 RECOVERED, or a bound is reached. A restart of the controller ends it.
 
 It stands behind the decisions: it is told of a round when its orders have left, writes in a thread of its own to files
@@ -26,14 +26,13 @@ from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Effect
 from ha_controller.core.events import Event
 from ha_controller.core.model import HostState
-from ha_controller.flight.record import FlightRecord
-from ha_controller.flight.recorder import Recorder
+from ha_controller.flight.recorder import Cut, Recorder
 from ha_controller.flight.text import header_of, written
 
 log = structlog.get_logger(__name__)
 
 FLIGHT_MAX_S = 900.0  #: an incident that waits for a person may be open for days
-WRITE_EVERY_S = 60.0
+WRITE_EVERY_S = 20.0
 WRITE_TIMEOUT_S = 60.0
 FLIGHTS_MAX = 50  #: the oldest files beyond are deleted
 BREATHER_LINES, BREATHER_S = 50, 0.001  #: the writer lets the decisions have the interpreter so often
@@ -60,7 +59,7 @@ class BlackBox:
         self._noted_at = now
         self._next_incident = controller.state.cloud.next_incident
         self._flight: _Flight | None = None
-        self._waiting: dict[int, FlightRecord] = {}  # by the first incident: the newest record, if not yet written
+        self._waiting: dict[int, Cut] = {}  # by the first incident: the newest, if not yet written
         self._bell = anyio.Event()
         self._thread = anyio.CapacityLimiter(1)
         self._is_broken = False
@@ -82,8 +81,8 @@ class BlackBox:
             await self._bell.wait()
             self._bell = anyio.Event()
             while self._waiting:
-                first, record = self._waiting.popitem()
-                await self._write(self._folder / f"flight-{first:06}.jsonl.gz", record)
+                first, cut = self._waiting.popitem()
+                await self._write(self._folder / f"flight-{first:06}.jsonl.gz", cut)
 
     async def fetch(self, incident: int) -> bytes | None:
         """The record of an incident as text; None if there is none.
@@ -93,11 +92,11 @@ class BlackBox:
             BadRecord: another version has written it.
             TimeoutError: the disk hangs.
         """
-        flight, record = self._flight, None
+        flight, cut = self._flight, None
         if flight is not None and incident in flight.incidents and not self._is_broken:
-            record = self._recorder.cut(flight.incidents, self._noted_at, GOES_ON)
+            cut = self._recorder.cut(flight.incidents, self._noted_at, GOES_ON)
         with anyio.fail_after(WRITE_TIMEOUT_S):
-            return await anyio.to_thread.run_sync(self._text_of, incident, record, abandon_on_cancel=True)
+            return await anyio.to_thread.run_sync(self._text_of, incident, cut, abandon_on_cancel=True)
 
     # --- what is recorded ---
 
@@ -138,18 +137,18 @@ class BlackBox:
 
     # --- files ---
 
-    async def _write(self, path: Path, record: FlightRecord) -> None:
+    async def _write(self, path: Path, cut: Cut) -> None:
         try:
             with anyio.fail_after(WRITE_TIMEOUT_S):
-                await anyio.to_thread.run_sync(_written_to, path, record, limiter=self._thread, abandon_on_cancel=True)
+                await anyio.to_thread.run_sync(_written_to, path, cut, limiter=self._thread, abandon_on_cancel=True)
         except TimeoutError:
             log.error("a flight record could not be written: the disk hangs", path=str(path))
         except Exception:  # the border: no decision depends on this
-            log.exception("a flight record could not be written", path=str(path), incidents=record.incidents)
+            log.exception("a flight record could not be written", path=str(path), incidents=cut.incidents)
 
-    def _text_of(self, incident: int, record: FlightRecord | None) -> bytes | None:
-        if record is not None:
-            return b"".join(_gently(written(record)))
+    def _text_of(self, incident: int, cut: Cut | None) -> bytes | None:
+        if cut is not None:
+            return b"".join(_gently(written(cut.record())))
         path = max(
             (path for path in _flights(self._folder) if _first_of(path) <= incident), key=_first_of, default=None
         )
@@ -168,13 +167,13 @@ def _first_of(path: Path) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def _written_to(path: Path, record: FlightRecord) -> None:
+def _written_to(path: Path, cut: Cut) -> None:
     """Beside it first, then in its place: a record is whole or not there."""
     path.parent.mkdir(mode=0o700, exist_ok=True)
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
         try:
             with gzip.GzipFile(fileobj=file, mode="wb", compresslevel=1) as packed:
-                for line in _gently(written(record)):
+                for line in _gently(written(cut.record())):
                     packed.write(line)
             file.flush()
             os.fsync(file.fileno())

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from ha_controller.core.controller import Controller
@@ -47,6 +47,7 @@ class _OpenRun:
     last_at: float
     first_sent_at: float
     first_at: float
+    cuts: int  #: after how many cuts it was made: one that was made before the last is in a record, and stays as it is
     count: int = 1
     gap_max_s: float = NO_GAP_MAX_S  #: after a longer one another run begins: readings are missing there
 
@@ -58,6 +59,31 @@ class _OpenRun:
             first_sent_at=self.first_sent_at,
             first_at=self.first_at,
             count=self.count,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cut:
+    """What was held at a moment. Made at once; to make a record of it takes longer, and may be done in a thread."""
+
+    incidents: tuple[int, ...]
+    beginning: Beginning
+    rounds: tuple[Round, ...]
+    runs: tuple[Run, ...]
+    running: tuple[tuple[str, tuple[_OpenRun, ...]], ...]
+    ends_at: float
+    end: str
+
+    def record(self) -> FlightRecord:
+        """As a record."""
+        running = (run.closed(channel) for channel, runs in self.running for run in runs)
+        return FlightRecord(
+            incidents=self.incidents,
+            beginning=self.beginning,
+            rounds=self.rounds,
+            runs=(*self.runs, *running),
+            ends_at=self.ends_at,
+            end=self.end,
         )
 
 
@@ -79,6 +105,7 @@ class Recorder:
         self._surroundings: dict[type[Event], Event] = {}
         self._devices: dict[tuple[int, str], DeviceChecked] = {}
         self._open: dict[str, dict[int, _OpenRun]] = {}
+        self._cuts = 0
         self._followed: set[int] = set()
         self._ticking = False
         self._legs = deque([_Leg(self._beginning(now, is_start=True))])
@@ -111,15 +138,16 @@ class Recorder:
         if now - leg.beginning.at >= LEG_S or leg.weight >= LEG_WEIGHT_MAX:
             self._begin_leg(now)
 
-    def cut(self, incidents: Iterable[int], now: float, end: str) -> FlightRecord:
-        """What is held, as a record; taking notes goes on. Costs 10 ms with 10,000 hosts."""
+    def cut(self, incidents: Iterable[int], now: float, end: str) -> Cut:
+        """What is held now, for these incidents; taking notes goes on."""
+        self._cuts += 1
         legs = list(self._legs)
-        running = (run.closed(channel) for channel, runs in self._open.items() for run in runs.values())
-        return FlightRecord(
+        return Cut(
             incidents=tuple(incidents),
             beginning=legs[0].beginning,
             rounds=tuple(chain.from_iterable(leg.rounds for leg in legs)),
-            runs=(*chain.from_iterable(leg.runs for leg in legs), *running),
+            runs=tuple(chain.from_iterable(leg.runs for leg in legs)),
+            running=tuple((channel, tuple(runs.values())) for channel, runs in self._open.items()),
             ends_at=now,
             end=end,
         )
@@ -171,6 +199,8 @@ class Recorder:
                 if gap_s < 0:
                     continue  # late: the core drops it, too
                 if gap_s <= run.gap_max_s and reading.signal is last.signal and reading.boot_id == last.boot_id:
+                    if run.cuts != self._cuts:
+                        run = runs[host] = replace(run, cuts=self._cuts)
                     if run.count == 1:
                         run.gap_max_s = 2 * gap_s + 0.5
                     run.last, run.last_at, run.count = reading, now, run.count + 1
@@ -179,7 +209,7 @@ class Recorder:
                 self._close(event.channel, run, leg)
                 del runs[host]
             if host not in followed:
-                runs[host] = _OpenRun(reading, now, reading.sent_at, now)
+                runs[host] = _OpenRun(reading, now, reading.sent_at, now, self._cuts)
                 kept.append(reading)  # what is new keeps its place among everything else
         return tuple(kept)
 

@@ -207,18 +207,20 @@ def _notes(record: FlightRecord, replayed: Replayed, settings: Settings | None, 
         notes.append("Fence devices, scope and places are those of the record; so are the probes' intervals.")
     if replayed.assumed:
         asked = named(host for _, host in replayed.assumed)
-        notes.append(f"OpenNebula was not asked about {asked} when it is now: its nearest answer on record is taken.")
+        notes.append(
+            f"OpenNebula is asked about {asked} when it was not asked then: its nearest answer on record is taken."
+        )
     then = {host_of(effect) for each in record.rounds for effect in each.effects}
     if unwatched := {host for _, effect in replayed.effects if (host := host_of(effect)) is not None} - then:
         notes.append(
             f"{named(unwatched)} was not looked at closely then: "
             "the record has its steady readings, and none of its BMC."
         )
-    if replayed.partings:
+    if replayed.partings and len(then | {host_of(effect) for _, effect in replayed.effects}) > 1:
         since = min(replayed.partings.values(), key=lambda parting: parting.at)
         whose = [host for host, parting in replayed.partings.items() if parting is since]
         notes.append(
-            f"After the record ends to tell about {named(whose)}, what is said about other hosts rests on what they "
-            "showed in the world of then."
+            f"From when on the record cannot tell about {named(whose)}, what is said about other hosts rests on what "
+            "they showed in the world of then."
         )
     return notes

@@ -51,7 +51,7 @@ def test_a_file_is_replayed_with_the_settings_of_then(tmp_path: Path, capsys: py
     cloud.kill(3, "off")
     cloud.run(10)
     path = tmp_path / "12"  # a file goes before an incident
-    path.write_bytes(b"".join(written(cloud.recorder.cut([1], cloud.now, "the test ends"))))
+    path.write_bytes(b"".join(written(cloud.recorder.cut([1], cloud.now, "the test ends").record())))
     run(str(path), "-o", "json")
     assert json.loads(capsys.readouterr().out)["same"]
     run(str(path))
@@ -61,7 +61,7 @@ def test_a_file_is_replayed_with_the_settings_of_then(tmp_path: Path, capsys: py
 def test_a_configuration_with_mistakes_is_told_with_all_of_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     cloud = Cloud()
     path, config = tmp_path / "record", tmp_path / "new.toml"
-    path.write_bytes(b"".join(written(cloud.recorder.cut([], cloud.now, "the test ends"))))
+    path.write_bytes(b"".join(written(cloud.recorder.cut([], cloud.now, "the test ends").record())))
     config.write_text('mode = "atuo"\n')
     with pytest.raises(SystemExit) as end:
         run(str(path), "--config", str(config))

@@ -14,7 +14,7 @@ from ha_controller.flight.replay import replay
 
 
 def cut(cloud: Cloud) -> FlightRecord:
-    return cloud.recorder.cut([1], cloud.now, "")
+    return cloud.recorder.cut([1], cloud.now, "").record()
 
 
 def readings(record: FlightRecord) -> list[Reading]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ def dead_host(host: int = 3, seconds: float = 90.0, power: str = "on", **changes
 
 def decide(cloud: Cloud, settings: Settings | None = None, **changes: Any) -> dict[str, Any]:
     """Replay all that happened with settings that differ in this."""
-    record = cloud.recorder.cut([1], cloud.now, "the test ends")
+    record = cloud.recorder.cut([1], cloud.now, "the test ends").record()
     settings = settings or replace(cloud.settings, **changes)
     return compared(record, replay(record, settings), settings)
 
@@ -164,7 +165,7 @@ def test_a_new_configuration_that_came_in_then_is_not_taken_over_now():
     cloud = dead_host(seconds=20)
     cloud.reconfigure(replace(SETTINGS, single_domain_after_s=25.0))
     cloud.run(40)
-    record = cloud.recorder.cut([1], cloud.now, "the test ends")
+    record = cloud.recorder.cut([1], cloud.now, "the test ends").record()
     as_then = compared(record, replay(record), None)
     assert as_then["same"]
     assert host(as_then)["now"]["ordered_off"]
@@ -217,3 +218,14 @@ def test_the_text_says_it_to_a_tired_operator(capsys: pytest.CaptureFixture[str]
     assert "From here on the record cannot tell about kvm-03: what is done now was not done then." in text
     assert text.index("From here on") > text.index("00:17:16.2  now   ORDER power off with bmc, attempt 1")
     assert text.index("From here on") < text.index("00:17:46.2  then  ORDER power off with bmc, attempt 1")
+
+
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]):
+    """`UPDATE=1 make test` writes the example anew; read the difference before you commit it."""
+    _show(decide(dead_host(), single_domain_after_s=30.0), Path("new.toml"))
+    printed = capsys.readouterr().out.strip()
+    page = Path(__file__).parents[2] / "docs/replay.md"
+    if os.environ.get("UPDATE"):
+        before, _, after = page.read_text().split("```\n", 2)
+        page.write_text(f"{before}```\n{printed}\n```\n{after}")
+    assert page.read_text().split("```\n", 2)[1].strip() == printed

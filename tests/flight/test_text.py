@@ -17,7 +17,9 @@ def lines() -> list[str]:
     cloud.run(6)
     cloud.kill(3)
     cloud.run(3)
-    return [line.decode().rstrip("\n") for line in written(cloud.recorder.cut([1], cloud.now, "the test ends"))]
+    return [
+        line.decode().rstrip("\n") for line in written(cloud.recorder.cut([1], cloud.now, "the test ends").record())
+    ]
 
 
 def test_it_is_one_thing_a_line_with_a_header_first(lines: list[str]):

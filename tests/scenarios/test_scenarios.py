@@ -50,7 +50,7 @@ def test_the_story_ends_as_written(story: Path):
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
 def test_the_story_replayed_from_its_flight_record_is_decided_the_same_way(story: Path):
     cloud = played(story).cloud
-    recorded = cloud.recorder.cut([], cloud.now, "the story ends")
+    recorded = cloud.recorder.cut([], cloud.now, "the story ends").record()
     record = text.read(line.decode() for line in text.written(recorded))
     assert (record.beginning, record.rounds, record.runs) == (recorded.beginning, recorded.rounds, recorded.runs)
     then = [

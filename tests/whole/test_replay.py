@@ -23,7 +23,9 @@ async def _recovered(controller: Served, host: int) -> None:
 async def test_an_incident_is_exported_and_replayed_with_the_same_and_with_another_configuration(tmp_path: Path):
     async with served(tmp_path) as (controller, cloud):
         await controller.ready()
-        await anyio.sleep(4)
+        with anyio.fail_after(20):
+            while (await controller.cli("status"))[0] != 0:
+                await anyio.sleep(0.2)
         cloud.break_host(2, "power-loss")
         await _recovered(controller, 2)
         code, text = await controller.cli("incidents", "export", "1")
