@@ -204,9 +204,10 @@ class _Replay:
             host = self._host_of_incident.get(incident)
         if host in self._partings:
             return None
-        if incident is not None and host is not None and host in self._core.state.incidents:
-            return _numbered(event, self._core.state.incidents[host].id)
-        return event
+        if incident is None:
+            return event
+        known = None if host is None else self._core.state.incidents.get(host)
+        return None if known is None else _numbered(event, known.id)  # the number may be another host's now
 
     def _evidence(self, event: EvidenceTaken) -> EvidenceTaken | None:
         """Without hosts whose ways have parted, and only of channels that are configured now."""

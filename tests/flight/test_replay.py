@@ -161,6 +161,23 @@ def test_a_person_said_yes_then_and_the_yes_counts_for_the_incident_of_now():
     assert host(answer)["now"]["ordered_off"]
 
 
+def test_incidents_that_have_other_numbers_now_are_not_mixed_up():
+    """Host 5 comes back after 45 s: no incident then; with less patience it has number 1 now, and host 3 number 2."""
+    cloud = dead_host(5, seconds=45, mode=Mode.APPROVE)
+    del cloud.dead[5]
+    cloud.run(20)
+    cloud.kill(3)
+    cloud.run(70)
+    cloud.operator(Verb.APPROVE, incident=1)
+    cloud.run(10)
+    assert cloud.incident(3).id == 1
+    answer = decide(cloud, single_domain_after_s=40.0)
+    assert "waits for approval" in lines(answer, "now", "kvm-05")
+    assert not host(answer, "kvm-05")["now"]["ordered_off"]
+    assert host(answer)["same_orders"]
+    assert host(answer)["now"]["ordered_off"]
+
+
 def test_a_new_configuration_that_came_in_then_is_not_taken_over_now():
     cloud = dead_host(seconds=20)
     cloud.reconfigure(replace(SETTINGS, single_domain_after_s=25.0))
