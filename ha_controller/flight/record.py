@@ -9,26 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ha_controller import __version__
-from ha_controller.core.effects import (
-    Drill,
-    Effect,
-    Explain,
-    Fence,
-    LiftOrders,
-    MoveVm,
-    OrderHost,
-    ReadHost,
-    RenewOrders,
-    RestartMonitoring,
-    ResumeVm,
-)
+from ha_controller.core.effects import Answer, AskDomains, Effect, MarkMaintenance, ReadPower, Tell, WatchClosely
 from ha_controller.core.events import Event, EvidenceTaken
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Host, HostTrust, Reading
 from ha_controller.core.settings import Settings
 
-#: what the core decided, as far as it is kept: orders, explanations, and the readings that it asked for
-KEPT = (Drill, Explain, Fence, LiftOrders, MoveVm, OrderHost, ReadHost, RenewOrders, RestartMonitoring, ResumeVm)
+#: of what the core decided, this is not kept; the rest are orders, explanations, and the readings of hosts it asked for
+NOT_KEPT = (Answer, AskDomains, MarkMaintenance, ReadPower, Tell, WatchClosely)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -29,7 +29,7 @@ from ha_controller.core.events import (
     TimePassed,
 )
 from ha_controller.core.model import Host, HostState, Reading
-from ha_controller.flight.record import KEPT, Beginning, FlightRecord, InventoryChanged, Round, Run
+from ha_controller.flight.record import NOT_KEPT, Beginning, FlightRecord, InventoryChanged, Round, Run
 
 LEG_S = 60.0
 LEGS_MAX = 6
@@ -128,7 +128,7 @@ class Recorder:
         after, self._followed = self._followed, self._followed | before  # the last reading of a watch counts to it
         kept = tuple(each for event in events if (each := self._kept(event, now, leg)) is not None)
         self._followed = after
-        wanted = tuple(effect for effect in effects if isinstance(effect, KEPT))
+        wanted = tuple(effect for effect in effects if not isinstance(effect, NOT_KEPT))
         ticking = self._controller.next_deadline(now) is not None
         # a tick while nothing is watched changes nothing, and needs no note
         if wanted or ticking or self._ticking or any(type(event) is not TimePassed for event in kept):

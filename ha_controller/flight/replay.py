@@ -32,7 +32,7 @@ from ha_controller.core.events import (
 )
 from ha_controller.core.model import Host, HostState, LcmState, Reading, Vm, VmState
 from ha_controller.core.settings import Settings
-from ha_controller.flight.record import KEPT, Beginning, FlightRecord, InventoryChanged, Round, Run
+from ha_controller.flight.record import NOT_KEPT, Beginning, FlightRecord, InventoryChanged, Round, Run
 
 SAME_WITHIN_S = 1.0  #: what is ordered so shortly before it was ordered then is the same order
 BATCH_S = 0.001  #: steady readings that came so close to each other are given at once
@@ -66,9 +66,9 @@ def host_of(effect: Effect) -> int | None:
 
 def order_of(effect: Effect) -> tuple[object, ...] | None:
     """What is ordered, without numbers and moments that mean the same thing otherwise; None for what is no order."""
-    if isinstance(effect, Drill | Explain | ReadHost) or not isinstance(effect, KEPT):
+    if isinstance(effect, (Drill, Explain, ReadHost, *NOT_KEPT)):
         return None  # a drill is a person's order, and comes in as such
-    names = ("send", "devices", "step", "vm", "destination", "attempt", "number")
+    names = ("send", "devices", "step", "vm", "destination", "operation", "level", "attempt", "number")
     return (type(effect).__name__, *(getattr(effect, name, None) for name in names))
 
 
@@ -224,7 +224,7 @@ class _Replay:
     def _note(self, decision: Decision) -> None:
         for effect in decision.effects:
             host = host_of(effect)
-            if host in self._partings or not isinstance(effect, KEPT):
+            if host in self._partings or isinstance(effect, NOT_KEPT):
                 continue
             if isinstance(effect, ReadHost):
                 self._answer(effect)

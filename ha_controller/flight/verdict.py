@@ -12,8 +12,10 @@ from ha_controller.core.effects import (
     Explain,
     Fence,
     LiftOrders,
+    LockVm,
     MoveVm,
     OrderHost,
+    RecoverVm,
     RenewOrders,
     RestartMonitoring,
     ResumeVm,
@@ -94,6 +96,10 @@ def _text(effect: Effect) -> str:
             return f"ORDER renew what {', '.join(effect.devices)} did"
         case LiftOrders():
             return f"ORDER lift what {', '.join(effect.devices)} did"
+        case RecoverVm():
+            return f"ORDER recover VM {effect.vm}: {effect.operation.name.lower()}"
+        case LockVm():
+            return f"ORDER lock VM {effect.vm} again"
         case RestartMonitoring():
             return "ORDER to OpenNebula: monitor the host anew"
         case _:
