@@ -61,8 +61,9 @@ class JournalPort(Protocol):
         cloud: CloudRecord | None,
         trusts: Sequence[HostTrust],
         entries: Sequence[TrailEntry],
+        term: int | None = None,
     ) -> None:
-        """Make all of it durable, or raise."""
+        """Make all of it durable, or raise. `term`: in which it was decided; never lower than one on record."""
 
 
 class Engine:
@@ -90,6 +91,7 @@ class Engine:
         self._clock = clock
         self._inbox: deque[Event] = deque()
         self._bell = anyio.Event()
+        self._term: int | None = None  #: the last one on record
 
     def post(self, event: Event) -> None:
         """Hand in an event, from the event loop's thread.
@@ -133,16 +135,20 @@ class Engine:
         incidents: dict[int, Incident] = {}
         trusts: dict[int, HostTrust] = {}
         cloud: CloudRecord | None = None
+        term: int | None = None
         effects: list[Effect] = []
         for decision in decisions:
             incidents.update((incident.id, incident) for incident in decision.incidents)
             trusts.update((trust.host, trust) for trust in decision.trusts)
             cloud = decision.cloud or cloud
+            term = term if decision.term is None else decision.term
             effects.extend(decision.effects)
         entries = self._entries(events, effects)
-        if incidents or cloud or trusts or entries:
+        is_new_term = term is not None and term != self._term  # on record before anything is done in it
+        if incidents or cloud or trusts or entries or is_new_term:
             changed = [incidents[number] for number in sorted(incidents)]
-            await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries)
+            await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries, term)
+            self._term = self._term if term is None else term
         for effect in effects:
             self._dispatch(effect)
         self._record(events, effects, now)
@@ -191,7 +197,7 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
             return TrailEntry(at=now, kind="told", text=text, host=effect.host, incident=effect.incident)
         case _:
             return None
-    return TrailEntry(at=now, kind="intent", text=text, host=host, incident=incident)
+    return TrailEntry(at=now, kind="intent", text=text, host=host, incident=incident, data={"term": effect.term})
 
 
 def _reported(event: Event, now: float) -> TrailEntry | None:

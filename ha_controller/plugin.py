@@ -1,4 +1,4 @@
-"""The public plugin interface: what a fence agent or a probe channel must look like.
+"""The public plugin interface: what a fence agent, a probe channel or an arbiter must look like.
 
 A plugin is a distribution with an entry point in the group `ha_controller` whose module implements one of the hooks
 at the end of this file. The hooks only *register classes*; they are never called while a host is being fenced.
@@ -23,6 +23,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 
 from ha_controller.core.model import Domain, Identity, PowerState, Reading, Signal
 from ha_controller.durations import Duration, duration_field
+from ha_controller.lead import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
 
 ENTRY_POINT_GROUP = "ha_controller"
 hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
@@ -343,11 +344,20 @@ class HookSpecs:
         """Return the probe channel classes of this plugin."""
         raise NotImplementedError  # pluggy calls the plugins' implementations, never a specification
 
+    @hookspec
+    def ha_controller_arbiters(self) -> Sequence[type[Arbiter[Any]]]:
+        """Return the arbiter classes of this plugin."""
+        raise NotImplementedError  # pluggy calls the plugins' implementations, never a specification
+
 
 __all__ = [
     "ENTRY_POINT_GROUP",
     "AccessDenied",
     "AgentConfig",
+    "Arbiter",
+    "ArbiterConfig",
+    "ArbiterContext",
+    "ArbiterUnreachable",
     "Capability",
     "CheckReport",
     "Domain",
@@ -356,6 +366,8 @@ __all__ = [
     "FenceError",
     "HookSpecs",
     "Identity",
+    "Member",
+    "NotLeading",
     "OnedView",
     "PowerState",
     "Probe",

@@ -10,6 +10,7 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from leads import always
 from world import SETTINGS, Cloud
 
 from ha_controller.adapters.opennebula import NotAllowedNow, OpenNebulaError, Unauthorized
@@ -130,7 +131,7 @@ class OnedCloud(Cloud):
         self.recoverer = Recoverer(
             self.client,  # type: ignore[arg-type]
             report=lambda event: self.feed(event) and None,
-            may_act=lambda: True,
+            may_act=always,
             clock=lambda: self.now,
             scope=Scope(),
             poll_s=10.0,

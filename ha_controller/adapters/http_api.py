@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 Json = Any
 ANSWER_MAX_S = 40.0
 DRILL_ANSWER_MAX_S = 1500.0  #: a host has to boot between two devices
-HTTP_OF_CODE = {0: 200, 3: 404, 4: 409, 6: 503}
+HTTP_OF_CODE = {0: 200, 3: 404, 4: 409, 6: 503, 9: 421}
 TRUSTED_USERS = ("root", "oneadmin")
 
 
@@ -64,6 +64,15 @@ class Sources(Protocol):
     async def events(self, query: Mapping[str, str]) -> Json:
         """Lines of the trail."""
 
+    def leads(self) -> bool:
+        """Whether this controller leads now."""
+
+    async def leader(self) -> Json:
+        """Who leads, and who could."""
+
+    def step_down(self, *, who: str, reason: str, force: bool) -> tuple[int, str]:
+        """Give the lead away; returns an exit code and a sentence."""
+
     async def check_devices(self, host: int | None) -> Json:
         """Check fence devices now; returns the rows of the hosts."""
 
@@ -89,6 +98,15 @@ class CommandBody(BaseModel):
     for_s: float | None = Field(default=None, gt=0, le=366 * 86400)
     force: bool = False
     repaired: bool = False
+
+
+class StepDownBody(BaseModel):
+    """What the order to step down looks like on the wire."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    reason: str = Field(default="", max_length=500)
+    force: bool = False
 
 
 class Commander:
@@ -180,6 +198,7 @@ class HttpApi:
         sources = self._sources
         return [
             web.get("/livez", self._livez),
+            web.get("/leader", self._leads),
             web.get("/metrics", self._metrics),
             web.get("/api/v1/status", _reads(sources.status)),
             web.get("/api/v1/hosts", _reads(sources.hosts)),
@@ -190,6 +209,8 @@ class HttpApi:
             web.get(r"/api/v1/incidents/{number:\d{1,18}}/flight", self._flight),
             web.get("/api/v1/events", self._events),
             web.get("/api/v1/doctor", self._doctor),
+            web.get("/api/v1/leader", self._leader),
+            web.post("/api/v1/leader/step-down", self._step_down),
             web.post("/api/v1/fencing/check", self._fencing_check),
             web.post("/api/v1/commands", self._command),
         ]
@@ -198,6 +219,24 @@ class HttpApi:
         del request
         age_s = self._sources.round_age_s()
         return web.json_response({"round_age_s": round(age_s, 3)}, status=200 if age_s < 10 else 503)
+
+    async def _leads(self, request: web.Request) -> web.Response:
+        """200 on the leader alone, for load balancers and scripts."""
+        del request
+        leads = self._sources.leads()
+        return web.json_response({"leads": leads}, status=200 if leads else 503)
+
+    async def _leader(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response(await self._sources.leader())
+
+    async def _step_down(self, request: web.Request) -> web.Response:
+        try:
+            body = StepDownBody.model_validate_json(await request.read())
+        except ValidationError as error:
+            return _bad_body(error)
+        code, text = self._sources.step_down(who=_peer_name(request), reason=body.reason, force=body.force)
+        return web.json_response({"code": code, "text": text}, status=HTTP_OF_CODE.get(code, 500))
 
     async def _metrics(self, request: web.Request) -> web.Response:
         del request
@@ -239,7 +278,7 @@ class HttpApi:
         try:
             body = CommandBody.model_validate_json(await request.read())
         except ValidationError as error:
-            return _problem(400, 2, "; ".join(f"{e['loc']}: {e['msg']}" for e in error.errors(include_input=False)))
+            return _bad_body(error)
         host = None if body.host is None else self._sources.host_id(body.host)
         if body.host is not None and host is None:
             return _no_such_host()
@@ -270,6 +309,10 @@ def _reads(source: Callable[[], Json]) -> _Handler:
 
 def _problem(status: int, code: int, text: str) -> web.Response:
     return web.json_response({"code": code, "text": text}, status=status, content_type="application/problem+json")
+
+
+def _bad_body(error: ValidationError) -> web.Response:
+    return _problem(400, 2, "; ".join(f"{each['loc']}: {each['msg']}" for each in error.errors(include_input=False)))
 
 
 def _no_such_host() -> web.Response:

@@ -1,4 +1,4 @@
-"""Finds fence agents and probe channels of installed distributions through their entry points.
+"""Finds fence agents, probe channels and arbiters of installed distributions through their entry points.
 
 Runs once at start. Each entry point is loaded by itself, with a plugin manager of its own: a plugin that fails, in
 whatever way, becomes a reported error and costs nobody else a class. Only kinds that the configuration names are
@@ -25,6 +25,8 @@ import structlog
 from ha_controller.plugin import (
     ENTRY_POINT_GROUP,
     AgentConfig,
+    Arbiter,
+    ArbiterConfig,
     Capability,
     Domain,
     FenceAgent,
@@ -61,6 +63,7 @@ class Registry:
 
     agents: dict[str, type[FenceAgent[AgentConfig]]]
     probes: dict[str, type[Probe[ProbeConfig]]]
+    arbiters: dict[str, type[Arbiter[ArbiterConfig]]]
     plugins: tuple[PluginInfo, ...]  #: those that were loaded and those that could not be
 
 
@@ -77,6 +80,7 @@ class _Contract:
 
 _AGENTS = "ha_controller_fence_agents"
 _PROBES = "ha_controller_probes"
+_ARBITERS = "ha_controller_arbiters"
 _CONTRACTS: Mapping[str, _Contract] = MappingProxyType(
     {
         _AGENTS: _Contract(
@@ -88,6 +92,9 @@ _CONTRACTS: Mapping[str, _Contract] = MappingProxyType(
         ),
         _PROBES: _Contract(
             word="probe channel", base=Probe, config_base=ProbeConfig, attribute="domain", attribute_type=Domain
+        ),
+        _ARBITERS: _Contract(
+            word="arbiter", base=Arbiter, config_base=ArbiterConfig, attribute="lead_s", attribute_type=float
         ),
     }
 )
@@ -143,7 +150,12 @@ def find_plugins(
             classes[hook].update(by_kind)
         kinds = tuple(sorted(kind for by_kind in brought.values() for kind in by_kind))
         plugins.append(_info(source, kinds=kinds, error=error))
-    return Registry(agents=classes[_AGENTS], probes=classes[_PROBES], plugins=(*plugins, *broken))
+    return Registry(
+        agents=classes[_AGENTS],
+        probes=classes[_PROBES],
+        arbiters=classes[_ARBITERS],
+        plugins=(*plugins, *broken),
+    )
 
 
 # --- where plugins are ------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +16,18 @@ import anyio
 import click
 import structlog
 
-from ha_controller.adapters.arbiter import NotLeading
 from ha_controller.adapters.journal import JournalError
 from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugins
 from ha_controller.app.logs import set_up_logging
 from ha_controller.app.runtime import Runtime
 from ha_controller.app.service_manager import ServiceManager
 from ha_controller.app.settings import core_settings
+from ha_controller.app.wakeful import wakeful_loop
 from ha_controller.config import Config, ConfigError, describe, load
 from ha_controller.flight import replay as flight
 from ha_controller.flight.text import BadRecord, read
 from ha_controller.flight.verdict import compared
+from ha_controller.plugin import NotLeading
 
 __all__ = ["BadRecord", "check_config", "list_plugins", "load_config", "replay", "serve"]
 
@@ -50,6 +52,7 @@ def load_config(path: Path) -> tuple[Config, Registry]:
         environ=os.environ,
         agents={kind: agent.config_model for kind, agent in registry.agents.items()},
         channels={kind: probe.config_model for kind, probe in registry.probes.items()},
+        arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
     )
     return config, registry
 
@@ -120,9 +123,10 @@ def serve(path: Path) -> int:
     config, registry = loaded
     set_up_logging(level=config.log.level, format_name=config.log.format)
     _raise_file_limit()
-    runtime = Runtime(config, registry)
     try:
-        return anyio.run(_run, runtime, path)
+        runtime = Runtime(config, registry)
+        loop = partial(wakeful_loop, runtime.leadership.lapse)
+        return anyio.run(_run, runtime, path, backend_options={"loop_factory": loop})
     except BaseExceptionGroup as group:  # what is expected is told in words, a bug keeps its traceback
         expected, bugs = group.split(_EXPECTED)
         if bugs is not None:

@@ -19,7 +19,7 @@ class BadName(Exception):
 
 
 def show_plugin(kind: str, variant: str | None = None) -> dict[str, Any] | None:
-    """The settings and capabilities of an agent or channel, or of a variant of it; None if there is none."""
+    """The settings and capabilities of an agent, channel or arbiter, or of a variant of it; None if there is none."""
     registry = find_plugins()
     agent, probe = registry.agents.get(kind), registry.probes.get(kind)
     if agent is not None:
@@ -31,6 +31,9 @@ def show_plugin(kind: str, variant: str | None = None) -> dict[str, Any] | None:
             return {"kind": f"{kind} {variant}", "what": "fence agent", "capabilities": can, **asdict(found)}
         page = _page(agent, agent.config_model)
         return {"kind": kind, "what": "fence agent", "capabilities": can, "variants": list(agent.variants()), **page}
+    arbiter = registry.arbiters.get(kind)
+    if arbiter is not None and variant is None:
+        return {"kind": kind, "what": "arbiter", "capabilities": [], **_page(arbiter, arbiter.config_model)}
     if probe is not None and variant is None:
         return {"kind": kind, "what": "probe channel", "capabilities": [], **_page(probe, probe.config_model)}
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -14,7 +13,6 @@ import anyio.abc
 import anyio.to_thread
 import structlog
 
-from ha_controller.adapters.arbiter import NotLeading, SingleArbiter
 from ha_controller.adapters.domains import DomainReader
 from ha_controller.adapters.fencer import Fencer, Looks
 from ha_controller.adapters.host_identity import HostIdentifier
@@ -32,6 +30,7 @@ from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
+from ha_controller.app.standing import StateDirectory, build_leadership
 from ha_controller.app.surroundings import SecondMaster, Witnesses
 from ha_controller.config import Config
 from ha_controller.core.controller import Controller
@@ -57,7 +56,7 @@ from ha_controller.core.effects import (
     Tell,
     WatchClosely,
 )
-from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, LeadChanged, SettingsChanged, Verb
+from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, SettingsChanged, Verb
 from ha_controller.core.model import HostState
 from ha_controller.engine import Engine, JournalPort
 from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading, Target
@@ -67,7 +66,6 @@ log = structlog.get_logger(__name__)
 #: what a running controller does not take over from a new configuration
 NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "log")
 DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
-RENEW_EVERY_S = 5.0  #: how often we look whether the lead is still ours
 
 
 class Runtime:
@@ -78,15 +76,16 @@ class Runtime:
         self.config = config
         self.registry = registry
         self.clock = ControllerClock()
-        self._arbiter = SingleArbiter(Path(config.state_dir))
-        self._term: int | None = None
+        self.ledger: Ledger | None = None
+        self.directory = StateDirectory(Path(config.state_dir), self._last_term)
+        self.leadership = build_leadership(config, registry, self.directory, self.post)
         self._group: anyio.abc.TaskGroup | None = None
         self._hosts: Sequence[OnedHost] = ()
         settings = core_settings(config, registry.probes)
         self.controller = Controller(settings, self.clock())
         self.fencer = Fencer(
             report=self.post,
-            may_act=self._leads,
+            may_act=self.leadership.may_act,
             clock=self.clock,
             looks=Looks(
                 shows_life=self._shows_life,
@@ -101,7 +100,7 @@ class Runtime:
         self.recoverer = Recoverer(
             self.client,
             report=self.post,
-            may_act=self._leads,
+            may_act=self.leadership.may_act,
             clock=self.clock,
             scope=scope(config),
             poll_s=config.opennebula.poll_s,
@@ -179,8 +178,8 @@ class Runtime:
         targets = [target for target in self.addresses.targets(self._hosts) if target.host in healthy]
         return sorted(targets, key=lambda target: (target.host < host, target.host))
 
-    def _leads(self) -> bool:
-        return self._term is not None and self._arbiter.holds(self._term)
+    def _last_term(self) -> int:
+        return 0 if self.ledger is None else self.ledger.term
 
     def _evidence(self, channel: str, domain: Domain, readings: list[Reading]) -> None:
         del domain
@@ -223,21 +222,21 @@ class Runtime:
             case ReadPower():
                 self._start(self.fencer.read_power, effect)
             case Fence():
-                self._start(self.fencer.fence, effect)
+                self._start(self.fencer.fence, effect, ends_with_lead=True)
             case Drill():
                 self._start(self.fencer.drill, effect)
             case RenewOrders():
-                self._start(self.fencer.renew, effect)
+                self._start(self.fencer.renew, effect, ends_with_lead=True)
             case LiftOrders():
                 self._start(self.fencer.lift, effect)
             case RestartMonitoring():
-                self._start(self.recoverer.restart_monitoring, effect)
+                self._start(self.recoverer.restart_monitoring, effect, ends_with_lead=True)
             case MarkMaintenance():
                 self._start(self.recoverer.mark_maintenance, effect)
             case OrderHost():
-                self._start(self.recoverer.order_host, effect)
+                self._start(self.recoverer.order_host, effect, ends_with_lead=True)
             case MoveVm() | ResumeVm() | RecoverVm() | LockVm():
-                self._start(self.recoverer.order_vm, effect)
+                self._start(self.recoverer.order_vm, effect, ends_with_lead=True)
             case AskDomains():
                 self._start(self.domain_reader.read, effect)
             case Tell():
@@ -249,10 +248,15 @@ class Runtime:
             case _:
                 assert_never(effect)
 
-    def _start(self, executor: Callable[..., Awaitable[None]], effect: Effect) -> None:
+    def _start(self, executor: Callable[..., Awaitable[None]], effect: Effect, *, ends_with_lead: bool = False) -> None:
+        """`ends_with_lead`: not what would leave a host off in the middle of a drill, or cut off for good."""
         if self._group is None:
             raise RuntimeError("effects are dispatched while the controller runs")
-        self._group.start_soon(self._contained, executor, effect)
+        self._group.start_soon(self._while_leading if ends_with_lead else self._contained, executor, effect)
+
+    async def _while_leading(self, executor: Callable[..., Awaitable[None]], effect: Effect) -> None:
+        with self.leadership.order():
+            await self._contained(executor, effect)
 
     async def _contained(self, executor: Callable[..., Awaitable[None]], effect: Effect) -> None:
         """The border: a bug in an executor ends one order, which then has an unknown outcome, and nothing else."""
@@ -284,19 +288,17 @@ class Runtime:
         """Run until cancelled.
 
         Raises:
-            NotLeading: another controller uses the state directory.
+            NotLeading: another process uses the state directory.
             JournalError: the journal cannot be opened, or a record could not be made durable.
             OSError: the socket or the state directory cannot be used.
         """
-        state_dir = _made(Path(self.config.state_dir))
         async with AsyncExitStack() as stack:
-            self._term = await self._arbiter.acquire()
-            if self._term is None:
-                raise NotLeading(self._arbiter.refusal)
-            stack.push_async_callback(self._arbiter.release, self._term)
+            number = await self.directory.lock()
+            stack.push_async_callback(self.directory.arbiter.release, number)
+            state_dir = Path(self.config.state_dir)
             journal = await anyio.to_thread.run_sync(Journal.open, state_dir / "journal.db")
             stack.push_async_callback(journal.close)
-            ledger = Ledger(journal)
+            ledger = self.ledger = Ledger(journal)
             incidents, cloud, trusts = await ledger.load()
             self.controller.restore(incidents, cloud, self.clock(), trusts)
             black_box = BlackBox(self.controller, state_dir / "flights", self.clock())
@@ -310,22 +312,24 @@ class Runtime:
             await stack.enter_async_context(self.client)
             second_master = SecondMaster(
                 client=self.client,
-                instance=_instance_id(state_dir),
-                acts=lambda: self.config.mode != "observe",
+                instance=self.directory.context.instance,
+                acts=lambda: self.config.mode != "observe" and self.leadership.term is not None,
                 report=self.post,
+                peers=self._peers,
             )
             sources = ControllerSources(
                 self, journal=journal, ledger=ledger, second_master=second_master, black_box=black_box
             )
             await stack.enter_async_context(HttpApi(Path(self.config.api.socket), sources, self.commander).serve())
-            await self._run_parts(second_master, black_box, ready)
+            await self._run_parts(second_master, black_box, number, ready)
 
-    async def _run_parts(self, second_master: SecondMaster, black_box: BlackBox, ready: Callable[[], None]) -> None:
+    async def _run_parts(
+        self, second_master: SecondMaster, black_box: BlackBox, number: int, ready: Callable[[], None]
+    ) -> None:
         if self.engine is None:
             raise RuntimeError("the engine is built before its parts run")
         async with anyio.create_task_group() as group:
             self._group = group
-            self.post(LeadChanged(term=self._term))
             group.start_soon(self.engine.run)
             group.start_soon(self.notifier.run)
             group.start_soon(self.prober.run)
@@ -336,7 +340,8 @@ class Runtime:
                 group.start_soon(identifier.run)
             group.start_soon(second_master.run)
             group.start_soon(black_box.run)
-            group.start_soon(self._keep_lead)
+            group.start_soon(self.directory.watch, number, self.leadership.end)
+            group.start_soon(self.leadership.run)
             group.start_soon(self._drill_schedule().run)
             ready()
 
@@ -358,13 +363,9 @@ class Runtime:
         targets, login = self._targets, host_login(self.config)
         return HostIdentifier(login, targets=targets, report=self.post, clock=self.clock) if login else None
 
-    async def _keep_lead(self) -> None:
-        """Look again and again whether the lead is still ours; losing it is final for this process."""
-        while self._term is not None and await self._arbiter.renew(self._term):  # noqa: ASYNC110 - the kernel tells nobody
-            await anyio.sleep(RENEW_EVERY_S)
-        self._term = None
-        log.critical("the lead is lost: nothing is powered off or moved any more", state_dir=str(self.config.state_dir))
-        self.post(LeadChanged(term=None))
+    def _peers(self) -> set[str]:
+        """Instances that take part in the same election: of them, the arbiter sees to it that one acts."""
+        return {member.instance for member in self.leadership.members}
 
     def reconfigure(self, config: Config) -> list[str]:
         """Take over what may change while running; returns the tables of which something needs a restart."""
@@ -379,16 +380,3 @@ class Runtime:
         self.recoverer.scope = scope(now)
         self.post(SettingsChanged(settings=core_settings(now, self.registry.probes)))
         return [name for name in Config.model_fields if getattr(now, name) != getattr(config, name)]
-
-
-def _made(state_dir: Path) -> Path:
-    state_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return state_dir
-
-
-def _instance_id(state_dir: Path) -> str:
-    """Stays the same for a state directory, so that a restart does not look like a rival."""
-    path = state_dir / "instance"
-    if not path.exists():
-        path.write_text(uuid.uuid4().hex[:12])
-    return path.read_text().strip()

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import structlog
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
 from ha_controller import __version__
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import OpenNebulaError
-from ha_controller.app import drills
+from ha_controller.app import drills, standing
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
@@ -23,6 +24,8 @@ from ha_controller.core.state import State
 
 if TYPE_CHECKING:
     from ha_controller.app.runtime import Runtime
+
+log = structlog.get_logger(__name__)
 
 Json = Any
 ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
@@ -106,6 +109,25 @@ class ControllerSources:
         """When each fence device is due for a drill."""
         return drills.schedule(self._state, self._runtime.config.drill, self._runtime.clock())
 
+    def leads(self) -> bool:
+        """Whether this controller leads now."""
+        return self._runtime.leadership.term is not None
+
+    async def leader(self) -> Json:
+        """Who leads, and who could."""
+        return standing.shown(self._runtime.leadership)
+
+    def step_down(self, *, who: str, reason: str, force: bool) -> tuple[int, str]:
+        """Give the lead away; returns an exit code and a sentence."""
+        leadership = self._runtime.leadership
+        if leadership.term is None:
+            return 9, "This controller does not lead. See: ha-controller leader show"
+        if why := standing.why_no_step_down(leadership, self._state, force=force):
+            return 4, why
+        log.warning("ordered to step down", who=who, reason=reason, force=force)
+        leadership.step_down(f"{who} ordered it to step down{f': {reason}' if reason else ''}")
+        return 0, "It does not lead any more. See who does: ha-controller leader show"
+
     def metrics(self) -> str:
         """Prometheus text: build, mode, lead, states of the hosts."""
         registry = CollectorRegistry()
@@ -116,7 +138,11 @@ class ControllerSources:
 
         gauge("build_info", "Version", "version").labels(__version__).set(1)
         gauge("mode", "Mode in force", "mode").labels(state.settings.mode.value).set(1)
-        gauge("leader", "Whether this controller leads").set(state.term is not None)
+        leadership = self._runtime.leadership
+        gauge("leader", "Whether this controller leads").set(leadership.term is not None)
+        gauge("leader_term", "Term in which it leads; 0: it does not").set(leadership.term or 0)
+        gauge("leader_engine_up", "0: the engine of the arbiter does not answer").set(not leadership.trouble)
+        gauge("members", "Controllers that take part, as last seen").set(len(leadership.members))
         gauge("paused", "Whether the cloud is paused").set(bool(state.cloud.paused_by))
         gauge("loop_age_seconds", "Since the last decision round").set(self.round_age_s())
         gauge("pending_decisions", "Decisions that wait for a person").set(len(report.pending(state)))
@@ -158,7 +184,7 @@ class ControllerSources:
     async def doctor(self) -> Json:
         """Live checks, each with what to do about it."""
         state = self._state
-        checks = [await self._check_oned(), self._check_second_master()]
+        checks = [await self._check_oned(), self._check_second_master(), self._check_lead()]
         checks += [
             {"ok": state.self_check, "text": f"self-check: {state.self_check_detail}"}
             if state.settings.self_check_needed
@@ -186,6 +212,13 @@ class ControllerSources:
         last = self._second_master.last
         ok = None if last.present is None else not last.present
         return {"ok": ok, "text": f"second master: {last.detail}"}
+
+    def _check_lead(self) -> Json:
+        leadership = self._runtime.leadership
+        if (term := leadership.term) is not None:
+            return {"ok": True, "text": f"lead: this controller leads, term {term} ({leadership.arbiter.kind})"}
+        trouble = leadership.ended or leadership.trouble
+        return {"ok": False if trouble else None, "text": f"lead: {trouble or self._state.why_not_leading}"}
 
     def _channels(self) -> list[tuple[bool | None, str]]:
         now = self._runtime.clock()

@@ -6,7 +6,7 @@ Reports `SelfChecked` and `SecondMasterLooked`; decides nothing. What cannot be 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import anyio
@@ -76,8 +76,10 @@ class SecondMaster:
     instance: str
     acts: Callable[[], bool]  #: False in mode observe: then nothing is written
     report: Callable[[Event], None]
+    peers: Callable[[], Collection[str]] = tuple  #: instances of the same election: they are no rivals
     last: SecondMasterLooked = field(default_factory=lambda: SecondMasterLooked(present=None, detail="not looked yet"))
     _counter: int = 0
+    _peers: set[str] = field(default_factory=set)  #: all that were ever seen
     _foreign: str | None = None  #: heartbeat of another instance as last seen
     _quiet_looks: int = 0  #: how often it was seen unchanged
 
@@ -120,7 +122,8 @@ class SecondMaster:
     def _rival(self, user: OnedUser) -> SecondMasterLooked | None:
         """Another instance is alive if its counter moves; None if there is none."""
         beat = user.template.get(HEARTBEAT, "")
-        if not beat or beat.split()[0] == self.instance:
+        self._peers.update(self.peers())
+        if not beat or beat.split()[0] in (self.instance, *self._peers):
             self._foreign, self._quiet_looks = None, 0
             return None
         before, self._foreign = self._foreign, beat

@@ -1,7 +1,8 @@
 """The commands. Each says what it does in one line; heavy imports happen inside the command that needs them.
 
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such thing, 4 refused for safety, 5 waits for a person, 6 still
-running, 7 controller or OpenNebula not reachable, 8 not allowed, 78 configuration error, 130 interrupted.
+running, 7 controller or OpenNebula not reachable, 8 not allowed, 9 not the leader, 78 configuration error,
+130 interrupted.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from ha_controller.cli.common import (
 from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
+from ha_controller.cli.leader import leader
 from ha_controller.cli.maintenance import maintenance
 from ha_controller.cli.replay import export
 from ha_controller.cli.simulate import simulate
@@ -387,3 +389,4 @@ commands.add_command(maintenance)
 commands.add_command(migrate_from_hook)
 commands.add_command(simulate)
 incidents.add_command(export)
+commands.add_command(leader)

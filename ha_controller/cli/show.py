@@ -63,12 +63,31 @@ def status(answer: Json) -> None:
     click.echo(safe(answer["verdict"]))
     hosts = answer["hosts"]
     counts = "   ".join(f"{hosts[state]} {state}" for state in ("ok", "suspect", "failed", "fenced", "recovered"))
-    lead = f"leads, term {answer['term']}" if answer["term"] is not None else "does not lead"
+    others = f"stands by: {safe(answer['leader'])} leads" if answer["leader"] else "does not lead"
+    lead = f"leads, term {answer['term']}" if answer["term"] is not None else others
     oned = f"oned answered {answer['oned_age_s']} s ago" if answer["oned_age_s"] is not None else "oned: no answer yet"
     click.echo(f"\n  mode {answer['mode']}     {lead}     {oned}")
     click.echo(f"  hosts {hosts['total']}:  {counts}   ({answer['excluded']} excluded)")
     if answer["settling_s"]:
         click.echo(f"  settling: nothing is powered off for {answer['settling_s']} s")
+
+
+def leader(answer: Json) -> None:
+    """Print `leader show`."""
+    us, kind, left_s = safe(answer["name"]), answer["kind"], answer["left_s"]
+    if answer["leads"]:
+        until = "" if left_s is None else f", for {left_s} s more without a word of {kind}"
+        click.echo(f"This controller ({us}) leads, term {answer['term']}{until}.")
+    elif answer["trouble"]:
+        click.echo(f"This controller ({us}) does not lead: {safe(answer['trouble'])}")
+    else:
+        click.echo(f"This controller ({us}) stands by.")
+    rows = []
+    for member in answer["members"]:
+        role = "leads" if member["leads"] else "stands by"
+        rows.append([member["name"], role, member["term"] or "", "this one" if member["this"] else ""])
+    if rows:
+        table(["CONTROLLER", "ROLE", "TERM", ""], rows)
 
 
 def hosts(answer: Json) -> None:

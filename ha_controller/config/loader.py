@@ -26,11 +26,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ha_controller.config.detection import Detect
-from ha_controller.config.model import Config, FenceDevice, fields_at, leaf_types
+from ha_controller.config.model import Config, FenceDevice, Leader, fields_at, leaf_types
 from ha_controller.config.placeholders import has_placeholder
 from ha_controller.config.positions import DEPTH_MAX, Layers, Location, Origin, Origins, as_toml, dotted, parse
 from ha_controller.config.secret import WHERE_TO_READ, Vault, is_source
-from ha_controller.plugin import AgentConfig, ProbeConfig
+from ha_controller.config.wording import about_unknown, told
+from ha_controller.plugin import AgentConfig, ArbiterConfig, ProbeConfig
 
 log = structlog.get_logger(__name__)
 
@@ -75,8 +76,9 @@ def load(
     environ: Mapping[str, str],
     agents: Mapping[str, type[AgentConfig]],
     channels: Mapping[str, type[ProbeConfig]],
+    arbiters: Mapping[str, type[ArbiterConfig]],
 ) -> Config:
-    """Read a configuration. `agents` and `channels` are what is installed: kind -> model of its settings.
+    """Read a configuration. `agents`, `channels`, `arbiters` are what is installed: kind -> model of its settings.
 
     Raises:
         ConfigError: with every problem found. While a file cannot be read at all, only problems of that sort.
@@ -90,6 +92,7 @@ def load(
     draft.vault.reveal(draft.layers.values, Config, ())
     _check_fences(draft, agents)
     _check_channels(draft, channels)
+    _check_arbiter(draft, arbiters)
     _check_armed(draft)
     draft.layers.values.setdefault("opennebula", {})  # then the key that must be set is told, not its table
     whole = _Table(location=(), values=draft.layers.values)
@@ -263,6 +266,20 @@ def _check_channels(draft: _Draft, channels: Mapping[str, type[ProbeConfig]]) ->
             _complain_of_kind(draft, ("channel", kind), "channel", kind, channels)
 
 
+def _check_arbiter(draft: _Draft, arbiters: Mapping[str, type[ArbiterConfig]]) -> None:
+    leader = draft.layers.values.get("leader")
+    kind = leader.get("kind", Leader.model_fields["kind"].default) if isinstance(leader, dict) else None
+    if not isinstance(leader, dict) or not isinstance(kind, str):
+        return
+    if kind not in arbiters:
+        _complain_of_kind(draft, ("leader", "kind"), "arbiter", kind, arbiters)
+        return
+    settings = {key: value for key, value in leader.items() if key != "kind"}
+    ours = fields_at(Leader, ())
+    _check_settings(draft, _Table(location=("leader",), values=settings, also_known=ours), arbiters[kind])
+    leader.update(settings)  # with the secrets
+
+
 def _complain_of_kind(draft: _Draft, location: Location, word: str, kind: str, installed: Mapping[str, object]) -> None:
     remedy = f"Installed: {', '.join(sorted(installed)) or 'none'}"
     if near := difflib.get_close_matches(kind, installed, n=1):
@@ -330,7 +347,7 @@ class _Table:
             case "extra_forbidden":
                 near = difflib.get_close_matches(key, known, n=1)
                 draft.suggested.update((*here[:-1], key) for key in near)
-                draft.complain(here, "unknown key", _about_unknown(key, near, known, here))
+                draft.complain(here, "unknown key", about_unknown(key, near, known, here))
             case "missing":
                 is_secret = key in known and SecretStr in leaf_types(known[key].annotation)
                 draft.miss(here, WHERE_TO_READ if is_secret else "")
@@ -338,7 +355,7 @@ class _Table:
                 pass  # checked when the host is known
             case _:
                 value = self._value(place, known)
-                draft.complain(here, *_told(details, value), value=value)
+                draft.complain(here, *told(details, value), value=value)
 
     def _existing(self, place: Location) -> Location:
         """Without the names of union members that pydantic puts behind a plain value."""
@@ -366,33 +383,3 @@ def _inner(value: object, part: str | int, default: object) -> Any:
             return value.get(part, default)
         case _:
             return default
-
-
-def _about_unknown(key: str, near: list[str], known: Mapping[str, object], here: Location) -> str:
-    if near:
-        return f'Did you mean "{near[0]}"?'
-    sections = [section for section in fields_at(Config, ()) if key in fields_at(Config, (section,))]
-    if len(here) <= 2 and key in fields_at(Config, ()):  # TOML has no way back to the top
-        return "It belongs to the top of the file, before the first [table]"
-    if len(here) <= 2 and len(sections) == 1:
-        return f"It belongs into [{sections[0]}]"
-    return f"Known here: {', '.join(sorted(known)) or 'none'}"
-
-
-def _told(details: ErrorDetails, value: object) -> tuple[str, str]:
-    """What pydantic says, as message and remedy in the words of TOML."""
-    match details["type"]:
-        case "literal_error":
-            expected = str(details["ctx"]["expected"])
-            near = difflib.get_close_matches(str(value), re.findall(r"'([^']*)'", expected), n=1)
-            return f"must be {expected}", f'Did you mean "{near[0]}"?' if near else ""
-        case "tuple_type" if details["loc"] == ("fence",):
-            return "must be a list of tables", "Write [[fence]], with two brackets"
-        case "tuple_type" | "list_type":
-            return "must be a list", 'Write it in brackets, like ["a", "b"]'
-        case "model_type" | "model_attributes_type" | "dict_type":
-            return "must be a table", ""
-        case _:
-            text = re.sub("^(Value error|Assertion failed), ", "", details["msg"]).replace("Input should", "must")
-            message, _, remedy = text.replace("Tuple should", "must").partition(". ")
-            return message, remedy

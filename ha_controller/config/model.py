@@ -174,10 +174,17 @@ class Drills(Section):
     window: Window = "01:00-05:00"  #: local time
 
 
-class Leader(Section):
-    """Who leads when there are several controllers."""
+class Leader(BaseModel):
+    """Who leads when there are several controllers. Keys that are not named here are the arbiter's own settings."""
 
-    kind: Literal["single"] = "single"
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    kind: Annotated[str, Field(min_length=1)] = "single"
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arbiter's own settings, with secrets."""
+        return dict(self.model_extra or {})
 
 
 class Api(Section):

@@ -116,7 +116,16 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
     state.view(incident.host).off_since.clear()
     state.view(incident.host).told = ""
     state.save(
-        replace(incident, held_by="", stopped="", rejected_by="", hold="", hold_needs_person=False, lever_repeats=0)
+        replace(
+            incident,
+            held_by="",
+            stopped="",
+            rejected_by="",
+            foreign="",
+            hold="",
+            hold_needs_person=False,
+            lever_repeats=0,
+        )
     )
     _answer(state, command.request, DONE, f"Released: {incident.host_name} is taken up again.")
 

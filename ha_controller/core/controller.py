@@ -11,9 +11,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import assert_never
 
-from ha_controller.core import commands, fencing, lasting, lever, moving, power, reboot, situation, suspicion, trust
+from ha_controller.core import (
+    commands,
+    fencing,
+    lasting,
+    lever,
+    moving,
+    power,
+    reboot,
+    situation,
+    suspicion,
+    takeover,
+    trust,
+)
 from ha_controller.core.detector import ChannelView
-from ha_controller.core.effects import Effect, Severity
+from ha_controller.core.effects import Effect, Order, Severity
 from ha_controller.core.events import (
     DeviceChecked,
     DomainsRead,
@@ -61,6 +73,7 @@ class Decision:
     incidents: tuple[Incident, ...] = ()
     cloud: CloudRecord | None = None
     trusts: tuple[HostTrust, ...] = ()
+    term: int | None = None  #: in which it was decided; None: we do not lead
 
 
 _NOTHING = Decision()
@@ -83,7 +96,13 @@ class Controller:
         self.state.trusts = {known.host: known for known in trusts}
         fences = tuple((min(at, now), host) for at, host in cloud.fences)
         deaths = tuple(replace(death, at=min(death.at, now)) for death in cloud.deaths)
-        self.state.cloud = replace(cloud, fences=fences, storm_at=min(cloud.storm_at, now), deaths=deaths)
+        self.state.cloud = replace(
+            cloud,
+            fences=fences,
+            storm_at=min(cloud.storm_at, now),
+            inherited_at=min(cloud.inherited_at, now),
+            deaths=deaths,
+        )
         for incident in sorted((incident.not_after(now) for incident in incidents), key=lambda incident: incident.id):
             if incident.open:
                 self.state.incidents[incident.host] = incident
@@ -207,6 +226,7 @@ class Controller:
             commands.maintenance_ended(state, state.hosts.get(host_id), host, now)
             if host.identity is not None:
                 trust.note_host(state, host, host.identity, "noted in OpenNebula")
+        takeover.forget_when_all_were_seen(state)
         # a host that vanished from OpenNebula with an open incident stays until the incident ends, and nothing is done
         gone = {
             incident.host: replace(
@@ -298,9 +318,7 @@ class Controller:
             case OnedReadFailed():
                 self._read_failed(event)
             case LeadChanged():
-                if event.term != state.term:
-                    state.settle_until = now + state.settings.settle_s
-                state.term = event.term
+                takeover.lead_changed(state, event, now)
             case SelfChecked():
                 state.self_check, state.self_check_detail = event.ok, event.detail
             case SecondMasterLooked():
@@ -358,10 +376,11 @@ class Controller:
         if not (state.out or state.dirty or state.dirty_trusts or state.cloud_dirty):
             return _NOTHING
         decision = Decision(
-            effects=tuple(state.out),
+            effects=tuple(replace(each, term=state.term) if isinstance(each, Order) else each for each in state.out),
             incidents=tuple(state.dirty[number] for number in sorted(state.dirty)),
             cloud=state.cloud if state.cloud_dirty else None,
             trusts=tuple(state.dirty_trusts[host] for host in sorted(state.dirty_trusts)),
+            term=state.term,
         )
         state.out, state.dirty, state.dirty_trusts, state.cloud_dirty = [], {}, {}, False
         return decision

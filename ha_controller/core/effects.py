@@ -16,6 +16,13 @@ ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is drop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What only a leader may have done. Its executor has the lead of that very term proven right before."""
+
+    term: int | None = None  #: in which it was decided; the core's door writes it. None: nobody may carry it out
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WatchClosely:
     """Probe a host fast and on every channel, or stop doing so."""
 
@@ -40,7 +47,7 @@ class ReadPower:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Fence:
+class Fence(Order):
     """Power a host off with all devices of one level, and read back.
 
     `send=False`: the order was acknowledged before a restart; only read back.
@@ -56,7 +63,7 @@ class Fence:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Drill:
+class Drill(Order):
     """Power a host in maintenance off and on again with each of its devices, and see whether it was this host."""
 
     host: int
@@ -66,7 +73,7 @@ class Drill:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MarkMaintenance:
+class MarkMaintenance(Order):
     """Write on a host in OpenNebula that a person works on it, or that nobody does any more."""
 
     host: int
@@ -77,7 +84,7 @@ class MarkMaintenance:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RestartMonitoring:
+class RestartMonitoring(Order):
     """Have OpenNebula start its monitoring of a host that answers anew: OFFLINE, then ENABLE."""
 
     host: int
@@ -85,7 +92,7 @@ class RestartMonitoring:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RenewOrders:
+class RenewOrders(Order):
     """Order once more what these devices did to a host, so that it does not end by itself."""
 
     host: int
@@ -95,7 +102,7 @@ class RenewOrders:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LiftOrders:
+class LiftOrders(Order):
     """Lift what these devices did to a host that is given back, and see that it is lifted."""
 
     host: int
@@ -115,7 +122,7 @@ class HostStep(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class OrderHost:
+class OrderHost(Order):
     """Change a host's state in OpenNebula."""
 
     host: int
@@ -126,7 +133,7 @@ class OrderHost:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MoveVm:
+class MoveVm(Order):
     """Migrate a VM off a fenced host. The executor looks at the VM first and sends nothing if it changed."""
 
     vm: int
@@ -139,7 +146,7 @@ class MoveVm:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ResumeVm:
+class ResumeVm(Order):
     """Start a VM that was running before, does not now, and is on its destination."""
 
     vm: int
@@ -152,7 +159,7 @@ class ResumeVm:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RecoverVm:
+class RecoverVm(Order):
     """End a state of a VM. Nothing is sent unless the VM is in this very state on this host."""
 
     vm: int
@@ -166,7 +173,7 @@ class RecoverVm:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class LockVm:
+class LockVm(Order):
     """Lock a VM again that was unlocked to be moved."""
 
     vm: int

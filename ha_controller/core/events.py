@@ -202,9 +202,12 @@ class HostReaddressed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class LeadChanged:
-    """This controller won (a term) or lost (None) the lead."""
+    """This controller won (a term) or does not hold (None) the lead."""
 
     term: int | None
+    inherited: str = ""  #: who may have led since our own record ends; empty: nobody, our record is whole
+    leader: str = ""  #: another controller that leads
+    trouble: str = ""  #: why we do not lead, when that is nobody's wish: the lead was lost, the engine is down
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -69,7 +69,7 @@ class _Answer(NamedTuple):
 def _leader(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     del host, incident, now
     if state.term is None:
-        return _Answer(False, "this controller does not hold the lead")
+        return _Answer(False, state.why_not_leading)
     return _Answer(True, f"we lead, term {state.term}")
 
 

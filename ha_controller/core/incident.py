@@ -140,7 +140,9 @@ class Incident:
     guards: tuple[str, ...] = ()
     vms: tuple[VmRecord, ...] = ()
     attempts: tuple[Attempt, ...] = ()
-    attempts_forgiven: int = 0  #: so many of them do not count as tried, since a person said `release`
+    attempts_forgiven: int = (
+        0  #: so many of them do not count as tried, since a person said `release`, or the lead was lost
+    )
     barred: tuple[str, ...] = ()  #: devices that lied: no further shots with them
     in_force: tuple[tuple[str, str], ...] = ()  #: (device, fingerprint) whose lasting order may be in force
     lifting: bool = False  #: the way back has begun: they are being lifted
@@ -162,6 +164,7 @@ class Incident:
     approved_by: str = ""
     ordered_by: str = ""  #: a person ordered the power-off of a silent host, before it was condemned
     rejected_by: str = ""
+    foreign: str = ""  #: why another controller may have acted in it, which is not on our record; a person releases it
     failed_at: float | None = None
     fenced_at: float | None = None
     recovered_at: float | None = None
@@ -232,6 +235,8 @@ class CloudRecord:
     paused_by: str = ""  #: who paused the cloud and why; empty = not paused
     fences: tuple[tuple[float, int], ...] = ()  #: (time, host) of the power-offs that count for the budget
     storm_at: float = 0.0  #: when the storm guard last said no
+    inherited_at: float = 0.0  #: when we took the lead after another controller; 0: every host was seen alive since
+    inherited: str = ""  #: from whom
     deaths: tuple[Death, ...] = ()  #: of the last time, for VMs that kill one host after the other
 
 

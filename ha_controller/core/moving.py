@@ -59,7 +59,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
 def what_holds(state: State, incident: Incident) -> Hold | None:
     """What stops the lever and the moves of a host that is off: people, and what makes us doubt ourselves."""
     if state.term is None:
-        return Hold("leader", "this controller does not hold the lead", "The leader goes on with it.")
+        return Hold("leader", state.why_not_leading, "Nothing is done without the lead.")
     if hold := state.brake(incident):
         return hold
     if state.second_master is not False and not state.settings.second_master_waived:

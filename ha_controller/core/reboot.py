@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lever, moving, suspicion
+from ha_controller.core import lever, moving, suspicion, takeover
 from ha_controller.core.effects import ORDER_VALID_S, ResumeVm, Severity
 from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmPolicy, VmState
@@ -69,10 +69,11 @@ def take_up(state: State, host: Host, now: float) -> None:
     view.told = ""
     here = [vm for _, vm in sorted(view.vms.items()) if vm.host == host.id]
     lost = tuple(record for vm in here if (record := _lost(vm, boot)) is not None)
+    foreign = takeover.why_foreign(state, view.boot_seen_at)
     _account_for(state, host.id, boot)
     _tell_what_cannot_be_told(state, host, boot, here)
     if lost:
-        _open(state, host, boot, lost, now)
+        _open(state, host, boot, lost, foreign, now)
     else:
         state.explain(host.id, "rebooted by itself: nothing is done", "no VM was lost, as far as is known", now)
         text = f"{host.name} rebooted by itself; no VM was lost, as far as is known"
@@ -97,7 +98,7 @@ def readmitted(state: State, incident: Incident, now: float) -> None:
     left = tuple(record.anew() for record in incident.vms if not record.settled)
     if incident.rebooted and left and host is not None:
         boot = view.new_boot or NewBoot(boot_id=incident.rebooted, noticed_at=now, lost_since=incident.lost_since)
-        _open(state, host, replace(boot, lost_since=incident.lost_since), left, now)
+        _open(state, host, replace(boot, lost_since=incident.lost_since), left, incident.foreign, now)
 
 
 def _lost(vm: Vm, boot: NewBoot) -> VmRecord | None:
@@ -123,7 +124,7 @@ def _tell_what_cannot_be_told(state: State, host: Host, boot: NewBoot, vms: list
         state.tell(Severity.WARNING, text, "They are POWEROFF. Start by hand what should run.", host=host.id)
 
 
-def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], now: float) -> None:
+def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], foreign: str, now: float) -> None:
     view, number = state.view(host.id), state.cloud.next_incident
     names = ", ".join(record.name for record in lost[:5])
     reason = f"another boot answers ({boot.boot_id[:8]}); {len(lost)} VMs were there: {names}"
@@ -145,6 +146,7 @@ def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], n
             monitored_at=view.monitored_at,
             prior_one_state=host.one_state if view.one_state is None else view.one_state,
             prior_marked=host.marked,
+            foreign=foreign,
         )
     )
     state.explain(

@@ -35,6 +35,8 @@ def status(state: State, now: float) -> Json:
         "mode": state.settings.mode.value,
         "paused": state.cloud.paused_by,
         "term": state.term,
+        "leader": state.leader,
+        "lead_trouble": state.lead_trouble,
         "hosts": {"total": len(state.hosts), **counts},
         "excluded": sum(bool(host.excluded) for host in state.hosts.values()),
         "oned_age_s": None if state.oned_at is None else round(now - state.oned_at, 1),
@@ -58,6 +60,8 @@ def _verdict(state: State) -> tuple[int, str]:
         return GUARDED, f"{held[0].host_name}: {held[0].hold}"
     if under_way:
         return DEGRADED, f"{_progress(under_way[0])} Nothing for you to do."
+    if state.term is None and state.lead_trouble:
+        return GUARDED, f"This controller does not lead: {state.lead_trouble}. It powers nothing off and moves nothing."
     if not state.hosts:
         return DEGRADED, f"OpenNebula has not been read yet: {state.oned_detail}"
     if state.oned_detail:
@@ -70,6 +74,8 @@ def _verdict(state: State) -> tuple[int, str]:
         return WELL, f"All VMs are cared for. {', '.join(sorted(recovered))} waits for repair."
     if state.settings.mode is Mode.OBSERVE:
         return WELL, "All hosts are well. Mode observe: nothing would be powered off."
+    if state.leader:
+        return WELL, f"All hosts are well. {state.leader} leads; this controller stands by."
     return WELL, "All hosts are well."
 
 

@@ -131,6 +131,9 @@ class State:
     cloud: CloudRecord = field(default_factory=CloudRecord)
     settle_until: float = 0.0
     term: int | None = None
+    led_term: int | None = None  #: the last term in which we led
+    leader: str = ""  #: another controller that leads
+    lead_trouble: str = ""  #: why nobody may lead
     self_check: bool | None = None
     self_check_detail: str = "not done yet"
     second_master: bool | None = None
@@ -244,6 +247,13 @@ class State:
         if incident.held_by:
             release = f"ha-controller release {incident.host_name}"
             return Hold("held", incident.held_by, f"Nothing is done until: {release}")
+        if incident.foreign:
+            return Hold(
+                "takeover",
+                incident.foreign,
+                f"See what was done, then: ha-controller release {incident.host_name}",
+                needs_person=True,
+            )
         if incident.rejected_by:
             return Hold("rejected", incident.rejected_by, f"To decide anew: ha-controller release {incident.host_name}")
         if (host := self.hosts.get(incident.host)) is not None and host.excluded:
@@ -261,6 +271,13 @@ class State:
         self.explain(incident.host, "stopped: a person must decide", reason, now, next_step=next_step)
         self.tell_of(incident, Severity.CRITICAL, f"{incident.host_name}: {reason}", next_step)
         return self.save(replace(incident, stopped=f"{reason}. {next_step}", hold="", hold_needs_person=False))
+
+    @property
+    def why_not_leading(self) -> str:
+        """Who leads instead of us, or why nobody may."""
+        if self.leader:
+            return f"{self.leader} leads, not this controller"
+        return f"this controller does not hold the lead{f': {self.lead_trouble}' if self.lead_trouble else ''}"
 
     def watch(self, host: int, on: bool) -> None:
         """Start or end the close watch of a host."""

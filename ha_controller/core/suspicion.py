@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard, situation, trust
+from ha_controller.core import guard, situation, takeover, trust
 from ha_controller.core.detector import (
     TroubleKind,
     Verdict,
     VerdictKind,
     hung,
     judge,
+    last_life,
     leaving_since,
     suspicious,
     troubles,
@@ -345,6 +346,7 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         ),
         prior_one_state=one_state,
         prior_marked=host.marked,
+        foreign=takeover.why_foreign(state, last_life(view.views)),
     )
     return state.save(incident)
 

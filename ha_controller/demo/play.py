@@ -171,6 +171,7 @@ def demo_config(folder: Path, cloud: EmbeddedCloud) -> tuple[Config, Registry]:
         environ={},
         agents={kind: agent.config_model for kind, agent in registry.agents.items()},
         channels={kind: probe.config_model for kind, probe in registry.probes.items()},
+        arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
     )
     return config, registry
 

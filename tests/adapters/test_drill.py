@@ -6,6 +6,7 @@ import asyncio
 
 import anyio
 import pytest
+from leads import always
 
 from ha_controller.adapters.fencer import Device, Fencer, Looks
 from ha_controller.core.effects import Drill, Fence
@@ -70,7 +71,7 @@ class Bench:
         self.asked, self.vms = True, ""
         self.fencer = Fencer(
             report=self.events.append,
-            may_act=lambda: True,
+            may_act=always,
             clock=lambda: asyncio.get_running_loop().time(),
             looks=Looks(
                 shows_life=lambda host, moment: self.answers(),

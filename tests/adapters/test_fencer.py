@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import anyio
 import pytest
+from leads import always
 
 from ha_controller.adapters.fencer import Device, Fencer
 from ha_controller.core.effects import Fence, ReadPower
@@ -64,7 +65,10 @@ def fence(events: list[Event]):
     clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()  # noqa: E731
 
     async def fence(*agents: Bmc, send: bool = True, leads: bool = True, late: bool = False, timeout_s: float = 4.0):
-        fencer = Fencer(report=events.append, may_act=lambda: leads, clock=clock)
+        async def may_act(term: int | None) -> bool:
+            return leads
+
+        fencer = Fencer(report=events.append, may_act=may_act, clock=clock)
         names = tuple(f"bmc{index}" for index in range(len(agents)))
         devices = {n: Device(name=n, agent=a, timeout_s=timeout_s) for n, a in zip(names, agents, strict=True)}
         fencer.equip(3, devices)
@@ -197,7 +201,7 @@ async def test_after_a_restart_it_only_reads_back(fence):
 
 async def test_a_dead_device_is_read_as_unknown_and_a_check_reports(events):
     loop = asyncio.get_running_loop()
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=loop.time)
+    fencer = Fencer(report=events.append, may_act=always, clock=loop.time)
     fencer.equip(3, {"bmc": Device(name="bmc", agent=Bmc(), timeout_s=1)})
     await fencer.read_power(ReadPower(host=3, devices=("bmc", "gone")))
     assert isinstance(events[-1], PowerRead)
@@ -209,7 +213,7 @@ async def test_a_dead_device_is_read_as_unknown_and_a_check_reports(events):
 
 async def test_an_acknowledged_order_that_cannot_be_read_back_is_never_called_refused(events):
     """After a restart, before the first inventory, nobody knows the devices; refused would mean: did nothing."""
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=lambda: 0.0)
+    fencer = Fencer(report=events.append, may_act=always, clock=lambda: 0.0)
     await fencer.fence(Fence(host=3, incident=1, attempt=1, devices=("bmc",), send=False, not_after=5.0))
     assert events[-1].result is FenceResult.UNVERIFIED
 
@@ -262,7 +266,7 @@ async def test_a_refusal_after_which_nothing_can_be_read_has_an_unknown_outcome(
 
 
 async def test_the_power_of_a_host_is_off_only_if_every_device_of_its_first_level_is(events):
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=lambda: 0.0)
+    fencer = Fencer(report=events.append, may_act=always, clock=lambda: 0.0)
     first, second, other = Bmc(), Bmc(), Bmc()
     devices = {
         name: Device(name=name, agent=agent, timeout_s=4.0, level=level)
@@ -279,7 +283,7 @@ async def test_the_power_of_a_host_is_off_only_if_every_device_of_its_first_leve
 
 async def test_a_device_with_other_settings_is_checked_at_once(events):
     clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()  # noqa: E731
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=clock)
+    fencer = Fencer(report=events.append, may_act=always, clock=clock)
 
     def equip(fingerprint: str) -> None:
         fencer.equip(3, {"bmc": Device(name="bmc", agent=Bmc(), timeout_s=4.0, fingerprint=fingerprint)})

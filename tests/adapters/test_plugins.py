@@ -133,6 +133,38 @@ def test_agents_and_probes_of_installed_distributions_are_found(site: Site) -> N
     assert site.info(registry, "ha-arp").kinds == ("arp", "ndp")
 
 
+ARBITER = """
+from ha_controller.plugin import Arbiter, ArbiterConfig, hookimpl
+
+class Quorum(Arbiter):
+    kind = "quorum"
+    config_model = ArbiterConfig
+    {lead}
+
+    async def acquire(self): return None
+    async def renew(self, term): ...
+    async def prove(self, term): ...
+    async def release(self, term): ...
+    async def members(self): return []
+
+@hookimpl
+def ha_controller_arbiters():
+    return [Quorum]
+"""
+
+
+def test_arbiters_are_found_like_the_rest_and_our_own_come_through_the_same_hook(site: Site) -> None:
+    site.install("ha-quorum", ARBITER.format(lead=""), name="quorum")
+    registry = find_plugins(only={"quorum"})
+    assert set(registry.arbiters) == {"single", "etcd", "quorum"}
+    assert site.info(registry, "ha-quorum").kinds == ("quorum",)
+
+
+def test_an_arbiter_that_breaks_the_contract_is_told(site: Site) -> None:
+    site.install("bad", ARBITER.format(lead="lead_s = None"), name="bad")
+    assert "Quorum.lead_s must be a float" in site.error()
+
+
 def test_one_plugin_may_bring_an_agent_and_a_probe(site: Site) -> None:
     both = agent_plugin("both") + PROBE.format(name="Channel", kind="both") + PROBE_HOOK.format(returned="(Channel,)")
     site.install("ha-both", both, name="both")

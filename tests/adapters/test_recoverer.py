@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import pytest
+from leads import always
 from pydantic import SecretStr
 
 from ha_controller.adapters.opennebula import Client
@@ -93,7 +94,7 @@ async def oned():
         recoverer = Recoverer(
             client,
             report=events.append,
-            may_act=lambda: True,
+            may_act=always,
             clock=time.time,
             scope=Scope(),
             poll_s=60.0,
@@ -147,7 +148,11 @@ async def test_a_mark_that_was_left_behind_is_taken_away_and_no_persons_state_is
 async def test_who_loses_the_lead_in_the_middle_does_no_more(oned):
     oned.hosts[1].state = one.ERROR
     looks = iter([True, True, False, False])
-    oned.recoverer._may_act = lambda: next(looks)
+
+    async def may_act(term: int | None) -> bool:
+        return next(looks)
+
+    oned.recoverer._may_act = may_act
     assert await restart(oned) == "we no longer lead"
     assert oned.hosts[1].state == one.OFFLINE  # the mark tells the next leader
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from leads import always
 from pydantic import SecretStr
 
 from ha_controller.adapters.fencer import Fencer
@@ -50,7 +51,7 @@ class Box(FenceAgent[BoxConfig]):
 def armory(**settings: Any) -> Armory:
     fence = FenceDevice.model_validate({"name": "bmc", "agent": "box", "address": "{FENCE_IP}", **settings})
     config = Config(opennebula=OpenNebula(auth=SecretStr("a:b")), fence=(fence,))
-    fencer = Fencer(report=lambda event: None, may_act=lambda: True, clock=lambda: 0.0)
+    fencer = Fencer(report=lambda event: None, may_act=always, clock=lambda: 0.0)
     return Armory(config=config, agents={"box": Box}, fencer=fencer)  # type: ignore[dict-item]
 
 

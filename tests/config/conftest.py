@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field, SecretStr, field_validator
 
+from ha_controller.adapters.arbiter.etcd import EtcdConfig
+from ha_controller.adapters.arbiter.single import SingleConfig
 from ha_controller.config import Config, ConfigError, Problem, load
 from ha_controller.plugin import AgentConfig, ProbeConfig
 
@@ -50,6 +52,7 @@ class PortConfig(ProbeConfig):
 
 
 AGENTS = {"ipmi": BmcConfig, "broken": BrokenConfig}
+ARBITERS = {"single": SingleConfig, "etcd": EtcdConfig}
 CHANNELS = {"icmp": ProbeConfig, "ssh": PortConfig, "bmc": ProbeConfig, "oned": ProbeConfig}
 
 
@@ -94,7 +97,7 @@ password = {{ file = "{self.folder}/bmc" }}
     def load(self, text: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
         if text is not None:
             self.write(text)
-        return load(self.path, environ=environ or {}, agents=AGENTS, channels=CHANNELS)
+        return load(self.path, environ=environ or {}, agents=AGENTS, channels=CHANNELS, arbiters=ARBITERS)
 
     def problems(self, text: str | None = None, environ: Mapping[str, str] | None = None) -> list[Problem]:
         with pytest.raises(ConfigError) as caught:

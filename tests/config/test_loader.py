@@ -115,7 +115,7 @@ def test_an_unknown_agent_is_told_with_the_known_ones(site):
 def test_an_agent_that_is_not_installed_is_told_with_its_distribution(site):
     site.write(site.good)
     with pytest.raises(ConfigError, match=r"Install the distribution ha-controller-ipmi\. Installed: none"):
-        load(site.path, environ={}, agents={}, channels={})
+        load(site.path, environ={}, agents={}, channels={}, arbiters={})
 
 
 def test_every_distribution_that_is_named_exists_here():
@@ -135,7 +135,7 @@ def test_channels_that_nobody_provides_are_told_with_the_known_ones(site):
 def test_default_channels_that_are_not_installed_are_told(site):
     site.write(site.good)
     with pytest.raises(ConfigError, match=r"detect.channels.0: no plugin provides this channel: \"icmp\""):
-        load(site.path, environ={}, agents={}, channels={})
+        load(site.path, environ={}, agents={}, channels={}, arbiters={})
 
 
 def test_two_devices_of_one_name_are_told(site):

@@ -34,10 +34,11 @@ class Certificate:
         return context
 
 
-def self_signed(folder: Path, name: str = "bmc", *, days: int = 300) -> Certificate:
+def self_signed(folder: Path, name: str = "bmc", *, days: int = 300, has_common_name: bool = True) -> Certificate:
     """Make a certificate for 127.0.0.1 that ends in some days, or ended some days ago."""
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"{name}.lab")])
+    called = NameOID.COMMON_NAME if has_common_name else NameOID.ORGANIZATION_NAME
+    subject = x509.Name([x509.NameAttribute(called, f"{name}.lab")])
     now = datetime.datetime.now(datetime.UTC)
     certificate = (
         x509.CertificateBuilder()

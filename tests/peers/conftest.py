@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from ha_controller_ipmi import IpmiAgent, IpmiConfig
+from leads import always
 
 from ha_controller.adapters.fencer import Device, Fencer
 from ha_controller.core.effects import Fence
@@ -163,7 +164,7 @@ async def fenced(agent: FenceAgent[Any], timeout_s: float = 15.0) -> FenceReport
     """Fence one host with one device, as the controller does."""
     events: list[Event] = []
     clock = asyncio.get_running_loop().time
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=clock)
+    fencer = Fencer(report=events.append, may_act=always, clock=clock)
     fencer.equip(1, {"device": Device(name="device", agent=agent, timeout_s=timeout_s)})
     await fencer.fence(Fence(host=1, incident=1, attempt=1, devices=("device",), send=True, not_after=clock() + 5))
     [report] = [event for event in events if isinstance(event, FenceReported)]

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import anyio
 import pytest
 from ha_controller_ipmi import IpmiAgent, IpmiConfig
+from leads import always
 
 from ha_controller.adapters.fencer import Device, Fencer
 from ha_controller.core.effects import Fence
@@ -75,7 +76,7 @@ async def test_a_hundred_black_holes_among_three_hundred_bmcs_delay_nobody(bmc_f
         if isinstance(event, FenceReported):
             took[event.host] = clock() - began
 
-    fencer = Fencer(report=report, may_act=lambda: True, clock=clock)
+    fencer = Fencer(report=report, may_act=always, clock=clock)
     for host, port in enumerate(ports):
         fencer.equip(host, {"bmc": Device(name="bmc", agent=agent(port), timeout_s=DEADLINE_S)})
     cpu, began = time.process_time(), clock()

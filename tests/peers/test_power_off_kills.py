@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from ha_controller_ipmi import IpmiAgent, IpmiConfig
+from leads import always
 
 from ha_controller.adapters.fencer import Device, Fencer
 from ha_controller.core.effects import Fence
@@ -118,7 +119,7 @@ async def fence(bmc: IpmiSim, *, timeout_s: float = 12.0) -> FenceReported:
         IpmiConfig(address=bmc.address, port=bmc.port, username=OPERATOR.name, password=OPERATOR.password)
     )
     clock = asyncio.get_running_loop().time
-    fencer = Fencer(report=events.append, may_act=lambda: True, clock=clock)
+    fencer = Fencer(report=events.append, may_act=always, clock=clock)
     fencer.equip(1, {"bmc": Device(name="bmc", agent=agent, timeout_s=timeout_s)})
     order = Fence(host=1, incident=1, attempt=1, devices=("bmc",), send=True, not_after=clock() + 3)
     await fencer.fence(order)

@@ -61,10 +61,11 @@ class _DyingLedger:
         cloud: CloudRecord | None,
         trusts: Sequence[HostTrust],
         entries: Sequence[TrailEntry],
+        term: int | None = None,
     ) -> None:
         if incidents:
             self._points.at("before commit")
-        await self._ledger.commit(incidents, cloud, trusts, entries)
+        await self._ledger.commit(incidents, cloud, trusts, entries, term)
         if self._points.armed:
             outcomes = {attempt.outcome for incident in incidents for attempt in incident.attempts}
             self._points.acknowledged |= AttemptOutcome.ACCEPTED in outcomes

@@ -60,12 +60,12 @@ class Fencer:
         self,
         *,
         report: Callable[[Event], None],
-        may_act: Callable[[], bool],
+        may_act: Callable[[int | None], Awaitable[bool]],
         clock: Callable[[], float],
         check_every_s: float = 600.0,
         looks: Looks | None = None,
     ) -> None:
-        """`may_act` says whether we hold the lead right now; it is asked right before every order."""
+        """`may_act` has the lead of an order's term proven; what it allows is sent at once, and nothing else."""
         self._report = report
         self._may_act = may_act
         self._clock = clock
@@ -93,7 +93,7 @@ class Fencer:
 
     async def fence(self, order: Fence) -> None:
         """Carry out one level and report exactly one `FenceReported`."""
-        if self._clock() > order.not_after or not self._may_act():
+        if not await self._may_act(order.term) or self._clock() > order.not_after:
             self._not_begun(order, "too late, or we no longer lead")
             return
         devices = [self.device(order.host, name) for name in order.devices]
@@ -154,6 +154,9 @@ class Fencer:
             if named is not None and order.identity.same_machine(named) is False:
                 detail = f"it belongs to {named}, the host is {order.identity}; not used"
                 return Outcome(device=device.name, sent=Sent.REFUSED, off_read_at=None, detail=detail, mismatched=True)
+            if not await self._may_act(order.term):  # the device may have taken its time
+                detail = "not sent: we no longer lead"
+                return Outcome(device=device.name, sent=Sent.REFUSED, off_read_at=None, detail=detail)
         return await self._switch.off(device, send=order.send, acknowledge=acknowledge)
 
     async def _identity(self, device: Device) -> Identity | None:
@@ -215,16 +218,16 @@ class Fencer:
         self._report(OrdersLifted(host=order.host, incident=order.incident, number=order.number, failed=failed))
 
     async def _with_each_device(
-        self, order: RenewOrders | LiftOrders, act: Callable[[Device, Callable[[], str]], Awaitable[str]]
+        self, order: RenewOrders | LiftOrders, act: Callable[[Device, Callable[[], Awaitable[str]]], Awaitable[str]]
     ) -> tuple[tuple[str, str], ...]:
         """Do something with all devices of an order at once; returns those that failed, with the reason."""
         failed: dict[str, str] = {}
 
-        def why_not() -> str:
+        async def why_not() -> str:
             """Asked at the last moment: an order may have waited for another one."""
-            if self._clock() > order.not_after:
-                return "not done: it is too late"
-            return "" if self._may_act() else "not done: we no longer lead"
+            if not await self._may_act(order.term):
+                return "not done: we no longer lead"
+            return "" if self._clock() <= order.not_after else "not done: it is too late"
 
         async def one(name: str) -> None:
             device = self.device(order.host, name)
@@ -246,7 +249,8 @@ class Fencer:
         is_back = True
         for name in order.devices:
             device = self.device(order.host, name)
-            if device is None or not self._may_act() or (not results and self._clock() > order.not_after):
+            may_act = await self._may_act(order.term)
+            if device is None or not may_act or (not results and self._clock() > order.not_after):
                 results.append((name, "", False, "not done: too late, no longer configured, or we do not lead"))
                 continue
             switched, is_back, detail = await self._drills.hold(order.host, device)

@@ -170,18 +170,18 @@ class Switch:
             return ""
         return "it does NOT read on again: look at the host"
 
-    async def renew(self, device: Device, why_not: Callable[[], str]) -> str:
+    async def renew(self, device: Device, why_not: Callable[[], Awaitable[str]]) -> str:
         """Repeat an order that is in force; returns why it could not, or nothing. One that is not is left alone."""
         async with device.lasting:
             power = await self.read(device)
             if power is not PowerState.OFF:
                 return "it is not in force any more" if power is PowerState.ON else "it cannot be read"
-            return why_not() or await self._within(device, device.agent.power_off)
+            return await why_not() or await self._within(device, device.agent.power_off)
 
-    async def lift(self, device: Device, why_not: Callable[[], str]) -> str:
+    async def lift(self, device: Device, why_not: Callable[[], Awaitable[str]]) -> str:
         """Lift an order and see it lifted, twice; returns why it could not, or nothing."""
         async with device.lasting:
-            return why_not() or await self._within(device, lambda: self._lifted(device))
+            return await why_not() or await self._within(device, lambda: self._lifted(device))
 
     async def _lifted(self, device: Device) -> None:
         await contained(device.agent.power_on())

@@ -91,7 +91,7 @@ class Recoverer:
         client: Client,
         *,
         report: Callable[[Event], None],
-        may_act: Callable[[], bool],
+        may_act: Callable[[int | None], Awaitable[bool]],
         clock: Callable[[], float],
         scope: Scope,
         poll_s: float,
@@ -242,7 +242,7 @@ class Recoverer:
         value = (f"{UNTIL}{until}" if until else "YES") if order.on else ""
         attributes = {IGNORE: value, IGNORE_REASON: one_line(order.reason) if order.on else ""}
         failure = ""
-        if self._may_act():
+        if await self._may_act(order.term):
             try:
                 await self._client.update_host(order.host, attributes)
             except OpenNebulaError as error:
@@ -287,14 +287,14 @@ class Recoverer:
         if now > order.not_after:
             return "too late"
         for step in steps:
-            if not self._may_act():
+            if not await self._may_act(order.term):
                 return "we no longer lead"
             await step()
         return ""
 
     async def order_host(self, order: OrderHost) -> None:
         """Carry out a host order and report exactly one result."""
-        if self._clock() > order.not_after or not self._may_act():
+        if not await self._may_act(order.term) or self._clock() > order.not_after:
             result, detail = OrderResult.SKIPPED, "too late, or we no longer lead"
         else:
             result, detail = await self._host_order(order)
@@ -335,10 +335,12 @@ class Recoverer:
             if changed := not_as_decided(vm, order):
                 return OrderResult.SKIPPED, changed
             # after the look, because the look may have taken its time
-            if self._clock() > order.not_after or not self._may_act():
+            if not await self._may_act(order.term) or self._clock() > order.not_after:
                 return OrderResult.SKIPPED, "too late, or we no longer lead"
             if vm.locked and not isinstance(order, LockVm):
                 await self._client.unlock(order.vm)
+                if not await self._may_act(order.term):  # its lock is on record, for whoever goes on
+                    return OrderResult.SKIPPED, "we no longer lead"
             await self._send(order)
         except OpenNebulaError as error:
             return _result_of(error), str(error)

@@ -14,18 +14,22 @@ import anyio
 import pytest
 
 import ha_controller
-from ha_controller.adapters import arbiter as arbiter_module
-from ha_controller.adapters.arbiter import Arbiter, NotLeading, SingleArbiter, StateDirectoryUnusable
+from ha_controller.adapters.arbiter import SingleArbiter, SingleConfig, StateDirectoryUnusable
+from ha_controller.adapters.arbiter import single as arbiter_module
+from ha_controller.plugin import Arbiter, ArbiterContext, Member, NotLeading
 
 PROJECT = Path(ha_controller.__file__).parents[1]
 
 HOLDER = """
-import asyncio, subprocess, sys
+import asyncio, os, subprocess, sys
 from pathlib import Path
-from ha_controller.adapters.arbiter import SingleArbiter
+from ha_controller.adapters.arbiter import SingleArbiter, SingleConfig
+from ha_controller.plugin import ArbiterContext
 
 async def main():
-    arbiter = SingleArbiter(Path(sys.argv[1]))
+    name = f"pid {os.getpid()} here"
+    context = ArbiterContext(name=name, instance="one", state_dir=Path(sys.argv[1]), last_term=lambda: 0)
+    arbiter = SingleArbiter(SingleConfig(), context)
     term = await arbiter.acquire()
     child = subprocess.Popen(["sleep", "60"], close_fds=False)
     print(term, child.pid, arbiter.refusal, flush=True)
@@ -36,6 +40,20 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def single(state_dir: Path) -> SingleArbiter:
+    name = f"pid {os.getpid()} here"
+    context = ArbiterContext(name=name, instance="one", state_dir=state_dir, last_term=lambda: 0)
+    return SingleArbiter(SingleConfig(), context)
+
+
+async def holds(arbiter: SingleArbiter, term: int) -> bool:
+    try:
+        await arbiter.prove(term)
+    except NotLeading:
+        return False
+    return True
 
 
 class Holder:
@@ -93,14 +111,13 @@ async def test_a_second_process_gets_nothing_and_is_told_who_leads(
     tmp_path: Path, start_holder: Callable[[], Holder]
 ) -> None:
     holder = start_holder()
-    second = SingleArbiter(tmp_path)
+    second = single(tmp_path)
     assert holder.term == 1
     assert await second.acquire() is None
     assert second.refusal is not None
     assert f"pid {holder.process.pid} " in second.refusal
     assert str(tmp_path / "lock") in second.refusal
-    assert await second.members() == [f"pid {holder.process.pid} on {os.uname().nodename}"]
-    assert not second.holds(1)
+    assert await second.members() == [Member(name=f"pid {holder.process.pid} here", leads=True)]
     with pytest.raises(NotLeading, match=f"pid {holder.process.pid}"):
         await second.prove(1)
 
@@ -108,16 +125,16 @@ async def test_a_second_process_gets_nothing_and_is_told_who_leads(
 async def test_we_lead_and_the_second_process_is_told_our_pid(
     tmp_path: Path, start_holder: Callable[[], Holder]
 ) -> None:
-    first: Arbiter = SingleArbiter(tmp_path)
+    first: Arbiter[SingleConfig] = single(tmp_path)
     term = await first.acquire()
     assert term is not None
     other = start_holder()
     assert other.term is None
     assert f"pid {os.getpid()} " in other.refusal
-    assert first.holds(term)
-    assert await first.renew(term)
+    await first.renew(term)
     await first.prove(term)
-    assert await first.members() == [f"pid {os.getpid()} on {os.uname().nodename}"]
+    assert first.led_meanwhile() == "", "whoever leads by this lock writes into this very record"
+    assert await first.members() == [Member(name=f"pid {os.getpid()} here", instance="one", leads=True, term=term)]
     await first.release(term)
 
 
@@ -125,7 +142,7 @@ async def test_a_released_lead_goes_to_the_next_with_a_higher_term(
     tmp_path: Path, start_holder: Callable[[], Holder]
 ) -> None:
     holder = start_holder()
-    second = SingleArbiter(tmp_path)
+    second = single(tmp_path)
     assert await second.acquire() is None
     holder.release()
     assert await second.acquire() == 2
@@ -139,13 +156,13 @@ async def test_a_killed_leader_loses_the_lock_though_its_child_lives_on(
     holder = start_holder()
     holder.kill()
     os.kill(holder.child, 0)  # raises if the child were gone
-    second = SingleArbiter(tmp_path)
+    second = single(tmp_path)
     assert await second.acquire() == 2
     await second.release(2)
 
 
 async def test_a_second_arbiter_in_the_same_process_gets_nothing(tmp_path: Path) -> None:
-    first, second = SingleArbiter(tmp_path), SingleArbiter(tmp_path)
+    first, second = single(tmp_path), single(tmp_path)
     assert await first.acquire() == 1
     assert await second.acquire() is None
     await first.release(1)
@@ -154,14 +171,14 @@ async def test_a_second_arbiter_in_the_same_process_gets_nothing(tmp_path: Path)
 
 
 async def test_acquiring_again_keeps_the_term(tmp_path: Path) -> None:
-    arbiter = SingleArbiter(tmp_path)
+    arbiter = single(tmp_path)
     assert await arbiter.acquire() == 1
     assert await arbiter.acquire() == 1
     await arbiter.release(1)
 
 
 async def test_two_tasks_that_acquire_at_once_get_the_same_term(tmp_path: Path) -> None:
-    arbiter = SingleArbiter(tmp_path)
+    arbiter = single(tmp_path)
     terms: list[int | None] = []
 
     async def acquire() -> None:
@@ -175,24 +192,24 @@ async def test_two_tasks_that_acquire_at_once_get_the_same_term(tmp_path: Path) 
 
 
 async def test_nothing_holds_after_release_and_an_old_term_releases_nothing(tmp_path: Path) -> None:
-    arbiter = SingleArbiter(tmp_path)
+    arbiter = single(tmp_path)
     assert await arbiter.acquire() == 1
     await arbiter.release(1)
-    assert not arbiter.holds(1)
-    assert not await arbiter.renew(1)
+    assert not await holds(arbiter, 1)
+    with pytest.raises(NotLeading):
+        await arbiter.renew(1)
     assert await arbiter.members() == []
     assert await arbiter.acquire() == 2
     await arbiter.release(1)
-    assert arbiter.holds(2)
-    assert not arbiter.holds(1)
+    assert await holds(arbiter, 2)
     with pytest.raises(NotLeading, match="term 1"):
         await arbiter.prove(1)
-    assert arbiter.holds(2), "a question about an old term costs nothing"
+    assert await holds(arbiter, 2), "a question about an old term costs nothing"
     await arbiter.release(2)
 
 
 async def test_release_works_while_being_cancelled(tmp_path: Path) -> None:
-    arbiter = SingleArbiter(tmp_path)
+    arbiter = single(tmp_path)
     assert await arbiter.acquire() == 1
     with anyio.CancelScope() as scope:
         scope.cancel()
@@ -203,20 +220,20 @@ async def test_release_works_while_being_cancelled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replaced", [False, True])
 async def test_a_lock_file_that_was_removed_ends_the_lead(tmp_path: Path, replaced: bool) -> None:
-    arbiter = SingleArbiter(tmp_path)
+    arbiter = single(tmp_path)
     assert await arbiter.acquire() == 1
     (tmp_path / "lock").unlink()
     if replaced:
         (tmp_path / "lock").touch()
     with pytest.raises(NotLeading, match="not the file"):
         await arbiter.prove(1)
-    assert not arbiter.holds(1)
-    assert not await arbiter.renew(1)
+    with pytest.raises(NotLeading):
+        await arbiter.renew(1)
 
 
 async def test_a_term_that_is_no_number_is_refused_and_the_lock_is_free_again(tmp_path: Path) -> None:
     (tmp_path / "term").write_text("one\n")
-    arbiter = SingleArbiter(tmp_path)
+    arbiter = single(tmp_path)
     for _ in range(2):
         with pytest.raises(StateDirectoryUnusable, match="never go back"):
             await arbiter.acquire()
@@ -228,7 +245,7 @@ async def test_a_term_that_is_no_number_is_refused_and_the_lock_is_free_again(tm
 
 async def test_a_missing_state_directory_is_an_error_with_a_remedy(tmp_path: Path) -> None:
     with pytest.raises(StateDirectoryUnusable, match=r"nowhere.*must exist"):
-        await SingleArbiter(tmp_path / "nowhere").acquire()
+        await single(tmp_path / "nowhere").acquire()
 
 
 async def test_a_lock_that_is_got_too_late_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -248,20 +265,20 @@ async def test_a_lock_that_is_got_too_late_is_given_back(tmp_path: Path, monkeyp
     monkeypatch.setattr(arbiter_module, "_next_term", slow)
     monkeypatch.setattr(arbiter_module._HandOver, "give", noticed)
     monkeypatch.setattr(arbiter_module, "DISK_TIMEOUT_S", 0.1)
-    late = SingleArbiter(tmp_path)
+    late = single(tmp_path)
     with pytest.raises(StateDirectoryUnusable, match="no answer"):
         await late.acquire()
-    assert await SingleArbiter(tmp_path).acquire() is None, "the disk has not answered: the lock is still taken"
+    assert await single(tmp_path).acquire() is None, "the disk has not answered: the lock is still taken"
     disk_answers.set()
     assert await anyio.to_thread.run_sync(given.wait, 10)
-    assert not late.holds(1)
+    assert not await holds(late, 1)
     monkeypatch.setattr(arbiter_module, "DISK_TIMEOUT_S", 5.0)
     assert await late.acquire() == 2
     await late.release(2)
 
 
 async def test_a_disk_that_does_not_answer_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    arbiter = SingleArbiter(tmp_path)
+    arbiter = single(tmp_path)
     assert await arbiter.acquire() == 1
     disk_answers = threading.Event()
 
@@ -270,6 +287,7 @@ async def test_a_disk_that_does_not_answer_proves_nothing(tmp_path: Path, monkey
 
     monkeypatch.setattr(arbiter_module, "_is_in_place", slow)
     monkeypatch.setattr(arbiter_module, "DISK_TIMEOUT_S", 0.1)
-    assert not await arbiter.renew(1)
-    assert not arbiter.holds(1)
+    with pytest.raises(NotLeading):
+        await arbiter.renew(1)
     disk_answers.set()
+    assert not await holds(arbiter, 1), "a lead that was given up does not come back"

@@ -1,62 +1,33 @@
-"""Who leads: only the controller that holds the lead may order anything irreversible.
+"""One controller on one machine: a lock on the state directory, and a term that grows with every taking of it.
 
-`SingleArbiter` serves one controller on one machine: a lock on the state directory, which the kernel takes back when
-the process dies, and a term that grows with every taking of the lead. It cannot see a controller on another machine.
+The kernel takes the lock back when the process dies. It cannot see a controller on another machine. Whatever the kind
+of arbiter, this lock is taken first: a journal has one writer.
 
 It must never report a lead that it does not hold; when it cannot tell, it does not hold it. Data comes from the state
-directory (`lock`, `term`) and goes to the executors, which ask `holds` right before every effect.
+directory (`lock`, `term`) and goes to the leadership.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
-import socket
 import threading
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, Self
+from typing import ClassVar, Self
 
 import anyio
 import anyio.to_thread
+
+from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
 
 DISK_TIMEOUT_S = 5.0
 THREADS_MAX = 2
 
 
-class NotLeading(Exception):
-    """This controller does not hold the lead, or cannot prove it now. Nothing irreversible may be ordered."""
-
-
-class StateDirectoryUnusable(OSError):
+class StateDirectoryUnusable(ArbiterUnreachable, OSError):
     """The lock or the term cannot be read or written. The text says what helps."""
-
-
-class Arbiter(Protocol):
-    """Gives the lead to one controller at a time. A term is a number that only ever grows."""
-
-    async def acquire(self) -> int | None:
-        """Take the lead and return the new term; None while another controller holds it."""
-
-    async def renew(self, term: int) -> bool:
-        """Keep the lead; False when it is lost, and then `holds` says so too."""
-
-    async def release(self, term: int) -> None:
-        """Give the lead back. Does nothing when this term is over already."""
-
-    async def prove(self, term: int) -> None:
-        """Look again, at the source, whether we lead in this very term.
-
-        Raises:
-            NotLeading: we do not, or it cannot be known now.
-        """
-
-    async def members(self) -> list[str]:
-        """The controllers known to take part, the leader first."""
-
-    def holds(self, term: int) -> bool:
-        """Whether we lead in this term, as far as is known without looking: asked right before every effect."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,19 +69,29 @@ class _HandOver:
                 os.close(self._lead.descriptor)
 
 
-class SingleArbiter:
+class SingleConfig(ArbiterConfig):
+    """Nothing to set."""
+
+
+class SingleArbiter(Arbiter[SingleConfig]):
     """Leads while it holds an flock on `lock` in the state directory.
 
     The descriptor is not inherited by programs that are started. A bare fork would share it and keep the lock alive
     after our death: children of the controller must be started, never forked.
     """
 
-    def __init__(self, state_dir: Path) -> None:
+    kind: ClassVar[str] = "single"
+    config_model: ClassVar[type[ArbiterConfig]] = SingleConfig
+    regains: ClassVar[bool] = False  #: whoever took the lock may have written into the journal that we hold in memory
+
+    def __init__(self, config: SingleConfig, context: ArbiterContext) -> None:
         """No I/O here. The directory must exist and be on a local disk."""
+        super().__init__(config, context)
+        state_dir = context.state_dir
         self.refusal = ""  #: why the last `acquire` got nothing; names the holder
         self._lock_path = state_dir / "lock"
         self._term_path = state_dir / "term"
-        self._name = f"pid {os.getpid()} on {socket.gethostname()}"
+        self._name = context.name
         self._holder: str | None = None
         self._lead: _Lead | None = None
         self._acquiring = anyio.Lock()
@@ -131,17 +112,13 @@ class SingleArbiter:
         self.refusal = ""
         return self._lead.term
 
-    async def renew(self, term: int) -> bool:
+    async def renew(self, term: int) -> None:
         """Look whether the lock file is still the one we locked. The lock itself cannot run out."""
-        try:
-            await self.prove(term)
-        except NotLeading:
-            return False
-        return True
+        await self.prove(term)
 
     async def release(self, term: int) -> None:
         """Give the lock back, at once and even when cancelled."""
-        if self.holds(term):
+        if self._lead is not None and self._lead.term == term:
             self._drop()
 
     async def prove(self, term: int) -> None:
@@ -165,14 +142,15 @@ class SingleArbiter:
             self._drop()
             raise NotLeading(f"{self._lock_path} is not the file that was locked, or cannot be read: lead given up")
 
-    async def members(self) -> list[str]:
+    async def members(self) -> list[Member]:
         """This controller when it leads, else the one that was seen to hold the lock. Others are not known."""
-        name = self._name if self._lead is not None else self._holder
-        return [] if name is None else [name]
+        if self._lead is not None:
+            return [Member(name=self._name, instance=self.context.instance, leads=True, term=self._lead.term)]
+        return [] if self._holder is None else [Member(name=self._holder, leads=True)]
 
-    def holds(self, term: int) -> bool:
-        """Whether the lock is held, in this term."""
-        return self._lead is not None and self._lead.term == term
+    def led_meanwhile(self) -> str:
+        """Nobody: whoever leads by this lock writes into this very record."""
+        return ""
 
     def _drop(self) -> None:
         lead, self._lead = self._lead, None

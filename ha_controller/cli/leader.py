@@ -1,0 +1,32 @@
+"""`ha-controller leader`: which of several controllers leads."""
+
+from __future__ import annotations
+
+import click
+
+from ha_controller.cli import client, show
+from ha_controller.cli.common import output_option, reason_option, show_answer
+
+
+@click.group()
+def leader() -> None:
+    """Which controller leads; only that one powers off and moves."""
+
+
+@leader.command("show")
+@output_option
+def leader_show(output: str) -> None:
+    """Show who leads and who stands by; exit code 1 if nobody is known to lead."""
+    answer = client.request("GET", "/api/v1/leader")
+    show_answer(answer, output, show.leader)
+    someone = answer["leads"] or (not answer["trouble"] and any(each["leads"] for each in answer["members"]))
+    client.finish(0 if someone else 1)
+
+
+@leader.command("step-down")
+@reason_option
+@click.option("--force", is_flag=True, help="Also with open incidents, or with nobody there to take the lead.")
+def leader_step_down(reason: str, force: bool) -> None:
+    """Have this controller give the lead to another one; it asks for it again after 30 s at the earliest."""
+    answer = client.request("POST", "/api/v1/leader/step-down", {"reason": reason, "force": force})
+    click.echo(answer["text"], err=True)

@@ -1,0 +1,138 @@
+"""The public interface of arbiters: who of several controllers leads. Plugins import it from `ha_controller.plugin`.
+
+An arbiter asks an engine outside of the controllers (a lock, a quorum) and tells what it was told. It keeps no time:
+how long a lead is good for without asking again is counted by the controller, from the moment it began to ask.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Generic, TypeVar
+
+from pydantic import BaseModel, ConfigDict
+
+
+class NotLeading(Exception):
+    """This controller does not hold the lead in this term. Nothing irreversible may be ordered."""
+
+
+class ArbiterUnreachable(Exception):
+    """The engine did not answer, or refused to: nothing is known, and what was asked may or may not have happened.
+
+    Its text must never contain a secret.
+    """
+
+
+class ArbiterConfig(BaseModel):
+    """Base of an arbiter's own settings. Unknown keys are refused; secrets are `SecretStr`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+ArbiterConfigT = TypeVar("ArbiterConfigT", bound=ArbiterConfig)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """A controller that takes part in the election."""
+
+    name: str
+    instance: str = ""  #: stays the same for a state directory
+    leads: bool = False
+    term: int | None = None  #: of one that leads
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ArbiterContext:
+    """What the controller lends to its arbiter."""
+
+    name: str  #: of this process, for people
+    instance: str  #: of the state directory
+    state_dir: Path
+    last_term: Callable[[], int]
+    """The highest term in which this controller's own record was written; 0 if there is none."""
+
+
+class Arbiter(ABC, Generic[ArbiterConfigT]):
+    """Gives the lead to one controller at a time. A term is a number that only ever grows, and names one lead.
+
+    Every call must be safe to cancel at any await, and must end within a few seconds. None may block the event loop.
+    They raise nothing but what is named here. The controller calls one at a time, except for `prove`.
+    """
+
+    kind: ClassVar[str]  #: the name used in `[leader] kind = "..."`
+    config_model: ClassVar[type[ArbiterConfig]]
+    regains: ClassVar[bool] = True
+    """False: the lead goes with something that this process holds to its very end (a lock on its record). It is not
+    given back earlier, and once lost not asked for again."""
+    lead_s: float = float("inf")
+    """How long the controller may lead without hearing from the engine, counted from before the question. Shorter than
+    what the engine waits before it gives the lead to another, by more than any error of the clocks."""
+    ask_every_s: float = 1.0  #: how often to ask for a lead that somebody else has
+    renew_every_s: float = 5.0
+
+    def __init__(self, config: ArbiterConfigT, context: ArbiterContext) -> None:
+        """Keep the settings. No I/O here."""
+        self.config = config
+        self.context = context
+
+    async def close(self) -> None:
+        """Close connections. The lead was released before."""
+
+    @abstractmethod
+    async def acquire(self) -> int | None:
+        """Take the lead and return the new term, higher than all before; None while another controller holds it.
+
+        Raises:
+            ArbiterUnreachable: it is not known to be ours, so it is not.
+        """
+
+    @abstractmethod
+    async def renew(self, term: int) -> None:
+        """Keep the lead, and make sure of it like `prove`.
+
+        Raises:
+            NotLeading: this term is over.
+            ArbiterUnreachable: nothing is known.
+        """
+
+    @abstractmethod
+    async def prove(self, term: int) -> None:
+        """Ask a quorum whether it holds that we lead in this very term, now. An old answer is no proof.
+
+        Raises:
+            NotLeading: this term is over.
+            ArbiterUnreachable: nothing is known.
+        """
+
+    @abstractmethod
+    async def release(self, term: int) -> None:
+        """Give the lead back, as far as that can be done. Does nothing when this term is over already."""
+
+    @abstractmethod
+    async def members(self) -> Sequence[Member]:
+        """The controllers known to take part, the leader first.
+
+        Raises:
+            ArbiterUnreachable: nothing is known.
+        """
+
+    def led_meanwhile(self) -> str:
+        """Who may have led between `context.last_term()` and the lead that is held, in words; empty if nobody.
+
+        An arbiter that cannot tell leaves this as it is: then what had begun before waits for a person.
+        """
+        return "another controller"
+
+
+__all__ = [
+    "Arbiter",
+    "ArbiterConfig",
+    "ArbiterContext",
+    "ArbiterUnreachable",
+    "Member",
+    "NotLeading",
+]

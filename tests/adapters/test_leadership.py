@@ -1,0 +1,375 @@
+"""Keeping the lead: our own deadline on two clocks, jumps of the clock, doubt, and what is cancelled when it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import anyio
+import pytest
+
+from ha_controller.adapters.arbiter import Leadership, Moment
+from ha_controller.core.events import LeadChanged
+from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
+
+LEAD_S = 8.0
+
+
+class Engine(Arbiter[ArbiterConfig]):
+    """An engine that says what it is told to say."""
+
+    kind: ClassVar[str] = "fake"
+    config_model: ClassVar[type[ArbiterConfig]] = ArbiterConfig
+    ask_every_s = 0.01
+    renew_every_s = 0.01
+
+    def __init__(self) -> None:
+        context = ArbiterContext(name="us", instance="ours", state_dir=Path("/nowhere"), last_term=lambda: 0)
+        super().__init__(ArbiterConfig(), context)
+        self.lead_s = LEAD_S
+        self.holder: int | None = None
+        self.next_term = 1
+        self.free = True
+        self.problem: Exception | None = None
+        self.renewals = 0
+        self.released: list[int] = []
+        self.meanwhile = ""
+        self.on_prove: Callable[[], None] = lambda: None
+
+    async def acquire(self) -> int | None:
+        self._answer()
+        if not self.free:
+            return None
+        self.holder, self.next_term = self.next_term, self.next_term + 1
+        return self.holder
+
+    async def renew(self, term: int) -> None:
+        await self.prove(term)
+        self.renewals += 1
+
+    async def prove(self, term: int) -> None:
+        self.on_prove()
+        self._answer()
+        if term != self.holder:
+            raise NotLeading("somebody else leads")
+
+    async def release(self, term: int) -> None:
+        self.released.append(term)
+
+    async def members(self) -> list[Member]:
+        self._answer()
+        return [Member(name="them", instance="theirs", leads=True, term=9)] if self.holder is None else []
+
+    def led_meanwhile(self) -> str:
+        return self.meanwhile
+
+    def _answer(self) -> None:
+        if self.problem is not None:
+            raise self.problem
+
+
+@dataclass
+class Rig:
+    engine: Engine = field(default_factory=Engine)
+    moment: Moment = field(default_factory=lambda: Moment(monotonic=100.0, boot=200.0, wall=1e9))
+    told: list[LeadChanged] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.leadership = Leadership(arbiter=self.engine, report=self.told.append, now=lambda: self.moment)
+
+    def pass_time(self, *, monotonic: float = 0.0, boot: float = 0.0, wall: float = 0.0) -> None:
+        now = self.moment
+        self.moment = replace(now, monotonic=now.monotonic + monotonic, boot=now.boot + boot, wall=now.wall + wall)
+
+    def sleep(self, seconds: float) -> None:
+        self.pass_time(monotonic=seconds, boot=seconds, wall=seconds)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Leadership]:
+        async with anyio.create_task_group() as group:
+            group.start_soon(self.leadership.run)
+            yield self.leadership
+            group.cancel_scope.cancel()
+
+    async def until(self, what: Callable[[], Any]) -> None:
+        with anyio.fail_after(5):
+            while not what():
+                await anyio.sleep(0.002)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def unreachable(rig: Rig) -> None:
+    rig.engine.problem = ArbiterUnreachable("the engine does not answer")
+
+
+async def test_the_lead_is_taken_reported_and_given_back_at_the_end(rig: Rig):
+    rig.engine.meanwhile = "them led in term 0"
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+        await rig.until(lambda: rig.told)
+        assert await leadership.may_act(1)
+        assert not await leadership.may_act(2)
+        assert not await leadership.may_act(None)
+    assert rig.told == [LeadChanged(term=1, inherited="them led in term 0")]
+    assert rig.engine.released == [1]
+    assert not await leadership.may_act(1)
+
+
+async def test_a_standby_reports_who_leads_once(rig: Rig):
+    rig.engine.free = False
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.told)
+        assert leadership.term is None
+    assert rig.told == [LeadChanged(term=None, leader="them")]
+
+
+@pytest.mark.parametrize("clock", ["monotonic", "boot"])
+async def test_our_own_deadline_ends_the_lead_by_the_clock_that_went_further(rig: Rig, clock: str):
+    """The boot clock goes on while the machine sleeps, the monotonic one does not."""
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.engine.renewals)
+        unreachable(rig)
+        rig.pass_time(wall=LEAD_S - 1, monotonic=LEAD_S - 1, boot=LEAD_S - 1)
+        assert leadership.holds(1), "a lead outlives a short silence of its engine"
+        rig.pass_time(**{clock: 1.5, "wall": 0.0})
+        assert not leadership.holds(1)
+        await rig.until(lambda: rig.told[-1].term is None)
+    assert "does not answer" in rig.told[-1].trouble or "nothing was heard" in rig.told[-1].trouble
+
+
+async def test_the_deadline_counts_from_the_question_and_not_from_the_answer(rig: Rig):
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+        rig.engine.on_prove = lambda: rig.sleep(3.0)  # each answer takes so long
+        before = rig.engine.renewals
+        await rig.until(lambda: rig.engine.renewals > before)
+        assert leadership.left_s <= LEAD_S - 3.0
+
+
+async def test_a_proof_prolongs_nothing(rig: Rig):
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.engine.renewals)
+    again = Leadership(arbiter=rig.engine, report=rig.told.append, now=lambda: rig.moment)
+    rig.engine.free = True
+    await again._ask()
+    term = again.term
+    rig.sleep(LEAD_S - 1)
+    assert await again.may_act(term)
+    rig.sleep(1.5)
+    assert not await again.may_act(term)
+    assert leadership.term is None
+
+
+async def test_an_order_needs_an_answer_of_the_engine_though_the_deadline_is_far(rig: Rig):
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.told)
+        unreachable(rig)
+        assert not await leadership.may_act(1)
+        assert rig.told[-1] == LeadChanged(term=None, trouble="the engine does not answer")
+        assert not leadership.holds(1), "what is in doubt is not used"
+        rig.engine.problem = None
+        await rig.until(lambda: rig.told[-1].term == 1)
+        assert await leadership.may_act(1)
+    assert rig.engine.next_term == 2, "the same term: its lease was never lost"
+
+
+async def test_a_proof_that_took_too_long_to_come_lets_nothing_out(rig: Rig):
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.told)
+        rig.engine.on_prove = lambda: rig.sleep(2.5)
+        assert not await leadership.may_act(1)
+
+
+async def test_a_jump_between_the_clocks_needs_a_new_proof(rig: Rig):
+    """A paused virtual machine: its own clocks stood still, then its wall clock is set right."""
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.told)
+        rig.pass_time(wall=30.0)
+        assert not leadership.holds(1)
+        await rig.until(lambda: leadership.holds(1))  # the engine still says so
+        rig.engine.holder = 2  # and now it does not
+        rig.pass_time(wall=-30.0)
+        assert not leadership.holds(1)
+        assert not await leadership.may_act(1)
+        await rig.until(lambda: rig.told[-1].term is None)
+
+
+async def test_what_the_engine_denies_is_lost_at_once_and_cancels_what_is_under_way(rig: Rig):
+    ended: list[str] = []
+
+    async def order(leadership: Leadership) -> None:
+        with leadership.order():
+            await anyio.sleep_forever()
+        ended.append("cancelled")
+
+    async with anyio.create_task_group() as group, rig.running() as leadership:
+        await rig.until(lambda: rig.told)
+        group.start_soon(order, leadership)
+        await rig.until(lambda: leadership._orders)
+        rig.engine.holder, rig.engine.free = None, False
+        await rig.until(lambda: ended)
+        assert not leadership.holds(1)
+        await rig.until(lambda: rig.told[-1].leader == "them")
+        assert rig.engine.released == [1]
+        rig.engine.free = True
+        await rig.until(lambda: leadership.term == 2)
+        assert not await leadership.may_act(1), "an order of the old term is not carried out in the new one"
+
+
+async def test_an_arbiter_that_falls_over_proves_nothing_and_ends_nothing(rig: Rig, logged):
+    rig.engine.problem = RuntimeError("bug")
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.told)
+        assert rig.told[-1].trouble == "bug in the arbiter: RuntimeError"
+        rig.engine.problem = None
+        await rig.until(lambda: leadership.term == 1)
+        rig.engine.problem = RuntimeError("bug")
+        assert not await leadership.may_act(1)
+    assert any("something else" in line["event"] for line in logged)
+
+
+async def test_a_lead_that_stepped_down_is_not_asked_for_again_for_a_while(rig: Rig):
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+        leadership.step_down("root ordered it to step down")
+        assert leadership.term is None
+        await rig.until(lambda: rig.engine.released == [1])
+        await anyio.sleep(0.1)
+        assert leadership.term is None
+        rig.sleep(31.0)
+        await rig.until(lambda: leadership.term == 2)
+
+
+async def test_a_lead_that_cannot_be_regained_is_lost_for_this_process(rig: Rig, monkeypatch):
+    monkeypatch.setattr(Engine, "regains", False)
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+        rig.engine.holder = None
+        await rig.until(lambda: leadership.ended)
+        await anyio.sleep(0.05)
+        assert leadership.term is None
+        assert rig.told[-1].trouble
+
+
+async def test_a_lead_that_goes_with_a_lock_of_the_process_is_not_given_back_before_its_end(rig: Rig, monkeypatch):
+    """The journal is still being written when the leadership ends."""
+    monkeypatch.setattr(Engine, "regains", False)
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+    assert rig.engine.released == []
+
+
+async def test_a_lead_that_took_longer_to_get_than_it_lasts_is_given_back(rig: Rig):
+    acquire = rig.engine.acquire
+
+    async def slow() -> int | None:
+        rig.sleep(LEAD_S + 1)
+        return await acquire()
+
+    rig.engine.acquire = slow  # type: ignore[method-assign]
+    async with rig.running() as leadership:
+        await rig.until(lambda: len(rig.engine.released) > 2)
+        assert leadership.term is None
+        assert all(each.term is None for each in rig.told)
+
+
+# --- a process that was frozen ----------------------------------------------------------------------------------------
+
+FROZEN = """
+import anyio, asyncio, socket, sys
+from functools import partial
+from pathlib import Path
+from ha_controller.adapters.arbiter import Leadership
+from ha_controller.app.wakeful import wakeful_loop
+from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext
+
+class Engine(Arbiter):
+    kind, config_model, lead_s, renew_every_s = "fake", ArbiterConfig, 1.0, 0.2
+    async def acquire(self): return 1
+    async def renew(self, term): pass
+    async def prove(self, term): pass
+    async def release(self, term): pass
+    async def members(self): return []
+
+context = ArbiterContext(name="us", instance="us", state_dir=Path("/"), last_term=lambda: 0)
+leadership = Leadership(arbiter=Engine(ArbiterConfig(), context), report=lambda told: None)
+
+async def shoot(device):
+    # like a login: a question, an answer, and only then the order
+    with leadership.order(), anyio.fail_after(60):
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(device, b"login")
+        await loop.sock_recv(device, 100)
+        await loop.sock_sendall(device, b"OFF")
+
+async def main():
+    device = socket.socket(socket.AF_UNIX)
+    device.setblocking(False)
+    device.connect(sys.argv[1])
+    async with anyio.create_task_group() as group:
+        group.start_soon(leadership.run)
+        while not await leadership.may_act(1):
+            await anyio.sleep(0.01)
+        group.start_soon(shoot, device)
+        await anyio.sleep_forever()
+
+woken = leadership.lapse if sys.argv[2] == "wakeful" else lambda: None
+anyio.run(main, backend_options={"loop_factory": partial(wakeful_loop, woken)})
+"""
+
+
+async def _waits(pid: int) -> None:
+    """Until it sleeps in its event loop: whoever is frozen in the middle of a function goes on with that function."""
+    with anyio.fail_after(10):
+        while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+            await anyio.sleep(0.001)
+
+
+def _frozen(device: Path, loop: str) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-c", FROZEN, str(device), loop])
+
+
+@pytest.mark.parametrize(("loop", "shots"), [("wakeful", b""), ("plain", b"OFF")])
+async def test_an_answer_that_came_while_the_process_was_frozen_is_not_acted_on(
+    tmp_path: Path, loop: str, shots: bytes
+):
+    """Frozen between question and answer for longer than the lead lasts. A plain loop would still send the order."""
+    asked, received = anyio.Event(), bytearray()
+    process: subprocess.Popen[bytes] | None = None
+
+    async def device(stream: anyio.abc.ByteStream) -> None:
+        assert process is not None
+        async with stream:
+            assert await stream.receive() == b"login"
+            await _waits(process.pid)
+            os.kill(process.pid, signal.SIGSTOP)
+            await stream.send(b"welcome")
+            await anyio.sleep(1.5)  # the lead lasts 1 s
+            os.kill(process.pid, signal.SIGCONT)
+            with anyio.move_on_after(2):
+                received.extend(await stream.receive())
+            asked.set()
+
+    listener = await anyio.create_unix_listener(tmp_path / "device")
+    async with listener, anyio.create_task_group() as group:
+        group.start_soon(listener.serve, device)
+        process = _frozen(tmp_path / "device", loop)
+        try:
+            with anyio.fail_after(20):
+                await asked.wait()
+        finally:
+            process.kill()
+            process.wait(10)
+        group.cancel_scope.cancel()
+    assert bytes(received) == shots

@@ -1,0 +1,182 @@
+"""A real etcd of three members on loopback, whose members are killed, frozen, thawed and started again."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import ssl
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.peers.certificates import Certificate
+
+START_MAX_S = 30.0
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+    finally:
+        for each in sockets:
+            each.close()
+
+
+@dataclass
+class Member:
+    """One etcd process, and where it listens."""
+
+    name: str
+    port: int
+    peer_port: int
+    folder: Path
+    scheme: str
+    process: subprocess.Popen[bytes] | None = None
+    frozen: bool = False
+
+    @property
+    def endpoint(self) -> str:
+        return f"{self.scheme}://127.0.0.1:{self.port}"
+
+
+@dataclass
+class Etcd:
+    """The cluster."""
+
+    folder: Path
+    count: int = 3
+    server: Certificate | None = None  #: with one, clients speak TLS
+    client_ca: Path | None = None  #: and must show a certificate of this authority
+    members: list[Member] = field(default_factory=list)
+
+    def start(self) -> Etcd:
+        ports = _free_ports(2 * self.count)
+        scheme = "https" if self.server else "http"
+        for index in range(self.count):
+            folder = self.folder / f"etcd-{index}"
+            folder.mkdir(parents=True)
+            self.members.append(Member(f"e{index}", ports[2 * index], ports[2 * index + 1], folder, scheme))
+        for member in self.members:
+            self._launch(member, "new")
+        self.wait_until_well()
+        return self
+
+    @property
+    def endpoints(self) -> tuple[str, ...]:
+        return tuple(member.endpoint for member in self.members)
+
+    def _launch(self, member: Member, state: str) -> None:
+        peer = f"http://127.0.0.1:{member.peer_port}"
+        cluster = ",".join(f"{each.name}=http://127.0.0.1:{each.peer_port}" for each in self.members)
+        words = [
+            "etcd", "--name", member.name, "--data-dir", str(member.folder / "data"),
+            "--listen-client-urls", member.endpoint, "--advertise-client-urls", member.endpoint,
+            "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
+            "--initial-cluster", cluster, "--initial-cluster-state", state,
+            "--heartbeat-interval", "100", "--election-timeout", "1000", "--unsafe-no-fsync",
+            "--logger", "zap", "--log-outputs", "stderr",
+        ]  # fmt: skip
+        if self.server is not None:
+            words += ["--cert-file", str(self.server.cert), "--key-file", str(self.server.key)]
+        if self.client_ca is not None:
+            words += ["--client-cert-auth", "--trusted-ca-file", str(self.client_ca)]
+        with (member.folder / "log").open("ab") as log:
+            member.process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        member.frozen = False
+
+    # --- faults ---
+
+    def kill(self, *members: Member) -> None:
+        for member in members:
+            assert member.process is not None
+            member.process.kill()
+            member.process.wait(10)
+            member.process = None
+
+    def start_again(self, *members: Member) -> None:
+        for member in members:
+            if member.process is None:
+                self._launch(member, "existing")
+
+    def freeze(self, *members: Member) -> None:
+        for member in members:
+            assert member.process is not None
+            os.kill(member.process.pid, signal.SIGSTOP)
+            member.frozen = True
+
+    def thaw(self, *members: Member) -> None:
+        for member in members:
+            if member.frozen and member.process is not None:
+                os.kill(member.process.pid, signal.SIGCONT)
+            member.frozen = False
+
+    def heal(self) -> None:
+        self.thaw(*self.members)
+        self.start_again(*self.members)
+
+    def stop(self) -> None:
+        self.thaw(*self.members)
+        for member in self.members:
+            if member.process is not None:
+                self.kill(member)
+
+    # --- looking ---
+
+    def ask(self, member: Member, path: str, body: dict[str, Any], *, timeout_s: float = 2.0) -> dict[str, Any]:
+        """Without our own client. Raises OSError."""
+        request = urllib.request.Request(member.endpoint + path, json.dumps(body).encode())
+        context = ssl._create_unverified_context() if member.scheme == "https" else None
+        with urllib.request.urlopen(request, timeout=timeout_s, context=context) as response:
+            found: dict[str, Any] = json.load(response)
+        return found
+
+    def leader(self) -> Member:
+        """The member that leads, in the words of a living one."""
+        end = time.monotonic() + START_MAX_S
+        while time.monotonic() < end:
+            for member in self.members:
+                if member.process is None or member.frozen:
+                    continue
+                try:
+                    found = self.ask(member, "/v3/maintenance/status", {})
+                except OSError:
+                    continue
+                if found.get("leader") == found["header"]["member_id"]:
+                    return member
+            time.sleep(0.05)
+        raise AssertionError("no member of etcd leads")
+
+    def serializable(self, member: Member, key: str) -> str | None:
+        """What one member has under a key, without asking any other."""
+        packed = base64.b64encode(key.encode()).decode()
+        kvs = self.ask(member, "/v3/kv/range", {"key": packed, "serializable": True}).get("kvs", [])
+        return base64.b64decode(kvs[0]["value"]).decode() if kvs else None
+
+    def wait_until_well(self) -> None:
+        end = time.monotonic() + START_MAX_S
+        while time.monotonic() < end:
+            if all(self._is_well(member) for member in self.members):
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"etcd did not get well; see {self.folder}")
+
+    def _is_well(self, member: Member) -> bool:
+        if self.client_ca is not None:  # we have no certificate to show
+            return "serving client traffic" in (member.folder / "log").read_text()
+        try:
+            self.ask(member, "/v3/kv/range", {"key": base64.b64encode(b"x").decode()})
+        except urllib.error.HTTPError as error:
+            return error.code in (400, 401, 403)  # it wants a login
+        except OSError:
+            return False
+        return True
