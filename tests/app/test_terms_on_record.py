@@ -54,7 +54,7 @@ async def test_a_new_term_is_committed_before_anything_of_it_is_dispatched():
 
     controller = Controller(SETTINGS, 0.0)
     engine = Engine(
-        controller, journal=Record(), dispatch=dispatch, record=lambda event, now, decision: None, clock=lambda: 1.0
+        controller, journal=Record(), dispatch=dispatch, record=lambda events, effects, now: None, clock=lambda: 1.0
     )
     async with anyio.create_task_group() as group:
         group.start_soon(engine.run)
