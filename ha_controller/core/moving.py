@@ -17,13 +17,8 @@ from ha_controller.core.lever import REPEAT_AFTER_S
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, HostState, Vm, VmState
 from ha_controller.core.outcome import Next, next_step, wants_running
-from ha_controller.core.recovery import (
-    Candidate,
-    Room,
-    may_take,
-    on_its_way,
-    place,
-)
+from ha_controller.core.placement import Candidate, Room, may_take, place
+from ha_controller.core.recovery import on_its_way
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
 from ha_controller.core.vm_orders import note_lock, note_order
