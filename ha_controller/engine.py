@@ -49,7 +49,7 @@ from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
 from ha_controller.core.model import HostTrust
 
 EVIDENCE_QUEUE_MAX = 1000
-EXPLAINED = ("what", "because", "next_step", "evidence", "guards", "rejected")
+EXPLAINED = ("what", "because", "next_step", "evidence", "guards", "plan", "rejected")
 
 
 class JournalPort(Protocol):

@@ -132,7 +132,8 @@ def decisions(answer: Json) -> None:
             click.echo("")
         because = f": {safe(data['because'])}" if data["because"] else ""
         click.echo(f"{clock(line['at'])}   {safe(data['what'])}{because}")
-        for label, rows in (("Evidence", data["evidence"]), ("Guards", data["guards"]), ("Not used", data["rejected"])):
+        parts = ("Evidence", "evidence"), ("Guards", "guards"), ("Plan", "plan"), ("Not used", "rejected")
+        for label, rows in ((label, data.get(name, ())) for label, name in parts):
             for number, row in enumerate(rows):
                 click.echo(f"  {label if number == 0 else '':<10} {safe(row)}")
         if data["next_step"]:

@@ -218,7 +218,7 @@ class Controller:
 
     def _inventory(self, event: InventoryRead, now: float) -> None:
         state = self.state
-        state.oned_at, state.oned_detail = now, ""
+        state.oned_at, state.oned_detail, state.groups = now, "", event.groups
         known = {host.id: host for host in event.hosts}
         for host_id, host in known.items():
             view = state.views.setdefault(host_id, HostView(since=now))

@@ -221,6 +221,7 @@ class Explain:
     next_step: str = ""
     evidence: tuple[str, ...] = ()  #: one line for each channel, with its age
     guards: tuple[str, ...] = ()
+    plan: tuple[str, ...] = ()  #: where each VM goes, one line for each
     rejected: tuple[str, ...] = ()  #: what else could have been done, and why it was not
 
 

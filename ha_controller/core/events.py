@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from ha_controller.core.effects import HostStep
 from ha_controller.core.model import Host, Identity, PowerState, Reading, Vm
+from ha_controller.core.resources import VmGroup
 from ha_controller.core.settings import Settings
 
 
@@ -23,6 +24,7 @@ class InventoryRead:
     """All hosts of the cloud were read. Never sent for an empty or failed reading."""
 
     hosts: tuple[Host, ...]
+    groups: tuple[VmGroup, ...] | None = None  #: of VMs; None: they could not be read
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -87,6 +87,7 @@ class VmRecord:
     datastores: tuple[int, ...] | None = None  #: where its disks were; None: not on record
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
+    refused_on: tuple[int, ...] = ()  #: hosts that OpenNebula refused to move it to: the last resort
     ordered_at: float = 0.0
     first_ordered_at: float = 0.0  #: its way to an outcome is timed from here
     answered: bool = True  #: False while an order has no report

@@ -7,8 +7,11 @@ still be read by a person.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
+
+from ha_controller.core.resources import NumaNode, NumaRequest, PciDevice, PciRequest
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
@@ -118,6 +121,12 @@ class Host:
     free_cpu: int = 0  #: hundredths of a core, after RESERVED_CPU
     free_memory_mb: int = 0  #: after RESERVED_MEM
     vms: tuple[int, ...] = ()
+    pci: tuple[PciDevice, ...] = ()  #: the free ones, by address
+    numa: tuple[NumaNode, ...] = ()
+    #: what requirements look at, as layers: the first that has a name decides
+    attributes: tuple[Mapping[str, str], ...] = field(default=(), repr=False, compare=False)
+    #: all values of attributes that it has several times
+    repeated: Mapping[str, tuple[str, ...]] = field(default_factory=dict, repr=False, compare=False)
     excluded: str = ""  #: why the controller must not act on it; empty = in scope
     places: tuple[tuple[str, str], ...] = ()  #: (what, which): what it shares with others, such as a rack
     maintenance: bool = False  #: excluded because a person works on it: drills are allowed
@@ -158,6 +167,12 @@ class Vm:
     lock_level: int = 0  #: 0 none, 1 use, 2 manage, 3 admin, 4 all
     policy: VmPolicy | None = None  #: as written on the VM; None: nothing is
     previous_host: int | None = None  #: HID of the history record before; read while it migrates only
+    pci: tuple[PciRequest, ...] = ()
+    numa: NumaRequest | None = None
+    automatic_requirements: str = field(default="", repr=False)  #: written by OpenNebula
+    requirements: str = field(default="", repr=False)  #: SCHED_REQUIREMENTS, written by the owner of the VM
+    group: int | None = None  #: its VM group
+    reach: frozenset[int] | None = None  #: clusters that have all its datastores; None: not known, so only its own
     label: str = ""  #: state in OpenNebula's words
     datastores: tuple[int, ...] | None = None  #: where its disks are; None: not known
 

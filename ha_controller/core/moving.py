@@ -6,10 +6,10 @@ that the host is off was read again within `proof_age_max_s`, and any life stops
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import replace
 
 from ha_controller.core import lever, situation, vm_orders
+from ha_controller.core.destinations import BEFORE_A_MOVE, Destinations
 from ha_controller.core.effects import ORDER_VALID_S, MoveVm, ResumeVm, Severity
 from ha_controller.core.events import OrderResult, VmOrderReported
 from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
@@ -17,15 +17,10 @@ from ha_controller.core.lever import REPEAT_AFTER_S
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, HostState, Vm, VmState
 from ha_controller.core.outcome import Next, next_step, wants_running
-from ha_controller.core.placement import Candidate, Room, may_take, place
-from ha_controller.core.recovery import on_its_way
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
 from ha_controller.core.vm_orders import note_lock, note_order
 from ha_controller.core.vm_table import Recover, Step
-
-#: stages from which a VM's next migrate is its first
-BEFORE_A_MOVE = (VmStage.WAITING, VmStage.RECOVERING)
 
 
 def advance(state: State, host: Host, incident: Incident, now: float) -> None:
@@ -178,7 +173,8 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
     to_start = sum(wants_running(record) and record.stage is not VmStage.LEFT for record in incident.vms)
     canary = to_start > state.settings.canary_above and not seen_running
     free = (1 if canary else state.settings.moves_parallel) - under_way
-    nowhere = []
+    nowhere: list[VmRecord] = []
+    destinations = Destinations(state, now)
     for record in sorted(incident.vms, key=lambda record: (not wants_running(record), record.id)):
         vm = view.vms.get(record.id)
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
@@ -191,17 +187,19 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         elif step.step is Step.LOCK and (record.stage is not VmStage.LOCKING or may_order(state, record, free, now)):
             incident = _lock(state, incident, record, vm, now)
         elif step.step is Step.MOVE and may_order(state, record, free, now):
-            incident, ordered = _migrate(state, host, incident, record, vm, now)
+            incident, after = _migrate(state, host, incident, record, vm, destinations, now)
+            ordered = after.order > record.order
             if not ordered and not wants_running(record) and _waited_too_long(state, incident, now):
-                reason = f"it is {vm.label}, and no other host has room for it"
+                reason = f"it is {vm.label}, and it {after.reason}"
                 incident = with_record(incident, leave_alone(state, incident, record, reason, now))
                 incident = state.save(incident)
             elif not ordered:
-                nowhere.append(record.name)
+                nowhere.append(after)
             elif record.stage in BEFORE_A_MOVE:
                 free -= 1
     if nowhere:
-        reason = f"{len(nowhere)} VMs fit on no host ({', '.join(nowhere[:5])})"
+        some = "; ".join(f"{record.name} {record.reason}" for record in nowhere[:3])
+        reason = f"{len(nowhere)} of {len(incident.vms)} VMs wait for a place: {some}"
         state.hold(
             incident, Hold("no room", reason, "They are placed as soon as there is room: free or add a host"), now
         )
@@ -221,18 +219,19 @@ def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
 
 
 def _migrate(
-    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, now: float
-) -> tuple[Incident, bool]:
+    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, destinations: Destinations, now: float
+) -> tuple[Incident, VmRecord]:
     """Order one migrate. The destination is written down first and stays, as long as an earlier order may arrive."""
-    candidates = [each for each in _candidates(state, now) if each.host.id not in record.failed_on]
-    seen_max_s = state.settings.destination_seen_s
     destination = record.destination if record.stage is VmStage.MOVING else None
-    if destination is not None and not may_take(vm, destination, candidates, seen_max_s=seen_max_s):
+    if destination is not None and not destinations.may_keep(record, vm, destination):
         destination = None  # the earlier order had its time and did nothing: the VM was just read where it was
     if destination is None:
-        destination = place(vm, candidates, _taken(state), seen_max_s=seen_max_s)
-    if destination is None:
-        return incident, False
+        place = destinations.choose(record, vm)
+        if place.destination is None:
+            waiting = replace(record, reason=place.reason)
+            return state.save(with_record(incident, waiting)), waiting
+        destination = place.destination
+        destinations.ordered(vm, destination)
     source = incident.host if vm.host is None else vm.host
     if source != incident.host and source not in record.failed_on:  # it did not start there: a new host, a new time
         record = replace(record, failed_on=(*record.failed_on, source), first_ordered_at=0.0, stage=VmStage.WAITING)
@@ -249,7 +248,7 @@ def _migrate(
             unlock=ordered.relock > 0,
         )
     )
-    return incident, True
+    return incident, ordered
 
 
 def _recover(
@@ -302,7 +301,8 @@ def vm_order_reported(state: State, incident: Incident, event: VmOrderReported, 
         if record.tries >= state.settings.move_tries_max:
             after = leave_alone(state, incident, after, f"OpenNebula refuses to move it: {event.detail}", now)
         else:
-            after = replace(after, stage=VmStage.WAITING, destination=None)
+            bad = {*record.refused_on} if record.destination is None else {*record.refused_on, record.destination}
+            after = replace(after, stage=VmStage.WAITING, destination=None, refused_on=tuple(sorted(bad)))
     elif event.result is OrderResult.SKIPPED and record.stage is VmStage.MOVING and record.tries == 1:
         after = replace(after, stage=VmStage.WAITING, destination=None, tries=0, first_ordered_at=0.0)
     state.save(with_record(incident, after))
@@ -311,33 +311,6 @@ def vm_order_reported(state: State, incident: Incident, event: VmOrderReported, 
 def with_record(incident: Incident, record: VmRecord) -> Incident:
     """An incident with this record of a VM in the place of the one it had."""
     return replace(incident, vms=tuple(record if known.id == record.id else known for known in incident.vms))
-
-
-def _candidates(state: State, now: float) -> list[Candidate]:
-    return [
-        Candidate(host=host, state=view.state, seen_s=now - _seen_at(state, host.id))
-        for host in sorted(state.hosts.values(), key=lambda host: host.id)
-        if (view := state.view(host.id)) and host.id not in state.incidents and view.calm_at <= now
-    ]
-
-
-def _seen_at(state: State, host: int) -> float:
-    return max((view.alive_at or 0.0 for view in state.view(host).views.values()), default=0.0)
-
-
-def _taken(state: State) -> dict[int, Room]:
-    """Room that VMs on their way will take, as long as OpenNebula may not count it yet."""
-    rooms: defaultdict[int, Room] = defaultdict(Room)
-    for incident in state.incidents.values():
-        vms = state.view(incident.host).vms
-        for record in incident.vms:
-            vm = vms.get(record.id)
-            if vm is None or record.destination is None:
-                continue
-            if on_its_way(record, incident.host, vm) or record.ordered_at > (state.oned_at or 0.0):
-                room = rooms[record.destination]
-                rooms[record.destination] = Room(cpu=room.cpu + vm.cpu, memory_mb=room.memory_mb + vm.memory_mb)
-    return rooms
 
 
 def _recovered(state: State, incident: Incident, now: float) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ha_controller.core.incident import VmRecord, VmStage
+from ha_controller.core.incident import VmRecord
 from ha_controller.core.model import LcmState, Vm, VmState
 
 #: LCM states in which oned itself says that a start at the destination went wrong: 36 BOOT_FAILURE,
@@ -24,8 +24,3 @@ def claims_running(vm: Vm) -> bool:
 def is_unknown(vm: Vm) -> bool:
     """Whether oned shows the VM as UNKNOWN, from where a migrate works at once."""
     return vm.state == VmState.ACTIVE and vm.lcm_state == LcmState.UNKNOWN
-
-
-def on_its_way(record: VmRecord, source: int, vm: Vm | None) -> bool:
-    """Whether a VM takes room at its destination that OpenNebula may not count there yet."""
-    return record.stage is VmStage.MOVING and (vm is None or vm.host == source)

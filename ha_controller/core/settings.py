@@ -98,6 +98,7 @@ class Settings:
     canary_above: int = 8  #: with more VMs than this, the first one must be RUNNING before the rest is moved
     destination_seen_s: float = 3.0  #: a destination must have shown life this recently
     rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
+    soften_anti_affinity: bool = False  #: what fits nowhere else may be beside VMs it should be apart from
     reads_every_s: float = 0.5
     dump_await_s: float = 0.0  #: a host that fell silent may announce a crash dump within this; 0: none does
     dump_max_s: float = 600.0  #: no crash dump is waited for longer than this

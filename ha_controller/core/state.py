@@ -13,6 +13,8 @@ from ha_controller.core.effects import Effect, Explain, Severity, Tell, WatchClo
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState, HostTrust, PowerState, Vm
+from ha_controller.core.placement import Plan
+from ha_controller.core.resources import VmGroup
 from ha_controller.core.settings import Mode, Settings
 
 
@@ -98,6 +100,16 @@ class PendingCommand:
     asked_at: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """The plan that is followed, and what it was made from."""
+
+    plan: Plan
+    at: float
+    oned_at: float | None  #: of the inventory
+    usable: frozenset[int]  #: hosts that could take VMs then
+
+
 @dataclass(frozen=True, slots=True)
 class Hold:
     """Why nothing happens with an incident now, and what comes next."""
@@ -140,6 +152,8 @@ class State:
     second_master_detail: str = "not looked yet"
     oned_at: float | None = None
     oned_detail: str = "not reached yet"
+    groups: tuple[VmGroup, ...] | None = None
+    planned: Planned | None = None
     watched: set[int] = field(default_factory=set)
     confirming: list[PendingCommand] = field(default_factory=list)
     out: list[Effect] = field(default_factory=list)

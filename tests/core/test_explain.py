@@ -176,6 +176,7 @@ def test_a_decision_is_on_record_once_and_again_when_it_changes(cloud: Cloud):
         "condemned as dead: it is powered off",
         "attempt 1: power off with bmc",
         "FENCED: off is verified",
+        "plan: all 2 VMs have a place",
         "RECOVERED",
     ]
 
