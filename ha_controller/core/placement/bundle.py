@@ -132,14 +132,22 @@ class Bundle:
 
     def refusals(self) -> Counter[Rule]:
         """How many hosts each rule keeps away, the first rule of each host counted."""
-        if len(self.tasks) == 1:
-            counted = Counter(self.admissions[0].refusals)
-        else:
-            counted = Counter(self.admissions[0].refusals)
-            left = {room.host.id for room in self.admissions[0].rooms} - {room.host.id for room in self.rooms}
-            counted[Rule.AFFINITY] += len(left)
+        counted = Counter(self.admissions[0].refusals)
+        counted[Rule.AFFINITY] += len(self.admissions[0].rooms) - len(self.rooms)
         counted.update(rule for room in self.rooms if (rule := self.why_not(room)))
-        return counted
+        return +counted
+
+    def split(self) -> tuple[Bundle, Bundle]:
+        """Without the least important and largest of its VMs, and that one alone."""
+        order = sorted(
+            range(len(self.tasks)),
+            key=lambda index: (-self.tasks[index].priority, self.vms[index].memory_mb, self.vms[index].id),
+        )
+        kept, last = order[:-1], order[-1]
+        return (
+            bundle([self.tasks[index] for index in kept], [self.admissions[index] for index in kept]),
+            Bundle((self.tasks[last],), (self.admissions[last],), ()),
+        )
 
 
 def bundles_of(tasks: Sequence[Task], admissions: Mapping[int, Admission], screen: Screen) -> list[Bundle]:
@@ -149,10 +157,29 @@ def bundles_of(tasks: Sequence[Task], admissions: Mapping[int, Admission], scree
         together = admissions[task.vm.id].ties.together
         alone = not together or bool(screen.anchors(admissions[task.vm.id].ties))
         found.setdefault(frozenset({task.vm.id}) if alone else together, []).append(task)
-    return [_bundle(members, [admissions[task.vm.id] for task in members]) for members in found.values()]
+    made: list[Bundle] = []
+    for members in found.values():
+        made += _bundles([(task, admissions[task.vm.id]) for task in members])
+    return made
 
 
-def _bundle(tasks: Sequence[Task], admissions: Sequence[Admission]) -> Bundle:
+def _bundles(members: list[tuple[Task, Admission]]) -> list[Bundle]:
+    """One bundle, and those alone that may not go where the most, and the most important, of the others may."""
+    whole = bundle([task for task, _ in members], [admission for _, admission in members])
+    if whole.rooms or len(members) == 1:
+        return [whole]
+    welcome: dict[int, list[tuple[Task, Admission]]] = {}
+    for member in members:
+        for room in member[1].rooms:
+            welcome.setdefault(room.host.id, []).append(member)
+    most = max(welcome.values(), key=lambda some: sorted((task.priority for task, _ in some), reverse=True), default=[])
+    kept = [bundle([task for task, _ in most], [admission for _, admission in most])] if most else []
+    alone = [Bundle((task,), (admission,), ()) for task, admission in members if (task, admission) not in most]
+    return [*kept, *alone]
+
+
+def bundle(tasks: Sequence[Task], admissions: Sequence[Admission]) -> Bundle:
+    """VMs that go together, to a host that each of them may go to."""
     rooms = admissions[0].rooms
     for admission in admissions[1:]:
         allowed = {room.host.id for room in admission.rooms}

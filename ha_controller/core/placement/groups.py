@@ -38,7 +38,7 @@ class Groups:
         """What binds a VM; None if that is not known: its group was not read."""
         if group is None:
             return FREE
-        return self._ties.get(vm, FREE) if group in self._known else None
+        return self._ties.get(vm) if group in self._known else None  # a group that does not list it is out of date
 
     def _add(self, group: VmGroup) -> None:
         by_name = {role.name: role for role in group.roles}

@@ -14,6 +14,7 @@ from ha_controller.core.placement.bundle import Bundle, Shares, bundles_of
 from ha_controller.core.placement.repair import Repair, restore
 from ha_controller.core.placement.room import Room
 from ha_controller.core.placement.screen import Admission, Screen, Unplaceable
+from ha_controller.core.placement.search import BUNDLES_MAX, Search
 from ha_controller.core.placement.values import Placement, Plan, Problem, Task, in_words
 
 _Order = Callable[[Bundle], tuple[float, ...]]
@@ -80,6 +81,9 @@ class _Planner:
         self._pack()
         if any(bundle.room is None for bundle in self._bundles):
             Repair(self._bundles).run()
+        if len(self._bundles) <= BUNDLES_MAX and any(bundle.room is None for bundle in self._bundles):
+            Search(self._bundles).run()
+        self._split()
         self._recheck()
         if self._problem.soften:
             self._soften()
@@ -150,6 +154,21 @@ class _Planner:
         return best
 
     # --- afterwards ---
+
+    def _split(self) -> None:
+        """Some of the VMs that must share a host are better than none: the others wait for room beside them."""
+        for whole in [each for each in self._bundles if each.room is None and len(each.vms) > 1]:
+            part, others = whole, list[Bundle]()
+            while part.room is None and len(part.vms) > 1:
+                part, other = part.split()
+                others.append(other)
+                if (room := self._choose(part, 1.0)) is not None:
+                    part.enter(room)
+            if part.room is not None:
+                for other in others:
+                    other.rooms = [room for room in other.admissions[0].rooms if room is part.room]
+                self._bundles.remove(whole)
+                self._bundles += [part, *others]
 
     def _recheck(self) -> None:
         """Requirements that look at other VMs must still hold after those have moved; else the VM is left out."""
