@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ha_controller.core.model import Host, HostState, Vm
 from ha_controller.core.placement import Candidate, Problem, Task
@@ -55,7 +55,7 @@ def random_case(
     )
     groups, member_of = _groups(dice, ids, hosts) if special else ((), {})
     tasks = tuple(
-        Task(vm=_in_group(task.vm, member_of.get(task.vm.id)), priority=task.priority, failed_on=task.failed_on)
+        Task(vm=replace(task.vm, group=member_of.get(task.vm.id)), priority=task.priority, failed_on=task.failed_on)
         for task in tasks
     )
     case.problem = Problem(tasks=tasks, candidates=tuple(candidates), groups=groups, soften=soften)
@@ -159,12 +159,6 @@ def _groups(dice: random.Random, ids: range, hosts: int) -> tuple[tuple[VmGroup,
     return tuple(groups), member_of
 
 
-def _in_group(vm: Vm, group: int | None) -> Vm:
-    from dataclasses import replace
-
-    return replace(vm, group=group)
-
-
 # --- the judge --------------------------------------------------------------------------------------------------------
 
 
@@ -234,18 +228,24 @@ def _of_groups(case: Case, places: Mapping[int, int], softened: frozenset[int]) 
             if role.policy == "AFFINED":
                 yield from _apart_or_together(case, role.vms, where, places)
             if role.policy == "ANTI_AFFINED":
-                for one, other in itertools.combinations([vm for vm in role.vms if vm in where], 2):
-                    if where[one] == where[other] and not {one, other} & softened and {one, other} & set(places):
-                        yield f"VMs {one} and {other} share host {where[one]}"
+                for pair in itertools.combinations(role.vms, 2):
+                    yield from _beside(pair, where, places, softened)
         for names in group.affined:
             everybody = tuple(vm for name in names for vm in roles[name].vms)
             yield from _apart_or_together(case, everybody, where, places)
         for names in group.anti_affined:
             for one, other in itertools.combinations(names, 2):
-                for left, right in itertools.product(roles[one].vms, roles[other].vms):
-                    if left in where and right in where and where[left] == where[right]:
-                        if {left, right} & set(places) and not {left, right} & softened:
-                            yield f"VMs {left} and {right} share host {where[left]}"
+                for pair in itertools.product(roles[one].vms, roles[other].vms):
+                    yield from _beside(pair, where, places, softened)
+
+
+def _beside(
+    pair: tuple[int, int], where: Mapping[int, int], places: Mapping[int, int], softened: frozenset[int]
+) -> Iterator[str]:
+    if not {*pair} <= set(where) or not {*pair} & set(places) or {*pair} & softened:
+        return
+    if where[pair[0]] == where[pair[1]]:
+        yield f"VMs {pair[0]} and {pair[1]} share host {where[pair[0]]}"
 
 
 def _apart_or_together(
