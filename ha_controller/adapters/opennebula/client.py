@@ -35,6 +35,7 @@ from ha_controller.adapters.opennebula.xmlrpc import (
     request_body,
     template_text,
 )
+from ha_controller.core.resources import VmGroup
 
 CHUNK = 65_536  #: bytes between two yields to the loop: about 3 ms of parsing
 ORDER_BODY_LIMIT = 16 << 20
@@ -192,11 +193,15 @@ class Client:
             EmptyPool: no host is visible, which is what oned shows to a user without rights.
         """
         records = await self._pool(documents.MONITORING, "one.hostpool.monitoring", 0)
-        monitored_at = {record.id: record.monitored_at for record in records}
+        told = {record.id: record for record in records}
 
         def build(host: Fields) -> OnedHost:
             model = documents.HOSTS.build(host)
-            return replace(model, monitored_at=max(model.monitored_at, monitored_at.get(model.id, 0)))
+            record = told.get(model.id)
+            if record is None:
+                return model
+            newest = max(model.monitored_at, record.monitored_at)
+            return replace(model, monitored_at=newest, monitoring=model.monitoring or record.values)
 
         hosts = await self._pool(replace(documents.HOSTS, build=build), "one.hostpool.info")
         if not hosts:
@@ -250,6 +255,10 @@ class Client:
     async def clusters(self) -> list[OnedCluster]:
         """Return all clusters that the user may see."""
         return await self._pool(documents.CLUSTERS, "one.clusterpool.info")
+
+    async def vm_groups(self) -> list[VmGroup]:
+        """Return all VM groups that the user may see."""
+        return await self._pool(documents.VM_GROUPS, "one.vmgrouppool.info", _EVERYONE, -1, -1)
 
     async def hooks(self) -> list[OnedHook]:
         """Return the hooks. Users outside oneadmin get an empty list: see `OnedUser.in_oneadmin`."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from sys import intern
 
+from ha_controller.adapters.opennebula.hardware import asked_devices, asked_topology, free_devices, numa_nodes
 from ha_controller.adapters.opennebula.models import (
     Monitoring,
     OnedCluster,
@@ -22,8 +23,11 @@ from ha_controller.adapters.opennebula.models import (
     OnedVm,
 )
 from ha_controller.adapters.opennebula.reader import BadDocument, Fields, Kind
+from ha_controller.core.resources import Role, VmGroup
 
 _MONITOR = 44  #: HISTORY/ACTION
+#: what requirements can look at of a host's share
+_SHARE = ("MAX_CPU", "CPU_USAGE", "TOTAL_CPU", "MAX_MEM", "MEM_USAGE", "TOTAL_MEM", "RUNNING_VMS", "VMS_THREAD")
 _SECRET = re.compile("PASSWORD|TOKEN|SECRET|PRIVATE_KEY")
 
 
@@ -57,7 +61,17 @@ def _host(host: Fields) -> OnedHost:
         monitored_at=host.below("MONITORING").integer("TIMESTAMP", 0),
         zombies=tuple(re.findall(r"[^\s,]+", template.line("ZOMBIES"))),
         template=template.attributes(),
+        repeated=template.repeated(),
+        share=host.some("IM_MAD", "CLUSTER") | share.some(*_SHARE),
+        monitoring=_told(host.below("MONITORING")),
+        pci=free_devices(share),
+        numa=numa_nodes(share, pinned=template.text("PIN_POLICY").upper() == "PINNED"),
     )
+
+
+def _told(monitoring: Fields) -> dict[str, str]:
+    """What requirements can look at of a host's monitoring."""
+    return monitoring.below("CAPACITY").attributes() | monitoring.below("SYSTEM").attributes()
 
 
 def _vm(vm: Fields) -> OnedVm:
@@ -82,7 +96,8 @@ def _vm(vm: Fields) -> OnedVm:
         memory_mb=template.integer("MEMORY", 0),
         locked=lock_level > 0,
         lock_level=lock_level,
-        pci="PCI" in template,
+        pci=asked_devices(template),
+        numa=asked_topology(template),
         disks=_disks(template),
         automatic_requirements=intern(template.text("AUTOMATIC_REQUIREMENTS")),
         sched_requirements=user_template.text("SCHED_REQUIREMENTS") or template.text("SCHED_REQUIREMENTS"),
@@ -157,7 +172,40 @@ def _hook(hook: Fields) -> OnedHook:
 
 
 def _monitoring(record: Fields) -> Monitoring:
-    return Monitoring(id=record.integer("ID"), monitored_at=record.integer("TIMESTAMP"))
+    return Monitoring(id=record.integer("ID"), monitored_at=record.integer("TIMESTAMP"), values=_told(record))
+
+
+def _vm_group(group: Fields) -> VmGroup:
+    template = group.below("TEMPLATE")
+    rules = {name: (value,) for name, value in template.some("AFFINED", "ANTI_AFFINED").items()} | template.repeated()
+    return VmGroup(
+        id=group.integer("ID"),
+        name=group.line("NAME"),
+        roles=tuple(_role(role) for role in group.below("ROLES").every("ROLE")),
+        affined=tuple(_words(rule) for rule in rules.get("AFFINED", ())),
+        anti_affined=tuple(_words(rule) for rule in rules.get("ANTI_AFFINED", ())),
+    )
+
+
+def _role(role: Fields) -> Role:
+    return Role(
+        name=role.line("NAME"),
+        vms=_numbers(role, "VMS"),
+        policy=role.line("POLICY").upper(),
+        hosts=_numbers(role, "HOST_AFFINED"),
+        not_hosts=_numbers(role, "HOST_ANTI_AFFINED"),
+    )
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
+def _numbers(role: Fields, name: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(word) for word in _words(role.text(name)))
+    except ValueError:
+        raise BadDocument(f"{name} is not a list of numbers") from None
 
 
 USER = Kind(root="USER", item="USER", build=_user)
@@ -167,5 +215,6 @@ VM = Kind(root="VM", item="VM", build=_vm)
 VMS = Kind(root="VM_POOL", item="VM", build=_vm)
 DATASTORES = Kind(root="DATASTORE_POOL", item="DATASTORE", build=_datastore)
 CLUSTERS = Kind(root="CLUSTER_POOL", item="CLUSTER", build=_cluster)
+VM_GROUPS = Kind(root="VM_GROUP_POOL", item="VM_GROUP", build=_vm_group)
 HOOKS = Kind(root="HOOK_POOL", item="HOOK", build=_hook)
 MONITORING = Kind(root="MONITORING_DATA", item="MONITORING", build=_monitoring)

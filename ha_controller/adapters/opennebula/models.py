@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ha_controller.core.resources import NumaNode, NumaRequest, PciDevice, PciRequest
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class OnedUser:
@@ -44,6 +46,11 @@ class OnedHost:
     monitored_at: int  #: when oned last had news, seconds of the front-end's wall clock; 0 = never
     zombies: tuple[str, ...]  #: VMs (ids or deploy ids) that run here although oned moved them elsewhere
     template: dict[str, str] = field(repr=False)  #: attributes; a vector's members as "NAME/MEMBER"
+    repeated: dict[str, tuple[str, ...]] = field(repr=False, default_factory=dict)  #: those it has several times, whole
+    share: dict[str, str] = field(repr=False, default_factory=dict)  #: its own elements and capacity, by their names
+    monitoring: dict[str, str] = field(repr=False, default_factory=dict)  #: what it last told of itself
+    pci: tuple[PciDevice, ...] = ()  #: those that no VM has
+    numa: tuple[NumaNode, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,7 +83,8 @@ class OnedVm:
     memory_mb: int
     locked: bool
     lock_level: int  #: 0 none, 1 use, 2 manage, 3 admin, 4 all
-    pci: bool  #: has a PCI device: migrate only with type 1 or 2
+    pci: tuple[PciRequest, ...]  #: with one, it is migrated with type 1 or 2 only
+    numa: NumaRequest | None
     disks: tuple[OnedDisk, ...]
     automatic_requirements: str
     sched_requirements: str
@@ -130,3 +138,4 @@ class Monitoring:
 
     id: int  #: of the host
     monitored_at: int  #: seconds of the front-end's wall clock
+    values: dict[str, str] = field(repr=False, default_factory=dict)  #: FREE_MEMORY, USED_CPU and the like

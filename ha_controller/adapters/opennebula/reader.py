@@ -94,6 +94,20 @@ class Fields:
             found.update({intern(f"{name}/{member.tag!s}"): member.text or "" for member in child})
         return found
 
+    def repeated(self) -> dict[str, tuple[str, ...]]:
+        """Return all texts of children that are there several times, by their name."""
+        if self._element is None or len(self._element) == len(self._children):
+            return {}
+        found: dict[str, tuple[str, ...]] = {}
+        for child in self._element:
+            if len(child) == 0:
+                found[str(child.tag)] = (*found.get(str(child.tag), ()), child.text or "")
+        return {name: values for name, values in found.items() if len(values) > 1}
+
+    def some(self, *names: str) -> dict[str, str]:
+        """Return the texts of those children that are there."""
+        return {name: self._children[name].text or "" for name in names if name in self._children}
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Kind(Generic[Model]):

@@ -23,6 +23,7 @@ from ha_controller.adapters.opennebula import (
     storage,
     vm_state_name,
 )
+from ha_controller.adapters.recoverer.pools import Pools, reach_of
 from ha_controller.adapters.recoverer.scope import (
     DRILL,
     FENCED,
@@ -65,6 +66,7 @@ from ha_controller.plugin import OnedView, one_line
 log = structlog.get_logger(__name__)
 
 DATASTORES_EVERY_S = 60.0
+SAVE, POWER_OFF_HARD = 0, 2  #: kinds of migrate; a VM with PCI devices cannot be saved
 _BACK_TO = {OnedHostState.DISABLED: HostStatus.DISABLE, OnedHostState.OFFLINE: HostStatus.OFFLINE}
 
 
@@ -113,6 +115,7 @@ class Recoverer:
         self._order_timeout_s = order_timeout_s
         self._told = told
         self._cache = _Cache()
+        self._pools = Pools(client, clock)
 
     def oned_view(self, host: int) -> OnedView | None:
         """What OpenNebula said about a host at the last inventory."""
@@ -130,6 +133,7 @@ class Recoverer:
         """Read all hosts once and report them, or that OpenNebula did not answer."""
         try:
             await self._read_datastores()
+            await self._pools.refresh()
             asked_at = self._clock()
             hosts = await self._client.hosts()
         except OpenNebulaError as error:
@@ -138,7 +142,8 @@ class Recoverer:
             return
         self._note_views(hosts, asked_at)
         plans = self._equip(hosts)
-        self._report(InventoryRead(hosts=tuple(self._host(host, plans.get(host.id, FencePlan())) for host in hosts)))
+        found = tuple(self._host(host, plans.get(host.id, FencePlan())) for host in hosts)
+        self._report(InventoryRead(hosts=found, groups=self._pools.groups))
 
     async def _read_datastores(self) -> None:
         cache = self._cache
@@ -169,6 +174,9 @@ class Recoverer:
             free_cpu=host.max_cpu - host.cpu_usage,
             free_memory_mb=(host.max_mem_kb - host.mem_usage_kb) // 1024,
             vms=host.vm_ids,
+            pci=host.pci,
+            numa=host.numa,
+            **self._pools.for_requirements(host),
             places=self.scope.places_of(host),
             excluded=self.scope.why_excluded(host, self._clock()),
             maintenance=self.scope.in_maintenance(host, self._clock()),
@@ -219,6 +227,12 @@ class Recoverer:
             vm_mad=vm.vm_mad,
             cpu=round(vm.cpu * 100),
             memory_mb=vm.memory_mb,
+            pci=vm.pci,
+            numa=vm.numa,
+            automatic_requirements=vm.automatic_requirements,
+            requirements=vm.sched_requirements,
+            group=vm.vmgroup_id,
+            reach=reach_of(vm, self._cache.datastores),
             found_missing_at=float(vm.found_missing_at),
             obstacle=why_untouched(vm),
             storage_obstacle=storage.why_without_disks(vm, self._cache.datastores),
@@ -341,15 +355,16 @@ class Recoverer:
                 await self._client.unlock(order.vm)
                 if not await self._may_act(order.term):  # its lock is on record, for whoever goes on
                     return OrderResult.SKIPPED, "we no longer lead"
-            await self._send(order)
+            await self._send(order, vm)
         except OpenNebulaError as error:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
-    async def _send(self, order: VmOrder) -> None:
+    async def _send(self, order: VmOrder, vm: OnedVm) -> None:
         match order:
             case MoveVm():
-                await self._client.migrate(order.vm, order.destination)
+                kind = POWER_OFF_HARD if vm.pci else SAVE
+                await self._client.migrate(order.vm, order.destination, type=kind)
             case ResumeVm():
                 await self._client.vm_action(order.vm, "resume")
             case RecoverVm():

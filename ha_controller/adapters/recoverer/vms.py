@@ -22,8 +22,6 @@ def why_untouched(vm: OnedVm) -> str:
     written = vm.attributes.get(POLICY, "")
     if written and policy_of(vm) is None:
         return f"{POLICY}={one_line(written)} on the VM is not known: restart, recreate, leave or poweroff"
-    if vm.pci:
-        return "it has a PCI device; finding a host with a free one is not supported yet"
     return ""
 
 

@@ -43,7 +43,7 @@ async def test_a_vm_tells_what_decides_about_its_move(reader_of):
     vm = await reader_of("one.vm.info", VM, "vm", 7)
     assert (vm.host_id, vm.previous_host_ids, vm.cluster_id, vm.ds_id) == (2, (1,), 101, 102)
     assert (vm.vm_mad, vm.tm_mad, vm.deploy_id, vm.started_at) == ("qemu", "b", "one-7", 1795)
-    assert (vm.locked, vm.lock_level, vm.pci, vm.resched) == (True, 4, True, True)
+    assert (vm.locked, vm.lock_level, vm.resched) == (True, 4, True)
     assert (vm.cpu, vm.memory_mb) == (1.5, 2048)
     assert (vm.vmgroup_id, vm.vmgroup_role) == (3, "main")
     assert (vm.automatic_requirements, vm.sched_requirements) == ("(CLUSTER_ID = 100)", 'ARCH="x"')
@@ -59,7 +59,7 @@ async def test_a_disk_tells_where_its_bytes_are(reader_of):
 async def test_a_vm_that_never_had_a_host_has_none(reader_of):
     vm = await reader_of("one.vm.info", BARE_VM, "vm", 8)
     assert (vm.host_id, vm.previous_host_ids, vm.cluster_id, vm.ds_id) == (None, (), None, None)
-    assert (vm.locked, vm.pci, vm.disks, vm.vmgroup_id, vm.attributes) == (False, False, (), None, {})
+    assert (vm.locked, vm.pci, vm.numa, vm.disks, vm.vmgroup_id, vm.attributes) == (False, (), None, (), None, {})
 
 
 @pytest.mark.parametrize(
