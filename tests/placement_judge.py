@@ -121,7 +121,7 @@ def _requirement(dice: random.Random, number: int) -> tuple[str, Condition | Non
         (f"RACK != {rack} & !(ID = {host})", lambda at, _: at.id % 3 != rack and at.id != host),
         ("SSD != YES", lambda at, _: False),  # those that have it have YES, the others have none
         ("!(SSD = YES)", lambda at, _: at.id % 2 == 0),
-        (f'NAME = "kvm-?{host}"', lambda at, _: at.id == host),
+        (f'NAME = "kvm-?{host}"', lambda at, _: at.id % 10 == host),
         (f"CURRENT_VMS != {other}", lambda _, vms: other not in vms),
         (f"CURRENT_VMS = {host * 10}", lambda _, vms: host * 10 in vms),
     ]

@@ -89,6 +89,16 @@ class Datastore:
     type: int = 1  #: 0 images, 1 system
 
 
+@dataclass(frozen=True, kw_only=True)
+class VmGroup:
+    """A VM group of the embedded cloud: roles as their attributes, VMS filled in by hand."""
+
+    id: int
+    name: str
+    roles: tuple[dict[str, str], ...]
+    rules: dict[str, str] = field(default_factory=dict)  #: AFFINED or ANTI_AFFINED: names of roles
+
+
 @dataclass(kw_only=True)
 class History:
     """One history record of a VM."""
@@ -115,6 +125,7 @@ class OnedVm:
     resched: bool = False
     missing_since: float | None = None  #: RUNNING on a living host whose agent does not report it
     attributes: dict[str, str] = field(default_factory=dict)
+    groups: tuple[tuple[int, str], ...] = ()  #: the id of its VM group and its role there; one at most
     history: list[History] = field(default_factory=list)
 
     @property

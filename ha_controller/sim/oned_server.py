@@ -193,6 +193,11 @@ class OnedServer:
             "one.vm.unlock": ((int,), 1, lambda _, number: oned.lifecycle.lock("one.vm.unlock", number, 0)),
             "one.datastorepool.info": ((), 0, self._datastore_pool),
             "one.clusterpool.info": ((), 0, self._cluster_pool),
+            "one.vmgrouppool.info": (
+                (int, int, int),
+                3,
+                lambda *_: xml.pool("VM_GROUP_POOL", (xml.vm_group(group) for group in oned.groups)),
+            ),
             "one.hookpool.info": ((int, int, int), 3, self._hook_pool),
             "one.hook.allocate": ((str,), 1, self._allocate_hook),
             "one.zone.raftstatus": ((), 0, lambda _: _RAFT),

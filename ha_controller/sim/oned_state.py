@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from ha_controller.sim import oned_model as one
 from ha_controller.sim.hardware import Hardware
-from ha_controller.sim.oned_model import Datastore, OnedHost, OnedRefusal, OnedVm, Timings
+from ha_controller.sim.oned_model import Datastore, OnedHost, OnedRefusal, OnedVm, Timings, VmGroup
 from ha_controller.sim.oned_vms import VmLifecycle
 
 REPORTS_EVERY_S = 1.0
@@ -24,6 +24,7 @@ class Oned:
     def __init__(self, hardware: Hardware, timings: Timings, now: float, *, datastores: Sequence[Datastore]) -> None:
         """An OpenNebula without hosts."""
         self.hosts: dict[int, OnedHost] = {}
+        self.groups: list[VmGroup] = []
         self.datastores = {store.id: store for store in datastores}
         self.lifecycle = VmLifecycle(hardware, timings, self.hosts, self.datastores, now)
         self.timings = timings

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from xml.sax.saxutils import escape
 
-from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm
+from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm, VmGroup
 from ha_controller.sim.oned_state import Oned
 from ha_controller.sim.oned_users import OnedUser
 
@@ -87,11 +87,15 @@ def vm(oned: Oned, known: OnedVm, *, all_history: bool) -> str:
         "TM_MAD": store.tm_mad, "TYPE": "FILE",
     }  # fmt: skip
     cluster = oned.hosts[known.host].cluster
+    groups = "".join(
+        tag("VMGROUP", attributes({"ROLE": role, "VMGROUP_ID": str(group)})) for group, role in known.groups
+    )
     template = (
         tag("AUTOMATIC_REQUIREMENTS", cdata(f"(CLUSTER_ID = {cluster}) & !(PIN_POLICY = PINNED)"))
         + f"<CPU>{cdata(known.cpu / 100)}</CPU><DISK>{attributes(disk)}</DISK><MEMORY>{cdata(known.memory_mb)}</MEMORY>"
         f"<TEMPLATE_ID>{cdata(0)}</TEMPLATE_ID><TM_MAD_SYSTEM>{cdata(store.tm_mad)}</TM_MAD_SYSTEM>"
-        f"<VCPU>{cdata(1)}</VCPU><VMID>{cdata(known.id)}</VMID>"
+        f"<VCPU>{cdata(1)}</VCPU>"
+        f"{groups}<VMID>{cdata(known.id)}</VMID>"
     )
     records = known.history if all_history else known.history[-1:]
     lock = "<LOCK><LOCKED>4</LOCKED><OWNER>0</OWNER><TIME>0</TIME><REQ_ID>-1</REQ_ID></LOCK>" if known.locked else ""
@@ -148,6 +152,19 @@ def cluster(number: int, name: str, hosts: Iterable[int], datastores: Iterable[i
     return (
         f"<CLUSTER><ID>{number}</ID><NAME>{escape(name)}</NAME><HOSTS>{ids[0]}</HOSTS><DATASTORES>{ids[1]}</DATASTORES>"
         f"<VNETS></VNETS><TEMPLATE>{attributes({'RESERVED_CPU': '', 'RESERVED_MEM': ''})}</TEMPLATE></CLUSTER>"
+    )
+
+
+def vm_group(known: VmGroup) -> str:
+    """VM_GROUP."""
+    roles = "".join(
+        tag("ROLE", "".join(tag(name, cdata(value)) for name, value in {"ID": str(number), **role}.items()))
+        for number, role in enumerate(known.roles)
+    )
+    return (
+        f"<VM_GROUP><ID>{known.id}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
+        f"<NAME>{escape(known.name)}</NAME><PERMISSIONS>{_PERMISSIONS}</PERMISSIONS><ROLES>{roles}</ROLES>"
+        f"<TEMPLATE>{attributes({**known.rules})}</TEMPLATE></VM_GROUP>"
     )
 
 

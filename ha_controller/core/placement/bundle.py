@@ -151,16 +151,30 @@ class Bundle:
 
 
 def bundles_of(tasks: Sequence[Task], admissions: Mapping[int, Admission], screen: Screen) -> list[Bundle]:
-    """Tie those VMs together that must share a host, unless the others of their group are somewhere already."""
-    found: dict[frozenset[int], list[Task]] = {}
+    """Tie those VMs together that must share a host, and of whose set none is anywhere yet."""
+    company = {task.vm.id: {task.vm.id} for task in tasks}
     for task in tasks:
-        together = admissions[task.vm.id].ties.together
-        alone = not together or bool(screen.anchors(admissions[task.vm.id].ties))
-        found.setdefault(frozenset({task.vm.id}) if alone else together, []).append(task)
+        for vms in admissions[task.vm.id].ties.together:
+            if screen.hosts_of(vms):
+                continue  # those that are there bind it already
+            for other in sorted(vms & company.keys()):
+                _join(company, task.vm.id, other)
     made: list[Bundle] = []
-    for members in found.values():
-        made += _bundles([(task, admissions[task.vm.id]) for task in members])
+    done: set[int] = set()
+    for task in tasks:
+        if task.vm.id not in done:
+            done |= company[task.vm.id]
+            alone = len(company[task.vm.id]) == 1
+            members = [task] if alone else [each for each in tasks if each.vm.id in company[task.vm.id]]
+            made += _bundles([(each, admissions[each.vm.id]) for each in members])
     return made
+
+
+def _join(company: dict[int, set[int]], one: int, other: int) -> None:
+    if company[one] is not company[other]:
+        company[one] |= company[other]
+        for vm in company[other]:
+            company[vm] = company[one]
 
 
 def _bundles(members: list[tuple[Task, Admission]]) -> list[Bundle]:

@@ -16,7 +16,7 @@ class Ties:
 
     hosts: frozenset[int] | None = None  #: on these only; None: on any
     not_hosts: frozenset[int] = frozenset()
-    together: frozenset[int] = frozenset()  #: VMs that share a host with it, itself among them; empty: none
+    together: tuple[frozenset[int], ...] = ()  #: sets of VMs that share a host, each with this one
     apart: frozenset[int] = frozenset()  #: VMs that must not share its host
 
 
@@ -50,7 +50,7 @@ class Groups:
                 self._ties[vm] = Ties(
                     hosts=frozenset(role.hosts) if role.hosts else None,
                     not_hosts=frozenset(role.not_hosts),
-                    together=next((each for each in sets if vm in each), frozenset()),
+                    together=tuple(each for each in sets if vm in each),
                     apart=frozenset((others | among) - {vm}),
                 )
 
@@ -60,12 +60,7 @@ def _vms(names: Iterable[str], by_name: dict[str, Role], but: str = "") -> set[i
 
 
 def _together(group: VmGroup, by_name: dict[str, Role]) -> list[frozenset[int]]:
-    """Sets of VMs that share a host. Rules that have a VM in common are one."""
-    rules = [set(role.vms) for role in group.roles if role.policy == AFFINED]
-    rules += [_vms(rule, by_name) for rule in group.affined]
-    merged: list[set[int]] = []
-    for rule in rules:
-        touching = [each for each in merged if each & rule]
-        merged = [each for each in merged if not each & rule]
-        merged.append(rule.union(*touching))
-    return [frozenset(each) for each in merged if len(each) > 1]
+    """Sets of VMs that share a host."""
+    rules = [frozenset(role.vms) for role in group.roles if role.policy == AFFINED]
+    rules += [frozenset(_vms(rule, by_name)) for rule in group.affined]
+    return [rule for rule in rules if len(rule) > 1]

@@ -52,10 +52,8 @@ class Screen:
         self._index = _Index([room.host for room in self.rooms.values()])
         self._chosen: dict[int, list[Room]] = {}
 
-    def anchors(self, ties: Ties) -> frozenset[int]:
-        """The hosts where VMs are that must share a host with this one."""
-        if not ties.together:
-            return frozenset()
+    def hosts_of(self, vms: frozenset[int]) -> frozenset[int]:
+        """The hosts, usable or not, that have some of these VMs or will have them."""
         if self._guests is None:
             self._guests = {}
             for candidate in self._problem.candidates:
@@ -63,7 +61,13 @@ class Screen:
                     self._guests.setdefault(vm, set()).add(candidate.host.id)
             for under_way in self._problem.underway:
                 self._guests.setdefault(under_way.vm.id, set()).add(under_way.destination)
-        return frozenset(host for vm in ties.together for host in self._guests.get(vm, ()))
+        guests = self._guests
+        return frozenset(host for vm in vms for host in guests.get(vm, ()))
+
+    def _anchors(self, ties: Ties) -> frozenset[int] | None:
+        """Where a VM must go because others are there already with which it shares a host; None: anywhere."""
+        anchors = [hosts for vms in ties.together if (hosts := self.hosts_of(vms))]
+        return frozenset.intersection(*anchors) if anchors else None
 
     def admit(self, vm: Vm) -> Admission:
         """Find the hosts that may take a VM.
@@ -72,7 +76,7 @@ class Screen:
             Unplaceable: what the VM asks for cannot be told.
         """
         ties = Ties() if vm.group is None else self._ties(vm)
-        anchors = self.anchors(ties)
+        anchors = self._anchors(ties)
         alike = (vm.host, vm.vm_mad, vm.cluster, vm.reach, vm.automatic_requirements, vm.requirements)
         key: _Key = (*alike, ties.hosts, ties.not_hosts, anchors)
         known = self._admissions.get(key)
@@ -86,7 +90,7 @@ class Screen:
             raise Unplaceable(f"its VM group {vm.group} cannot be read, so nobody knows what it must be apart from")
         return ties
 
-    def _screen(self, vm: Vm, ties: Ties, anchors: frozenset[int]) -> Admission:
+    def _screen(self, vm: Vm, ties: Ties, anchors: frozenset[int] | None) -> Admission:
         automatic = self._read(vm.automatic_requirements, "AUTOMATIC_REQUIREMENTS")
         own = self._read(vm.requirements, "SCHED_REQUIREMENTS")
         index, refusals = self._index, Counter(self._unusable)
@@ -99,7 +103,7 @@ class Screen:
             (Rule.REQUIREMENTS, index.meeting(own)),
             (Rule.HOST_AFFINITY, index.everywhere if ties.hosts is None else index.these(ties.hosts)),
             (Rule.HOST_AFFINITY, ~index.these(ties.not_hosts)),
-            (Rule.AFFINITY, index.these(anchors) if anchors else index.everywhere),
+            (Rule.AFFINITY, index.everywhere if anchors is None else index.these(anchors)),
         ):
             refusals[rule] += (left & ~allowed).bit_count()
             left &= allowed

@@ -196,3 +196,94 @@ def test_every_known_state_has_the_name_that_people_know():
 )
 def test_a_state_that_is_not_known_is_named_by_its_number(state, lcm_state, text):
     assert vm_state_name(state, lcm_state) == text
+
+
+# --- what placement needs ---------------------------------------------------------------------------------------------
+
+HOST = """<HOST><ID>4</ID><NAME>gpu-1</NAME><STATE>2</STATE><IM_MAD>kvm</IM_MAD><VM_MAD>kvm</VM_MAD>
+<CLUSTER_ID>100</CLUSTER_ID><CLUSTER>prod</CLUSTER>
+<HOST_SHARE><MEM_USAGE>1024</MEM_USAGE><CPU_USAGE>100</CPU_USAGE><MAX_MEM>8388608</MAX_MEM><MAX_CPU>1600</MAX_CPU>
+<RUNNING_VMS>1</RUNNING_VMS><VMS_THREAD>1</VMS_THREAD>
+<PCI_DEVICES>
+<PCI><ADDRESS>0000:03:00:0</ADDRESS><SHORT_ADDRESS>03:00.0</SHORT_ADDRESS><VENDOR>10de</VENDOR><DEVICE>20b5</DEVICE>
+<CLASS>0302</CLASS><PROFILES>nvidia-256 (A100 5C),nvidia-257</PROFILES><VMID>-1</VMID></PCI>
+<PCI><ADDRESS>0000:02:00:0</ADDRESS><VENDOR>10de</VENDOR><DEVICE>20b5</DEVICE><CLASS>0302</CLASS><VMID>17</VMID></PCI>
+<PCI><ADDRESS>0000:01:00:0</ADDRESS><VENDOR>nonsense</VENDOR><VMID>-1</VMID></PCI>
+</PCI_DEVICES>
+<NUMA_NODES><NODE><NODE_ID>0</NODE_ID>
+<CORE><CPUS>0:-1,4:-1</CPUS><DEDICATED>NO</DEDICATED><FREE>2</FREE><ID>0</ID></CORE>
+<CORE><CPUS>1:9,5:-1</CPUS><DEDICATED>NO</DEDICATED><FREE>1</FREE><ID>1</ID></CORE>
+<CORE><CPUS>2:9,6:-1</CPUS><DEDICATED>YES</DEDICATED><FREE>0</FREE><ID>2</ID></CORE>
+<CORE><CPUS>3:-2,7:-2</CPUS><DEDICATED>NO</DEDICATED><FREE>0</FREE><ID>3</ID></CORE>
+<HUGEPAGE><PAGES>100</PAGES><SIZE>2048</SIZE><USAGE>60</USAGE></HUGEPAGE>
+<MEMORY><DISTANCE>0 1</DISTANCE><TOTAL>8388608</TOTAL><USAGE>1048576</USAGE></MEMORY></NODE></NUMA_NODES></HOST_SHARE>
+<VMS><ID>17</ID></VMS>
+<TEMPLATE><ARCH>x86_64</ARCH><TAG>gold</TAG><TAG>ssd</TAG><PIN_POLICY>PINNED</PIN_POLICY></TEMPLATE>
+<MONITORING><TIMESTAMP>1795</TIMESTAMP><CAPACITY><FREE_MEMORY>4096</FREE_MEMORY></CAPACITY>
+<SYSTEM><NETRX>5</NETRX></SYSTEM></MONITORING></HOST>"""
+
+
+async def test_a_host_tells_what_of_its_hardware_is_free(reader_of):
+    host = await reader_of("one.host.info", HOST, "host", 4)
+    odd, gpu = host.pci  # by address; the one in use is not free
+    assert (odd.address, odd.vendor) == ("0000:01:00:0", -1)  # suits nobody
+    assert (gpu.short_address, gpu.vendor, gpu.device, gpu.kind) == ("03:00.0", 0x10DE, 0x20B5, 0x0302)
+    assert gpu.profiles == ("nvidia-256", "nvidia-257")
+    [node] = host.numa
+    assert [(core.free, core.idle) for core in node.cores] == [(2, True), (1, False), (0, False), (0, False)]
+    assert (node.threads_per_core, node.free_memory_kb, node.nearest) == (2, 7340032, (0, 1))
+    assert [(pages.size_kb, pages.free) for pages in node.pages] == [(2048, 40)]
+
+
+async def test_cores_are_read_of_hosts_for_pinned_vms_only(reader_of):
+    other = HOST.replace("<PIN_POLICY>PINNED</PIN_POLICY>", "")
+    [node] = (await reader_of("one.host.info", other, "host", 4)).numa
+    assert node.cores == ()
+    assert node.pages
+
+
+async def test_a_host_tells_what_requirements_look_at(reader_of):
+    host = await reader_of("one.host.info", HOST, "host", 4)
+    assert host.share["MAX_CPU"] == "1600"
+    assert host.share["CLUSTER"] == "prod"
+    assert host.monitoring == {"FREE_MEMORY": "4096", "NETRX": "5"}
+    assert host.template["TAG"] == "gold"
+    assert host.repeated == {"TAG": ("gold", "ssd")}
+
+
+async def test_a_vm_tells_its_devices_and_its_topology(reader_of):
+    devices = (
+        "<PCI><SHORT_ADDRESS>03:00.0</SHORT_ADDRESS></PCI>"
+        "<TOPOLOGY><PIN_POLICY>thread</PIN_POLICY><HUGEPAGE_SIZE>2</HUGEPAGE_SIZE><THREADS>2</THREADS></TOPOLOGY>"
+        "<NUMA_NODE><TOTAL_CPUS>4</TOTAL_CPUS><MEMORY>1048576</MEMORY></NUMA_NODE></TEMPLATE>"
+    )
+    vm = await reader_of("one.vm.info", VM.replace("</TEMPLATE>", devices, 1), "vm", 7)
+    any_nvidia, certain = vm.pci
+    assert (any_nvidia.vendor, any_nvidia.device, any_nvidia.kind) == (0x10DE, None, None)
+    assert certain.short_address == "03:00.0"
+    assert (vm.numa.nodes, vm.numa.pinned, vm.numa.dedicated) == (((4, 1048576),), True, False)
+    assert (vm.numa.page_kb, vm.numa.threads, vm.numa.node) == (2048, 2, None)
+
+
+@pytest.mark.parametrize("topology", ["", "<TOPOLOGY><PIN_POLICY>NONE</PIN_POLICY></TOPOLOGY>"])
+async def test_a_virtual_topology_alone_binds_a_vm_to_nothing(reader_of, topology):
+    nodes = f"{topology}<NUMA_NODE><TOTAL_CPUS>4</TOTAL_CPUS><MEMORY>1048576</MEMORY></NUMA_NODE></TEMPLATE>"
+    assert (await reader_of("one.vm.info", VM.replace("</TEMPLATE>", nodes, 1), "vm", 7)).numa is None
+
+
+async def test_a_vm_group_tells_its_roles_and_rules(reader_of):
+    document = (
+        "<VM_GROUP_POOL><VM_GROUP><ID>3</ID><NAME>shop</NAME><ROLES>"
+        "<ROLE><ID>0</ID><NAME>web</NAME><POLICY>ANTI_AFFINED</POLICY><VMS>7,8</VMS>"
+        "<HOST_AFFINED>1,2</HOST_AFFINED></ROLE>"
+        "<ROLE><ID>1</ID><NAME>db</NAME><HOST_ANTI_AFFINED>4</HOST_ANTI_AFFINED></ROLE></ROLES>"
+        "<TEMPLATE><AFFINED>db, cache</AFFINED><AFFINED>web,front</AFFINED>"
+        "<ANTI_AFFINED>web,db</ANTI_AFFINED></TEMPLATE>"
+        "</VM_GROUP></VM_GROUP_POOL>"
+    )
+    [group] = await reader_of("one.vmgrouppool.info", document, "vm_groups")
+    web, db = group.roles
+    assert (web.name, web.policy, web.vms, web.hosts) == ("web", "ANTI_AFFINED", (7, 8), (1, 2))
+    assert (db.policy, db.vms, db.hosts, db.not_hosts) == ("", (), (), (4,))
+    assert group.affined == (("db", "cache"), ("web", "front"))
+    assert group.anti_affined == (("web", "db"),)

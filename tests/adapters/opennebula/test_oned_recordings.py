@@ -25,8 +25,8 @@ from ha_controller.adapters.opennebula import (
 
 pytestmark = pytest.mark.shared
 
-RESPONSES = 176  #: recorded responses of methods that the client uses
-REQUESTS = 162  #: of these, those whose request the client can send, too; the rest follows
+RESPONSES = 178  #: recorded responses of methods that the client uses
+REQUESTS = 164  #: of these, those whose request the client can send, too; the rest follows
 NOT_SENDABLE = {
     "008": "no parameters at all",
     "009": "wrong type",
@@ -60,6 +60,7 @@ ROOTS = {
     "one.datastorepool.info": "DATASTORE_POOL",
     "one.clusterpool.info": "CLUSTER_POOL",
     "one.hookpool.info": "HOOK_POOL",
+    "one.vmgrouppool.info": "VM_GROUP_POOL",
 }
 SIMPLE = {
     "one.system.version": "version",
@@ -67,6 +68,7 @@ SIMPLE = {
     "one.datastorepool.info": "datastores",
     "one.clusterpool.info": "clusters",
     "one.hookpool.info": "hooks",
+    "one.vmgrouppool.info": "vm_groups",
     "one.hostpool.info": "hosts",
     "one.hostpool.monitoring": "hosts",
 }
