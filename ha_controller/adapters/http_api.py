@@ -12,7 +12,7 @@ import pwd
 import socket
 import stat
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -22,6 +22,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.core.effects import Answer
 from ha_controller.core.events import OperatorCommanded, Verb
 
@@ -78,6 +79,12 @@ class Sources(Protocol):
 
     async def doctor(self) -> Json:
         """Live checks."""
+
+    async def simulate_fail(self, hosts: Sequence[int]) -> Json:
+        """Where the VMs of these hosts would go; raises OpenNebulaError."""
+
+    async def simulate_capacity(self) -> Json:
+        """How many hosts may fail; raises OpenNebulaError."""
 
     def metrics(self) -> str:
         """Prometheus text."""
@@ -211,6 +218,8 @@ class HttpApi:
             web.get("/api/v1/doctor", self._doctor),
             web.get("/api/v1/leader", self._leader),
             web.post("/api/v1/leader/step-down", self._step_down),
+            web.get("/api/v1/simulate/fail", self._simulate_fail),
+            web.get("/api/v1/simulate/capacity", self._simulate_capacity),
             web.post("/api/v1/fencing/check", self._fencing_check),
             web.post("/api/v1/commands", self._command),
         ]
@@ -266,6 +275,19 @@ class HttpApi:
         del request
         return web.json_response(await self._sources.doctor())
 
+    async def _simulate_fail(self, request: web.Request) -> web.Response:
+        hosts: list[int] = []
+        for name in request.query.getall("host", []):
+            number = self._sources.host_id(name)
+            if number is None:
+                return _no_such_host()
+            hosts.append(number)
+        return await _of_opennebula(self._sources.simulate_fail(hosts))
+
+    async def _simulate_capacity(self, request: web.Request) -> web.Response:
+        del request
+        return await _of_opennebula(self._sources.simulate_capacity())
+
     async def _fencing_check(self, request: web.Request) -> web.Response:
         """Check the devices of one host (`?host=`) or of all, now."""
         host = request.query.get("host")
@@ -305,6 +327,13 @@ def _reads(source: Callable[[], Json]) -> _Handler:
         return web.json_response(source())
 
     return handler
+
+
+async def _of_opennebula(answer: Awaitable[Json]) -> web.Response:
+    try:
+        return web.json_response(await answer)
+    except OpenNebulaError as error:
+        return _problem(503, 7, f"OpenNebula does not tell what is needed: {error}")
 
 
 def _problem(status: int, code: int, text: str) -> web.Response:

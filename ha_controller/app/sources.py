@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.app import drills, standing
 from ha_controller.app.black_box import BlackBox
+from ha_controller.app.foresight import Foresight
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import power, report, trust
@@ -50,6 +51,7 @@ class ControllerSources:
         self._ledger = ledger
         self._second_master = second_master
         self._black_box = black_box
+        self._foresight = Foresight(runtime)
 
     @property
     def _state(self) -> State:
@@ -127,6 +129,14 @@ class ControllerSources:
         log.warning("ordered to step down", who=who, reason=reason, force=force)
         leadership.step_down(f"{who} ordered it to step down{f': {reason}' if reason else ''}")
         return 0, "It does not lead any more. See who does: ha-controller leader show"
+
+    async def simulate_fail(self, hosts: Sequence[int]) -> Json:
+        """Where the VMs of these hosts would go."""
+        return await self._foresight.fail(hosts)
+
+    async def simulate_capacity(self) -> Json:
+        """How many hosts may fail."""
+        return await self._foresight.capacity()
 
     def metrics(self) -> str:
         """Prometheus text: build, mode, lead, states of the hosts."""

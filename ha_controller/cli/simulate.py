@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from ha_controller.cli.foresight import capacity, fail
 from ha_controller.cli.replay import replay
 
 
@@ -13,3 +14,5 @@ def simulate() -> None:
 
 
 simulate.add_command(replay)
+simulate.add_command(fail)
+simulate.add_command(capacity)

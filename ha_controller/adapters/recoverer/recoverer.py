@@ -216,6 +216,11 @@ class Recoverer:
             )
         )
 
+    async def read_vms(self, vms: Sequence[int]) -> list[Vm]:
+        """Read these VMs, wherever they are. Raises OpenNebulaError."""
+        await self._read_datastores()
+        return [self._vm(vm) for vm in await self._client.vms(vms)] if vms else []
+
     def _vm(self, vm: OnedVm) -> Vm:
         return Vm(
             id=vm.id,

@@ -1,0 +1,113 @@
+"""What `simulate` answers: reads the VMs, takes a snapshot of the core, and plans beside the loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+from anyio.to_thread import run_sync
+
+from ha_controller.core import simulate
+from ha_controller.core.model import Host
+from ha_controller.core.simulate import ClusterCapacity, Loss, Snapshot
+
+if TYPE_CHECKING:
+    from ha_controller.app.runtime import Runtime
+
+Json = Any
+Answer = TypeVar("Answer")
+SCHEMA = "ha-controller/v1"
+READ_MAX_S = 120.0
+PLAN_MAX_S = 300.0
+
+
+class Foresight:
+    """Simulates, one question at a time; the decisions of the controller never wait for it."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """It reads through the runtime."""
+        self._runtime = runtime
+        self._one = anyio.CapacityLimiter(1)
+
+    async def fail(self, hosts: Sequence[int]) -> Json:
+        """Where the VMs of these hosts would go if they failed now.
+
+        Raises:
+            OpenNebulaError: the VMs cannot be read.
+            TimeoutError: it takes too long.
+        """
+        taken = await self._snapshot(hosts)
+        loss = await self._beside(lambda: taken.lose(hosts))
+        return {"schema": SCHEMA, **_loss(taken, loss)}
+
+    async def capacity(self) -> Json:
+        """How many hosts may fail, by cluster and for each host.
+
+        Raises:
+            OpenNebulaError: the VMs cannot be read.
+            TimeoutError: it takes too long.
+        """
+        taken = await self._snapshot(self._runtime.controller.state.hosts)
+        found = await self._beside(lambda: simulate.capacity(taken))
+        return {"schema": SCHEMA, "clusters": [_cluster(taken, each) for each in found]}
+
+    async def _snapshot(self, hosts: Sequence[int] | dict[int, Host]) -> Snapshot:
+        state = self._runtime.controller.state
+        wanted = sorted({vm for host in hosts for vm in state.hosts[host].vms})
+        with anyio.fail_after(READ_MAX_S):
+            vms = await self._runtime.recoverer.read_vms(wanted)
+        return simulate.snapshot(state, vms, self._runtime.clock())
+
+    async def _beside(self, work: Callable[[], Answer]) -> Answer:
+        """In a thread: planning for a large cloud takes seconds, and the loop must go on deciding."""
+        with anyio.fail_after(PLAN_MAX_S):
+            return await run_sync(work, limiter=self._one, abandon_on_cancel=True)
+
+
+def _name(taken: Snapshot, host: int | None) -> str | None:
+    return None if host is None else taken.hosts[host].name
+
+
+def _loss(taken: Snapshot, loss: Loss) -> Json:
+    placed = [each for each in loss.placements if each.destination is not None]
+    return {
+        "hosts": [_name(taken, host) for host in loss.hosts],
+        "moved": len(placed),
+        "nowhere": len(loss.nowhere),
+        "left_alone": len(loss.left),
+        "vms": [
+            *(_row(each.vm, each.name, "nowhere", reason=each.reason) for each in loss.nowhere),
+            *(
+                _row(each.vm, each.name, "moved", to=_name(taken, each.destination), softened=each.softened)
+                for each in placed
+            ),
+            *(_row(each.vm, each.name, "left alone", reason=each.reason) for each in loss.left),
+        ],
+    }
+
+
+def _row(vm: int, name: str, outcome: str, *, to: str | None = None, reason: str = "", softened: bool = False) -> Json:
+    return {"id": vm, "name": name, "outcome": outcome, "to": to, "reason": reason, "softened": softened}
+
+
+def _cluster(taken: Snapshot, found: ClusterCapacity) -> Json:
+    names = sorted({taken.hosts[host].cluster_name for loss in found.alone for host in loss.hosts})
+    return {
+        "cluster": found.cluster,
+        "name": names[0] if names else "",
+        "hosts": [_alone(taken, loss) for loss in found.alone],
+        "may_fail": found.may_fail,
+        "too_many": None if found.too_many is None else _loss(taken, found.too_many),
+    }
+
+
+def _alone(taken: Snapshot, loss: Loss) -> Json:
+    reason = loss.nowhere[0] if loss.nowhere else None
+    return {
+        "host": _name(taken, loss.hosts[0]),
+        "moved": len(loss.placements) - len(loss.nowhere),
+        "nowhere": len(loss.nowhere),
+        "left_alone": len(loss.left),
+        "reason": "" if reason is None else f"{reason.name} {reason.reason}",
+    }

@@ -1,0 +1,142 @@
+"""Before the disaster: where VMs would go if hosts failed now, and how many hosts may fail.
+
+Uses the very planner that recovers, with what is known at this moment. Changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ha_controller.core.destinations import problem
+from ha_controller.core.incident import VmRecord
+from ha_controller.core.model import Host, HostState, LcmState, Vm
+from ha_controller.core.placement import Placement, Problem, Task, plan
+from ha_controller.core.recovery import Step, claims_running, next_step
+from ha_controller.core.state import State
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Left:
+    """A VM that recovery would leave alone, wherever there is room."""
+
+    vm: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Loss:
+    """What would become of the VMs of hosts that fail."""
+
+    hosts: tuple[int, ...]
+    placements: tuple[Placement, ...] = ()
+    left: tuple[Left, ...] = ()
+
+    @property
+    def nowhere(self) -> tuple[Placement, ...]:
+        """The VMs that would fit nowhere."""
+        return tuple(each for each in self.placements if each.destination is None)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Snapshot:
+    """The cloud at one moment: all that simulations need, and nothing that changes."""
+
+    world: Problem  #: every host that may take VMs
+    hosts: Mapping[int, Host]
+    vms: Mapping[int, tuple[Vm, ...]]  #: by host
+
+    def lose(self, hosts: Iterable[int]) -> Loss:
+        """Let these hosts fail at once."""
+        failed = frozenset(hosts)
+        tasks, left = _sorted_out([vm for host in sorted(failed) for vm in self.vms.get(host, ())])
+        others = tuple(each for each in self.world.candidates if each.host.id not in failed)
+        made = plan(replace(self.world, tasks=tuple(tasks), candidates=others))
+        return Loss(hosts=tuple(sorted(failed)), placements=made.placements, left=tuple(left))
+
+
+def snapshot(state: State, vms: Iterable[Vm], now: float) -> Snapshot:
+    """Take one. `vms`: as OpenNebula shows them now."""
+    by_host: dict[int, list[Vm]] = {}
+    for vm in vms:
+        if vm.host is not None:
+            by_host.setdefault(vm.host, []).append(vm)
+    return Snapshot(
+        world=problem(state, now, ()),
+        hosts=dict(state.hosts),
+        vms={host: tuple(sorted(found, key=lambda vm: vm.id)) for host, found in by_host.items()},
+    )
+
+
+def _sorted_out(vms: Sequence[Vm]) -> tuple[list[Task], list[Left]]:
+    """Which VMs would be moved, by the rules of recovery: as if OpenNebula had noticed that their host is gone."""
+    tasks, left = [], []
+    for vm in vms:
+        record = VmRecord.of(vm)
+        then = replace(vm, lcm_state=LcmState.UNKNOWN) if claims_running(vm) else vm
+        step = next_step(record, then, -1 if vm.host is None else vm.host)
+        if step.step is Step.MOVE:
+            tasks.append(Task(vm=vm))
+        else:
+            left.append(Left(vm=vm.id, name=vm.name, reason=step.reason))
+    return tasks, left
+
+
+# --- how many hosts may fail ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterCapacity:
+    """How many hosts of a cluster may fail."""
+
+    cluster: int
+    alone: tuple[Loss, ...]  #: each host that could fail, alone
+    may_fail: int  #: so many at once, whichever of those tried
+    too_many: Loss | None = None  #: one more than that, and what would fit nowhere
+
+
+def capacity(taken: Snapshot) -> list[ClusterCapacity]:
+    """Of each cluster, from single hosts to the fullest ones together.
+
+    All sets of hosts cannot be tried: those with the most memory in use, and those with the most CPU, stand for them.
+    """
+    able = [each.host for each in taken.world.candidates if each.state is HostState.OK and not each.host.excluded]
+    return [
+        _of_cluster(taken, cluster, [host for host in able if host.cluster == cluster])
+        for cluster in sorted({host.cluster for host in able})
+    ]
+
+
+def _of_cluster(taken: Snapshot, cluster: int, hosts: Sequence[Host]) -> ClusterCapacity:
+    alone = tuple(taken.lose([host.id]) for host in hosts)
+    first_bad = next((loss for loss in alone if loss.nowhere), None)
+    if first_bad is not None:
+        return ClusterCapacity(cluster=cluster, alone=alone, may_fail=0, too_many=first_bad)
+    found: list[tuple[int, Loss | None]] = []
+    for use in (_memory, _cpu):
+        order = sorted(hosts, key=lambda host: (-use(taken.vms.get(host.id, ())), host.id))
+        found.append(_most(taken, [host.id for host in order]))
+    may_fail, too_many = min(found, key=lambda each: each[0])
+    return ClusterCapacity(cluster=cluster, alone=alone, may_fail=may_fail, too_many=too_many)
+
+
+def _most(taken: Snapshot, order: Sequence[int]) -> tuple[int, Loss | None]:
+    """How many of the first may fail, by halving; one alone is known to be fine, and all of them to be too many."""
+    good, bad, worst = min(1, len(order)), len(order) + 1, None
+    while bad - good > 1:
+        count = (good + bad) // 2
+        loss = taken.lose(order[:count])
+        if loss.nowhere:
+            bad, worst = count, loss
+        else:
+            good = count
+    return good, worst
+
+
+def _memory(vms: Sequence[Vm]) -> int:
+    return sum(vm.memory_mb for vm in vms)
+
+
+def _cpu(vms: Sequence[Vm]) -> int:
+    return sum(vm.cpu for vm in vms)
