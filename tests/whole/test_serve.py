@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -74,9 +74,12 @@ class Served:
 
 
 @asynccontextmanager
-async def served(folder: Path, **edits: str) -> AsyncIterator[tuple[Served, EmbeddedCloud]]:
+async def served(
+    folder: Path, *, prepare: Callable[[EmbeddedCloud], None] = lambda _: None, **edits: str
+) -> AsyncIterator[tuple[Served, EmbeddedCloud]]:
     folder.mkdir(exist_ok=True)
     async with EmbeddedCloud(hosts=4, vms_per_host=2, timings=FAST) as cloud:
+        prepare(cloud)
         demo_config(folder, cloud)
         path = folder / "config.toml"
         text = path.read_text()
