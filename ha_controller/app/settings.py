@@ -43,6 +43,7 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         recreate_allowed=config.recover.recreate,
         powered_off_moved=config.recover.powered_off == "move",
         locked_moved=config.recover.locked == "move",
+        soften_anti_affinity=config.recover.soften_anti_affinity,
     )
     channels = {name: _channel(name, probes[name], config) for name in config.detect.channels}
     clusters = {name: _judging(settings, rules.over(config.detect), channels) for name, rules in config.cluster.items()}

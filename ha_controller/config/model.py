@@ -163,6 +163,7 @@ class Recover(Section):
     recreate: StrictBool = False  #: VMs with the policy recreate may be made anew, and lose what is not on images
     powered_off: Literal["move", "leave"] = "move"  #: VMs that did not run
     locked: Literal["leave", "move"] = "leave"  #: move: unlock, move, lock again
+    soften_anti_affinity: StrictBool = False  #: what fits nowhere else may be beside VMs it should be apart from
 
 
 class Drills(Section):

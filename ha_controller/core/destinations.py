@@ -50,11 +50,12 @@ class Destinations:
         self._check().take(vm, destination)
 
     def _holds(self, place: Placement, vm: Vm) -> bool:
-        if place.destination is None:
-            planned = self._state.planned
-            same = planned is not None and planned.oned_at == self._state.oned_at
-            return same and planned is not None and planned.usable == self._check().usable
-        return self._check().fits(vm, place.destination, softened=place.softened)
+        if place.destination is not None:
+            return self._check().fits(vm, place.destination, softened=place.softened)
+        planned, state = self._state.planned, self._state
+        if planned is None or planned.oned_at != state.oned_at or planned.vms.get(vm.id) != vm:
+            return False
+        return planned.usable == self._check().usable
 
     def _check(self) -> Checker:
         if self._checker is None:
@@ -71,7 +72,13 @@ class Destinations:
         if state.planned is None or made != state.planned.plan:
             for incident in state.incidents.values():
                 _record(state, incident, made)
-        state.planned = Planned(plan=made, at=self._now, oned_at=state.oned_at, usable=self._check().usable)
+        state.planned = Planned(
+            plan=made,
+            at=self._now,
+            oned_at=state.oned_at,
+            usable=self._check().usable,
+            vms={number: task.vm for number, task in tasks.items()},
+        )
         return made
 
 

@@ -5,7 +5,7 @@ What must survive a crash is in `incidents` and `cloud`; everything else is lear
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ha_controller.core.detector import TroubleKind, Views, describe
@@ -108,6 +108,7 @@ class Planned:
     at: float
     oned_at: float | None  #: of the inventory
     usable: frozenset[int]  #: hosts that could take VMs then
+    vms: Mapping[int, Vm]  #: as they were then
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,3 +90,13 @@ def _condemn(views, settings, now, *, off_counts, vms):
     if _missed(views, settings):
         return Verdict(kind=VerdictKind.DEAD, reason="planted")
     return judge(views, settings, now, off_counts=off_counts, vms=vms)
+
+
+def test_the_planner_places_more_than_the_simple_way_and_the_large_cloud_takes_no_two_seconds():
+    from campaigns import placement
+
+    gap = placement.small(60, hosts=4, vms=6, load=0.8, special=False)
+    assert gap.simply < gap.placed == gap.best
+    row = next(iter(placement.large(1)))
+    assert row.placed == row.vms == 2000
+    assert row.took_s < 2.0

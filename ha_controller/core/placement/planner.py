@@ -17,6 +17,7 @@ from ha_controller.core.placement.screen import Admission, Screen, Unplaceable
 from ha_controller.core.placement.search import BUNDLES_MAX, Search
 from ha_controller.core.placement.values import Placement, Plan, Problem, Task, in_words
 
+SPREAD, TIGHT = 1.0, -1.0  #: to the host with the most left, or the least
 _Order = Callable[[Bundle], tuple[float, ...]]
 
 
@@ -98,9 +99,19 @@ class _Planner:
     # --- packing ---
 
     def _pack(self) -> None:
-        """Spread first; if that leaves somebody out, pack tightly, and keep what places more."""
+        """Spread, the large ones first; if that leaves somebody out, try other ways, and keep what places the most.
+
+        Where there is not room for all, the small ones come first: more VMs run.
+        """
+        ways = (
+            (self._by_size, SPREAD),
+            (self._by_choice, SPREAD),
+            (self._by_choice, TIGHT),
+            (self._small_first, SPREAD),
+            (self._small_first, TIGHT),
+        )
         best: list[tuple[Bundle, Room | None]] = []
-        for order, sign in ((self._by_size, 1.0), (self._by_choice, 1.0), (self._by_choice, -1.0)):
+        for order, sign in ways:
             restore((bundle, None) for bundle in self._bundles)
             self._fill(order, sign)
             here = [(bundle, bundle.room) for bundle in self._bundles]
@@ -112,6 +123,9 @@ class _Planner:
 
     def _by_size(self, bundle: Bundle) -> tuple[float, ...]:
         return (-bundle.priority, -bundle.size(self._shares), bundle.vms[0].id)
+
+    def _small_first(self, bundle: Bundle) -> tuple[float, ...]:
+        return (-bundle.priority, bundle.size(self._shares), bundle.vms[0].id)
 
     def _by_choice(self, bundle: Bundle) -> tuple[float, ...]:
         """Those with the fewest hosts to choose from first."""
@@ -132,7 +146,7 @@ class _Planner:
                 bundle.enter(room)
 
     def _choose(self, bundle: Bundle, sign: float) -> Room | None:
-        """The host with the most (sign 1) or the least (-1) left after it; other clusters and bad memories last."""
+        """The host with the most or the least left after it; other clusters, and those that failed it, come last."""
         for rooms in _preferences(bundle):
             if (room := self._best(bundle, rooms, sign)) is not None:
                 return room
@@ -162,7 +176,7 @@ class _Planner:
             while part.room is None and len(part.vms) > 1:
                 part, other = part.split()
                 others.append(other)
-                if (room := self._choose(part, 1.0)) is not None:
+                if (room := self._choose(part, SPREAD)) is not None:
                     part.enter(room)
             if part.room is not None:
                 for other in others:
