@@ -16,6 +16,8 @@ from lxml import etree
 
 from ha_controller.adapters.opennebula.xmlrpc import one_line
 
+SHORT = 64  #: characters
+
 
 class BadDocument(Exception):
     """A document that cannot be read. The text holds names of elements at most, never their contents."""
@@ -90,8 +92,8 @@ class Fields:
         found: dict[str, str] = {}
         for name, child in self._children.items():
             if len(child) == 0:
-                found[name] = child.text or ""
-            found.update({intern(f"{name}/{member.tag!s}"): member.text or "" for member in child})
+                found[name] = _shared(child.text)
+            found.update({intern(f"{name}/{member.tag!s}"): _shared(member.text) for member in child})
         return found
 
     def repeated(self) -> dict[str, tuple[str, ...]]:
@@ -107,6 +109,11 @@ class Fields:
     def some(self, *names: str) -> dict[str, str]:
         """Return the texts of those children that are there."""
         return {name: self._children[name].text or "" for name in names if name in self._children}
+
+
+def _shared(text: str | None) -> str:
+    """A text, kept once if it is short: most hosts have the same."""
+    return "" if text is None else intern(text) if len(text) <= SHORT else text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
