@@ -22,6 +22,12 @@ async def until(controller: Served, word: str, *words: str) -> str:
     return shown
 
 
+async def until_not(controller: Served, words: str, *command: str) -> None:
+    with anyio.fail_after(60):
+        while words in (await controller.cli(*command))[1]:
+            await anyio.sleep(0.3)
+
+
 LONELY, TIED, PAIR = 2, 3, (100, 101)  #: of host 1
 
 
@@ -44,10 +50,11 @@ async def test_a_failure_does_what_was_simulated(tmp_path: Path):
     async with served(tmp_path, prepare=bind) as (controller, cloud):
         await controller.ready()
         await until(controller, "4 ok", "status")
+        await until_not(controller, "not shown life", "simulate", "fail", "kvm-02")  # nobody is probed before the start
         code, shown = await controller.cli("simulate", "fail", "kvm-02", "-o", "json")
         answer = json.loads(shown)
         expected = {row["id"]: row["to"] for row in answer["vms"]}
-        assert (code, answer["nowhere"]) == (1, 1)
+        assert (code, answer["nowhere"]) == (1, 1), shown
         assert expected[LONELY] is None
         assert expected[TIED] == "kvm-04"
         assert expected[PAIR[0]] != expected[PAIR[1]]
