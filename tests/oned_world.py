@@ -77,7 +77,8 @@ class DirectClient:
     async def update_host(self, host: int, attributes: dict[str, Any]) -> None:
         self._cloud.oned.update_host(host, attributes, 1)
 
-    async def migrate(self, vm: int, host: int) -> None:
+    async def migrate(self, vm: int, host: int, *, type: int = 0) -> None:
+        del type  # the embedded VMs have no PCI devices
         oned, now = self._cloud.oned, self._cloud.now
         keys = {"live": False, "enforce": True, "datastore": -1, "now": now}
         self._order("migrate", vm, host, lambda: oned.lifecycle.migrate(vm, oned.hosts[host], **keys))

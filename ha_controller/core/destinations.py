@@ -31,13 +31,13 @@ class Destinations:
 
     def may_keep(self, record: VmRecord, vm: Vm, destination: int) -> bool:
         """Whether a host that a VM was ordered to before may still take it."""
-        return destination not in record.failed_on and self._check().may_take(vm, destination)
+        return self._check().may_take(task_of(record, vm), destination)
 
     def choose(self, record: VmRecord, vm: Vm) -> Placement:
         """The place of a VM: as planned if that still holds, else by a new plan."""
         planned = self._state.planned
         place = None if planned is None else planned.plan.of(vm.id)
-        if place is not None and self._holds(place, vm):
+        if place is not None and self._holds(place, task_of(record, vm)):
             return place
         if planned is not None and place is not None and self._now - planned.at < REPLAN_AFTER_S:
             return Placement(vm=vm.id, name=vm.name, reason=place.reason or "its place was taken; it is planned anew")
@@ -49,18 +49,27 @@ class Destinations:
         """Count a VM where it was just ordered to."""
         self._check().take(vm, destination)
 
-    def _holds(self, place: Placement, vm: Vm) -> bool:
+    def _holds(self, place: Placement, task: Task) -> bool:
         if place.destination is not None:
-            return self._check().fits(vm, place.destination, softened=place.softened)
+            return self._check().fits(task, place.destination, softened=place.softened)
         planned, state = self._state.planned, self._state
-        if planned is None or planned.oned_at != state.oned_at or planned.vms.get(vm.id) != vm:
+        if planned is None or planned.oned_at != state.oned_at or planned.vms.get(task.vm.id) != task.vm:
             return False
         return planned.usable == self._check().usable
 
     def _check(self) -> Checker:
         if self._checker is None:
-            self._checker = Checker(problem(self._state, self._now, ()))
+            self._checker = Checker(problem(self._state, self._now, self._leaving()))
         return self._checker
+
+    def _leaving(self) -> tuple[Task, ...]:
+        """VMs of the plan that have not arrived: where they are now, nobody has to join them."""
+        planned = self._state.planned
+        if planned is None:
+            return ()
+        goals = {vm: self._state.hosts.get(host) for vm, host in planned.plan.placed.items()}
+        arrived = {vm for vm, host in goals.items() if host is not None and vm in host.vms}
+        return tuple(Task(vm=vm) for number, vm in sorted(planned.vms.items()) if number not in arrived)
 
     def _plan_anew(self, record: VmRecord, vm: Vm) -> Plan:
         state = self._state
@@ -124,7 +133,7 @@ def _under_way(state: State) -> list[Underway]:
 
 def task_of(record: VmRecord, vm: Vm) -> Task:
     """What a VM asks of a plan; those that ran come first."""
-    return Task(vm=vm, priority=int(wants_running(record)), failed_on=record.refused_on)
+    return Task(vm=vm, priority=int(wants_running(record)), failed_on=record.failed_on, refused_on=record.refused_on)
 
 
 def _tasks(state: State, incident: Incident, now: float) -> list[Task]:

@@ -11,9 +11,12 @@ from dataclasses import dataclass, replace
 from ha_controller.core.destinations import problem
 from ha_controller.core.incident import VmRecord
 from ha_controller.core.model import Host, HostState, LcmState, Vm
+from ha_controller.core.outcome import Situation, next_step, wants_running
 from ha_controller.core.placement import Placement, Problem, Task, plan
-from ha_controller.core.recovery import Step, claims_running, next_step
+from ha_controller.core.recovery import claims_running
+from ha_controller.core.settings import Settings
 from ha_controller.core.state import State
+from ha_controller.core.vm_table import Step
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,11 +49,20 @@ class Snapshot:
     world: Problem  #: every host that may take VMs
     hosts: Mapping[int, Host]
     vms: Mapping[int, tuple[Vm, ...]]  #: by host
+    settings: Settings
 
     def lose(self, hosts: Iterable[int]) -> Loss:
         """Let these hosts fail at once."""
         failed = frozenset(hosts)
-        tasks, left = _sorted_out([vm for host in sorted(failed) for vm in self.vms.get(host, ())])
+        tasks: list[Task] = []
+        left: list[Left] = []
+        for host in sorted(failed):
+            for vm in self.vms.get(host, ()):
+                match _task_of(vm, self.hosts[host], self.settings):
+                    case Task() as task:
+                        tasks.append(task)
+                    case Left() as alone:
+                        left.append(alone)
         others = tuple(each for each in self.world.candidates if each.host.id not in failed)
         made = plan(replace(self.world, tasks=tuple(tasks), candidates=others))
         return Loss(hosts=tuple(sorted(failed)), placements=made.placements, left=tuple(left))
@@ -66,21 +78,31 @@ def snapshot(state: State, vms: Iterable[Vm], now: float) -> Snapshot:
         world=problem(state, now, ()),
         hosts=dict(state.hosts),
         vms={host: tuple(sorted(found, key=lambda vm: vm.id)) for host, found in by_host.items()},
+        settings=state.settings,
     )
 
 
-def _sorted_out(vms: Sequence[Vm]) -> tuple[list[Task], list[Left]]:
-    """Which VMs would be moved, by the rules of recovery: as if OpenNebula had noticed that their host is gone."""
-    tasks, left = [], []
-    for vm in vms:
-        record = VmRecord.of(vm)
-        then = replace(vm, lcm_state=LcmState.UNKNOWN) if claims_running(vm) else vm
-        step = next_step(record, then, -1 if vm.host is None else vm.host)
-        if step.step is Step.MOVE:
-            tasks.append(Task(vm=vm))
-        else:
-            left.append(Left(vm=vm.id, name=vm.name, reason=step.reason))
-    return tasks, left
+def _task_of(vm: Vm, host: Host, settings: Settings) -> Task | Left:
+    """What recovery would do with a VM: as if OpenNebula had noticed that its host is gone.
+
+    One that waits for something first (a migration, an action of OpenNebula) counts as if that ended well.
+    """
+    record = VmRecord.of(vm, host.id)
+    then = replace(vm, lcm_state=LcmState.UNKNOWN) if claims_running(vm) else vm
+    step = next_step(
+        record,
+        then,
+        Situation(
+            source=host.id,
+            policy=settings.policy_of(vm.policy, host.cluster_name),
+            recreate=settings.recreate_allowed,
+            unlock=settings.locked_moved,
+            keep_off=settings.powered_off_moved,
+        ),
+    )
+    if step.step is Step.LEAVE:
+        return Left(vm=vm.id, name=vm.name, reason=step.reason)
+    return Task(vm=vm, priority=int(wants_running(record)))
 
 
 # --- how many hosts may fail ------------------------------------------------------------------------------------------

@@ -70,7 +70,7 @@ def simply(problem: Problem) -> int:
     screen, placed = Screen(problem), 0
     for task in sorted(problem.tasks, key=lambda task: task.vm.id):
         try:
-            admission = screen.admit(task.vm)
+            admission = screen.admit(task)
         except Unplaceable:
             continue
         bundle = Bundle((task,), (admission,), admission.rooms)

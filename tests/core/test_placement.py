@@ -110,9 +110,15 @@ def test_what_is_under_way_to_a_host_is_counted_there():
     assert place(vm(1), host(1), host(2, free_memory_mb=4096), underway=under_way) == 2
 
 
-def test_a_host_that_failed_a_vm_before_is_its_last_resort():
-    full, better = host(1, free_memory_mb=2048), host(2)
+def test_a_host_on_which_it_did_not_start_is_not_chosen_again():
     tasks = (Task(vm=vm(1), failed_on=(2,)),)
+    assert planned([], [host(1, free_memory_mb=2048), host(2)], tasks=tasks).placed == {1: 1}
+    assert planned([], [host(2)], tasks=tasks).left_out[0].refusals == ((Rule.FAILED_BEFORE, 1),)
+
+
+def test_a_host_that_opennebula_refused_is_the_last_resort():
+    full, better = host(1, free_memory_mb=2048), host(2)
+    tasks = (Task(vm=vm(1), refused_on=(2,)),)
     assert planned([], [full, better], tasks=tasks).placed == {1: 1}
     assert planned([], [better], tasks=tasks).placed == {1: 2}
 
@@ -185,6 +191,17 @@ def test_vms_of_an_affined_role_go_together_or_to_those_that_run():
     at_one = [host(1, vms=(70,), free_memory_mb=4096), *small_hosts[1:]]
     assert set(planned(large, at_one, groups=running).placed.values()) == {1}
     assert len(planned(large, at_one, groups=running).left_out) == 1
+
+
+def test_where_a_vm_failed_to_start_it_holds_back_nobody_of_its_group():
+    """It is on the list of that host still, and moves on."""
+    groups = group(Role(name="db", vms=(1, 2), policy="AFFINED"))
+    failed, other = members(1, 2)
+    tasks = (Task(vm=replace(failed, host=1), failed_on=(1,)), Task(vm=other))
+    assert planned([], [host(1, vms=(1,), free_memory_mb=65536), host(2)], groups=groups, tasks=tasks).placed == {
+        1: 2,
+        2: 2,
+    }
 
 
 def test_if_not_all_affined_vms_fit_together_some_are_better_than_none():
@@ -360,10 +377,10 @@ def test_the_same_problem_gives_the_same_plan_in_any_order():
 
 def test_a_place_is_looked_at_again_right_before_the_order():
     checker = Checker(problem([], [host(1), host(2, free_memory_mb=10)]))
-    assert checker.fits(vm(1), 1)
-    assert not checker.fits(vm(1), 2)
-    assert checker.may_take(vm(1), 2)  # one that may be on its way there already is counted there
-    assert not checker.may_take(vm(1, vm_mad="lxc"), 1)
-    assert not checker.fits(vm(1), 77)
+    assert checker.fits(Task(vm=vm(1)), 1)
+    assert not checker.fits(Task(vm=vm(1)), 2)
+    assert checker.may_take(Task(vm=vm(1)), 2)  # one that may be on its way there already is counted there
+    assert not checker.may_take(Task(vm=vm(1, vm_mad="lxc")), 1)
+    assert not checker.fits(Task(vm=vm(1)), 77)
     checker.take(vm(5, memory_mb=8000), 1)
-    assert not checker.fits(vm(1), 1)
+    assert not checker.fits(Task(vm=vm(1)), 1)

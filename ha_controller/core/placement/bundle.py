@@ -52,7 +52,7 @@ class Bundle:
         self.cpu = sum(vm.cpu for vm in self.vms)
         self.memory_mb = sum(vm.memory_mb for vm in self.vms)
         self.cluster = self.vms[0].cluster
-        self.last_resort = frozenset(host for task in self.tasks for host in task.failed_on)
+        self.last_resort = frozenset(host for task in self.tasks for host in task.refused_on)
         bound = any(admission.ties.apart or admission.changing for admission in self.admissions)
         self.plain = not bound and not any(vm.pci or vm.numa is not None for vm in self.vms)
 

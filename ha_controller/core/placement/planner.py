@@ -39,25 +39,25 @@ class Checker:
         """The hosts that may take VMs at all."""
         return frozenset(self._screen.rooms)
 
-    def may_take(self, vm: Vm, destination: int) -> bool:
+    def may_take(self, task: Task, destination: int) -> bool:
         """Whether a host may take a VM, whatever room it has: for one that may be on its way there already."""
-        return self._admission(vm, destination) is not None
+        return self._admission(task, destination) is not None
 
-    def fits(self, vm: Vm, destination: int, *, softened: bool = False) -> bool:
+    def fits(self, task: Task, destination: int, *, softened: bool = False) -> bool:
         """Whether a VM can go there now."""
-        admission = self._admission(vm, destination)
+        admission = self._admission(task, destination)
         if admission is None:
             return False
-        alone = Bundle((Task(vm=vm),), (admission,), admission.rooms)
+        alone = Bundle((task,), (admission,), admission.rooms)
         return alone.why_not(self._screen.rooms[destination], soften=softened and self._soften) is None
 
     def take(self, vm: Vm, destination: int) -> None:
         """It was just ordered there."""
         self._screen.rooms[destination].take(vm)
 
-    def _admission(self, vm: Vm, destination: int) -> Admission | None:
+    def _admission(self, task: Task, destination: int) -> Admission | None:
         try:
-            admission = self._screen.admit(vm)
+            admission = self._screen.admit(task)
         except Unplaceable:
             return None
         return admission if any(room.host.id == destination for room in admission.rooms) else None
@@ -71,7 +71,7 @@ class _Planner:
         admissions: dict[int, Admission] = {}
         for task in problem.tasks:
             try:
-                admissions[task.vm.id] = self._screen.admit(task.vm)
+                admissions[task.vm.id] = self._screen.admit(task)
             except Unplaceable as error:
                 self._unplaceable[task.vm.id] = str(error)
         tasks = sorted((task for task in problem.tasks if task.vm.id in admissions), key=lambda task: task.vm.id)

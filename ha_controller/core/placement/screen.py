@@ -10,7 +10,7 @@ from ha_controller.core.model import Host, HostState, OnedHostState, Vm
 from ha_controller.core.placement.expression import Comparison, Expression, Unreadable, parse
 from ha_controller.core.placement.groups import Groups, Ties
 from ha_controller.core.placement.room import Room
-from ha_controller.core.placement.values import Candidate, Problem, Rule
+from ha_controller.core.placement.values import Candidate, Problem, Rule, Task
 
 _Key = tuple[object, ...]
 
@@ -56,32 +56,34 @@ class Screen:
         """The hosts, usable or not, that have some of these VMs or will have them."""
         if self._guests is None:
             self._guests = {}
+            to_place = {task.vm.id for task in self._problem.tasks}  # where they are now, they do not stay
             for candidate in self._problem.candidates:
-                for vm in candidate.host.vms:
+                for vm in set(candidate.host.vms) - to_place:
                     self._guests.setdefault(vm, set()).add(candidate.host.id)
             for under_way in self._problem.underway:
                 self._guests.setdefault(under_way.vm.id, set()).add(under_way.destination)
         guests = self._guests
         return frozenset(host for vm in vms for host in guests.get(vm, ()))
 
-    def _anchors(self, ties: Ties) -> frozenset[int] | None:
+    def _anchors(self, vm: Vm, ties: Ties) -> frozenset[int] | None:
         """Where a VM must go because others are there already with which it shares a host; None: anywhere."""
-        anchors = [hosts for vms in ties.together if (hosts := self.hosts_of(vms))]
+        anchors = [hosts for vms in ties.together if (hosts := self.hosts_of(vms - {vm.id}))]
         return frozenset.intersection(*anchors) if anchors else None
 
-    def admit(self, vm: Vm) -> Admission:
+    def admit(self, task: Task) -> Admission:
         """Find the hosts that may take a VM.
 
         Raises:
             Unplaceable: what the VM asks for cannot be told.
         """
+        vm = task.vm
         ties = Ties() if vm.group is None else self._ties(vm)
-        anchors = self._anchors(ties)
+        anchors = self._anchors(vm, ties)
         alike = (vm.host, vm.vm_mad, vm.cluster, vm.reach, vm.automatic_requirements, vm.requirements)
-        key: _Key = (*alike, ties.hosts, ties.not_hosts, anchors)
+        key: _Key = (*alike, task.failed_on, ties.hosts, ties.not_hosts, anchors)
         known = self._admissions.get(key)
         if known is None:
-            known = self._admissions[key] = self._screen(vm, ties, anchors)
+            known = self._admissions[key] = self._screen(task, ties, anchors)
         return Admission(rooms=known.rooms, refusals=known.refusals, ties=ties, changing=known.changing)
 
     def _ties(self, vm: Vm) -> Ties:
@@ -90,13 +92,15 @@ class Screen:
             raise Unplaceable(f"its VM group {vm.group} cannot be read, so nobody knows what it must be apart from")
         return ties
 
-    def _screen(self, vm: Vm, ties: Ties, anchors: frozenset[int] | None) -> Admission:
+    def _screen(self, task: Task, ties: Ties, anchors: frozenset[int] | None) -> Admission:
+        vm = task.vm
         automatic = self._read(vm.automatic_requirements, "AUTOMATIC_REQUIREMENTS")
         own = self._read(vm.requirements, "SCHED_REQUIREMENTS")
         index, refusals = self._index, Counter(self._unusable)
         left = index.everywhere & ~index.where("ID", lambda host: host == str(vm.host))
         clusters = {str(cluster) for cluster in ((vm.cluster,) if vm.reach is None else vm.reach)}
         for rule, allowed in (
+            (Rule.FAILED_BEFORE, ~index.these(task.failed_on)),
             (Rule.DRIVER, index.where("VM_MAD", lambda driver: driver == vm.vm_mad)),
             (Rule.CLUSTER, index.where("CLUSTER_ID", lambda cluster: cluster in clusters)),
             (Rule.AUTOMATIC_REQUIREMENTS, index.meeting(automatic)),

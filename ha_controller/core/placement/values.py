@@ -18,6 +18,7 @@ class Rule(StrEnum):
     NOT_SEEN = "not seen"
     NOT_ENABLED = "not enabled"
     OUT_OF_SCOPE = "out of scope"
+    FAILED_BEFORE = "failed before"
     DRIVER = "driver"
     CLUSTER = "cluster"
     AUTOMATIC_REQUIREMENTS = "automatic requirements"
@@ -38,6 +39,7 @@ PHRASES: Mapping[Rule, tuple[str, str]] = MappingProxyType(
         Rule.NOT_SEEN: ("has not shown life just now", "have not shown life just now"),
         Rule.NOT_ENABLED: ("is not enabled in OpenNebula", "are not enabled in OpenNebula"),
         Rule.OUT_OF_SCOPE: ("is out of scope", "are out of scope"),
+        Rule.FAILED_BEFORE: ("could not start it before", "could not start it before"),
         Rule.DRIVER: ("has another hypervisor", "have another hypervisor"),
         Rule.CLUSTER: ("is in another cluster", "are in other clusters"),
         Rule.AUTOMATIC_REQUIREMENTS: (
@@ -71,7 +73,8 @@ class Task:
 
     vm: Vm
     priority: int = 0  #: higher ones are placed first
-    failed_on: tuple[int, ...] = ()  #: hosts that did not get it to run: they are the last resort
+    failed_on: tuple[int, ...] = ()  #: hosts on which it did not start: not chosen again
+    refused_on: tuple[int, ...] = ()  #: hosts that OpenNebula refused to move it to: the last resort
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

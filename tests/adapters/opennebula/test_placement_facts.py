@@ -41,6 +41,11 @@ IMAGES, SYSTEM = store(1, "<ID>100</ID><ID>101</ID>"), store(100, "<ID>100</ID><
 STORES = f"<DATASTORE_POOL>{IMAGES}{SYSTEM}</DATASTORE_POOL>"
 
 
+async def leads(term: int | None) -> bool:
+    del term
+    return True
+
+
 @pytest.fixture
 def told(serve, client_of, ok):
     """A recoverer against one oned, and what it reports."""
@@ -71,7 +76,7 @@ def told(serve, client_of, ok):
         recoverer = Recoverer(
             client,
             report=reports.append,
-            may_act=lambda: True,
+            may_act=leads,
             clock=lambda: 100.0,
             scope=Scope(),
             poll_s=10,
