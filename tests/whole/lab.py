@@ -345,7 +345,7 @@ def _configure(folder: Path, cloud: EmbeddedCloud, leases: Path, fail_after_s: f
         '"oned"]': f'"oned", "storage"]\nfail_after = "{fail_after_s:g}s"\nhung_after = "{hung_after_s:g}s"',
         "single_domain_after": "# single_domain_after",
         'poll = "2s"': 'poll = "1s"',
-        'max_failed_hosts = "34%"': 'max_failed_hosts = "50%"',
+        'max_failed_hosts = "34%"': 'max_failed_hosts = "50%"\nstorm_cooldown = "1s"',
     }
     for old, new in edits.items():
         assert old in text

@@ -1,7 +1,8 @@
 """A whole controller and hosts with kernels, sshd and BMCs of their own: who must not be powered off, and who must.
 
-The first part shares one cloud, in which nobody may ever be powered off: every test takes its fault back, and the next
-one begins when all is well. In the second part somebody is, each time in a cloud of its own.
+In the first part somebody is powered off, each time in a cloud of its own. The second part shares one cloud, in which
+nobody may ever be: every test takes its fault back, and the next one begins when all is well. It comes last, for its
+cloud lives to the end of the file, and two cannot live at the same time.
 """
 
 from __future__ import annotations
@@ -28,6 +29,76 @@ def _needs(require_peer: Callable[[str], str]) -> None:
         require_peer(program)
     if os.geteuid() != 0:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs root")
+
+
+# --- somebody is powered off -------------------------------------------------------------------------------------------
+
+
+async def recovered(here: Lab, host: int, *, others: int = 0) -> str:
+    """What is told of an incident whose host is off for sure and whose VMs run elsewhere."""
+    shown = await here.shows("RECOVERED", "explain", f"kvm-0{host + 1}", "--last", "30")
+    assert here.processes(host) == []
+    assert not await here.pings(host)
+    assert not here.bmcs[host].power_is_on()
+    assert len(here.ordered_off()) == 1 + others
+    if not others:
+        assert here.cloud.check(vms_must_wait=False) == []
+    return shown
+
+
+async def test_a_host_without_power_is_condemned_at_once_by_its_bmc(tmp_path: Path):
+    async with lab(tmp_path, fail_after_s=10.0) as here:
+        began = time.time()
+        here.pull_power(1)
+        assert not here.bmcs[1].power_is_on()
+        shown = await recovered(here, 1)
+        assert "condemned as powered off" in shown
+        assert here.ordered_off() == [1]
+        assert here.ordered_at(1) - began < 6.0  # seconds before any silence would have been long enough
+
+
+async def test_a_host_that_is_dead_everywhere_is_shot_by_two_kinds_of_silence(tmp_path: Path):
+    async with lab(tmp_path) as here:
+        began = time.time()
+        await here.crash(1)
+        assert here.processes(1) == []
+        assert not await here.pings(1)
+        assert here.bmcs[1].power_is_on()
+        shown = await recovered(here, 1)
+        assert "condemned as dead: it is powered off" in shown
+        assert here.ordered_off() == [1]
+        assert FAIL_AFTER_S < here.ordered_at(1) - began < CONDEMNED_WITHIN_S
+
+
+async def test_a_frozen_host_whose_kernel_answers_is_shot_after_a_person_said_yes(tmp_path: Path):
+    async with lab(tmp_path) as here:
+        here.freeze(1)
+        assert here.stands_still(1)
+        await here.shows("Verdict      hung: its kernel answers (icmp)", "explain", "kvm-02")
+        await here.nobody_is_shot(5.0)
+        assert here.stands_still(1)
+        assert await here.pings(1)
+        assert not await here.greets(1)
+        [waiting] = await here.reads("pending")
+        assert waiting["host"] == "kvm-02"
+        assert "waits for approval: hung" in waiting["question"]
+        code, text = await here.controller.cli("pending", "approve", str(waiting["id"]))
+        assert code == 0, text
+        await recovered(here, 1)
+        assert here.ordered_off() == [1]
+
+
+async def test_isolated_hosts_are_shot_if_the_policy_says_so(tmp_path: Path):
+    """Half of the cloud, in different racks: their VMs are started in the other half when they are off for sure."""
+    async with lab(tmp_path, policy='isolated = "fence"') as here:
+        here.cut_off(0, 1)
+        assert not await here.pings(0)
+        assert await here.writes(0)
+        for host in (0, 1):
+            shown = await recovered(here, host, others=1)
+            assert "condemned as isolated" in shown
+        assert here.ordered_off() == [0, 1]
+        assert here.cloud.check(vms_must_wait=False) == []
 
 
 # --- nobody is powered off --------------------------------------------------------------------------------------------
@@ -165,73 +236,3 @@ async def test_a_host_that_lost_its_datastore_is_told_and_not_shot(here: Lab):
     assert not await here.writes(1)
     await here.nobody_is_shot(FAIL_AFTER_S)
     assert await here.states() == ["ok"] * 4
-
-
-# --- somebody is ------------------------------------------------------------------------------------------------------
-
-
-async def recovered(here: Lab, host: int, *, others: int = 0) -> str:
-    """What is told of an incident whose host is off for sure and whose VMs run elsewhere."""
-    shown = await here.shows("RECOVERED", "explain", f"kvm-0{host + 1}", "--last", "30")
-    assert here.processes(host) == []
-    assert not await here.pings(host)
-    assert not here.bmcs[host].power_is_on()
-    assert len(here.ordered_off()) == 1 + others
-    if not others:
-        assert here.cloud.check(vms_must_wait=False) == []
-    return shown
-
-
-async def test_a_host_without_power_is_condemned_at_once_by_its_bmc(tmp_path: Path):
-    async with lab(tmp_path, fail_after_s=10.0) as here:
-        began = time.time()
-        here.pull_power(1)
-        assert not here.bmcs[1].power_is_on()
-        shown = await recovered(here, 1)
-        assert "condemned as powered off" in shown
-        assert here.ordered_off() == [1]
-        assert here.ordered_at(1) - began < 6.0  # seconds before any silence would have been long enough
-
-
-async def test_a_host_that_is_dead_everywhere_is_shot_by_two_kinds_of_silence(tmp_path: Path):
-    async with lab(tmp_path) as here:
-        began = time.time()
-        await here.crash(1)
-        assert here.processes(1) == []
-        assert not await here.pings(1)
-        assert here.bmcs[1].power_is_on()
-        shown = await recovered(here, 1)
-        assert "condemned as dead: it is powered off" in shown
-        assert here.ordered_off() == [1]
-        assert FAIL_AFTER_S < here.ordered_at(1) - began < CONDEMNED_WITHIN_S
-
-
-async def test_a_frozen_host_whose_kernel_answers_is_shot_after_a_person_said_yes(tmp_path: Path):
-    async with lab(tmp_path) as here:
-        here.freeze(1)
-        assert here.stands_still(1)
-        await here.shows("Verdict      hung: its kernel answers (icmp)", "explain", "kvm-02")
-        await here.nobody_is_shot(5.0)
-        assert here.stands_still(1)
-        assert await here.pings(1)
-        assert not await here.greets(1)
-        [waiting] = await here.reads("pending")
-        assert waiting["host"] == "kvm-02"
-        assert "waits for approval: hung" in waiting["question"]
-        code, text = await here.controller.cli("pending", "approve", str(waiting["id"]))
-        assert code == 0, text
-        await recovered(here, 1)
-        assert here.ordered_off() == [1]
-
-
-async def test_isolated_hosts_are_shot_if_the_policy_says_so(tmp_path: Path):
-    """Half of the cloud, in different racks: their VMs are started in the other half when they are off for sure."""
-    async with lab(tmp_path, policy='isolated = "fence"') as here:
-        here.cut_off(0, 1)
-        assert not await here.pings(0)
-        assert await here.writes(0)
-        for host in (0, 1):
-            shown = await recovered(here, host, others=1)
-            assert "condemned as isolated" in shown
-        assert here.ordered_off() == [0, 1]
-        assert here.cloud.check(vms_must_wait=False) == []
