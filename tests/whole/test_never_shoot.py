@@ -31,7 +31,7 @@ def _needs(require_peer: Callable[[str], str]) -> None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("needs root")
 
 
-# --- somebody is powered off -------------------------------------------------------------------------------------------
+# --- somebody is powered off ------------------------------------------------------------------------------------------
 
 
 async def recovered(here: Lab, host: int, *, others: int = 0) -> str:
