@@ -62,8 +62,6 @@ def _channel(name: str, probe: type[Probe[ProbeConfig]], config: Config) -> Chan
 def _judging(settings: Settings, detect: Detect, channels: Mapping[str, Channel]) -> Settings:
     """The settings with the rules for judging hosts."""
     weights = {Domain(name): weight for name, weight in detect.weights.model_dump().items() if weight != 1}
-    if any(channels[name].domain is Domain.SELF for name in detect.channels):
-        weights[Domain.SELF] = 0  # what a host tells of itself, such as that libvirt hangs, is no proof of its death
     return replace(
         settings,
         channels=tuple(channels[name] for name in detect.channels),

@@ -50,4 +50,3 @@ def test_libvirt_that_hung_before_the_host_fell_silent_is_no_second_proof(settin
 
 def test_what_hosts_tell_of_themselves_decides_nothing(settings: Settings) -> None:
     assert Domain.SELF not in settings.deciding_domains
-    assert settings.weight([Domain.MANAGEMENT, Domain.SELF]) == 1
