@@ -180,7 +180,7 @@ class Cloud:
             name=f"kvm-{host:02}",
             cluster=0,
             cluster_name=self.cluster_names.get(host, "default"),
-            restarting=host in self.restarting,
+            monitoring_restarting=host in self.restarting,
             excluded=self.excluded.get(host, ""),
             one_state=self.one_states[host],
             vm_mad="kvm",

@@ -17,6 +17,7 @@ import click
 from pydantic import SecretStr
 
 from ha_controller.adapters.opennebula import Client, OnedHook, OnedHost, OpenNebulaError
+from ha_controller.app.surroundings import restarts_vms
 
 HOOK = "host_error"
 CYCLE_S = 60  #: the hook asks the wrong file for MONITORING_INTERVAL_HOST and takes this instead
@@ -40,17 +41,11 @@ class _Notes:
     to_do: list[str] = field(default_factory=list)
 
 
-def is_stock(hook: OnedHook) -> bool:
-    """Whether a hook is OpenNebula's own for failed hosts, or one that somebody made of it."""
-    on_failure = hook.resource.upper() == "HOST" and hook.state.upper() == "ERROR"
-    return HOOK in hook.command or on_failure
-
-
 def translate(
     hooks: Sequence[OnedHook], hosts: Sequence[OnedHost], script: str | None, *, endpoint: str, auth_file: str
 ) -> Translation:
     """`script`: the text of fence_host.sh, or None when it cannot be read."""
-    notes, stock = _Notes(), [hook for hook in hooks if is_stock(hook)]
+    notes, stock = _Notes(), [hook for hook in hooks if restarts_vms(hook)]
     for hook in stock:
         _note_arguments(hook, notes)
     fence = _fence(hosts, script, notes)
@@ -77,7 +72,10 @@ def translate(
 
 
 def _note_arguments(hook: OnedHook, notes: _Notes) -> None:
-    """What each switch meant, and what happens here."""
+    """What each switch meant, and what happens here. The switches of somebody else's hook mean something else."""
+    if HOOK not in hook.command:
+        notes.differs.append(f"{hook.name} ({hook.command}) is not OpenNebula's own: look at what it does.")
+        return
     words = shlex.split(hook.arguments.replace("$TEMPLATE", ""), posix=False)
     pause = re.search(r"-p\s*(\d+)", hook.arguments)
     waited_s = CYCLE_S * (int(pause[1]) if pause else CYCLES)
@@ -173,7 +171,7 @@ def migrate_from_hook(*, endpoint: str, auth_file: Path, script: Path, write_to:
     except (OSError, OpenNebulaError, ValueError) as error:
         click.echo(f"{auth_file if isinstance(error, OSError) else endpoint}: {error}", err=True)
         return 7
-    active = [hook for hook in hooks if is_stock(hook)]
+    active = [hook for hook in hooks if restarts_vms(hook)]
     if only_check:
         for hook in active:
             click.echo(f"! active: {hook.name} (id {hook.id}). Remove it: onehook delete {hook.id}", err=True)

@@ -104,7 +104,7 @@ class SecondMaster:
         self.report(found)
 
     def _judge(self, user: OnedUser, hooks: Sequence[OnedHook]) -> SecondMasterLooked:
-        if acting := [hook for hook in hooks if _restarts_vms(hook)]:
+        if acting := [hook for hook in hooks if restarts_vms(hook)]:
             names = ", ".join(f"{hook.name} (id {hook.id}, {hook.command})" for hook in acting)
             detail = f"active hook in OpenNebula: {names}. Remove it: onehook delete {acting[0].id}"
             return SecondMasterLooked(present=True, detail=detail)
@@ -143,7 +143,7 @@ class SecondMaster:
         return None
 
 
-def _restarts_vms(hook: OnedHook) -> bool:
+def restarts_vms(hook: OnedHook) -> bool:
     """Whether a hook acts on failed hosts or starts VMs by itself (stock: ft/host_error.rb, autostart)."""
     on_failure = hook.resource.upper() == "HOST" and hook.state.upper() == "ERROR"
     return on_failure or "host_error" in hook.command or "autostart" in hook.command

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationError, ValidationInfo, field_validator
 
 from ha_controller.config.values import PolicyName, Section, count_between
 from ha_controller.durations import Duration, duration_field, format_duration
@@ -115,19 +115,14 @@ class ClusterRules(Section):
 
     def over(self, detect: Detect) -> Detect:
         """`[detect]` as it is for this cluster. Raises ValueError: together they make no sense."""
-        own = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
-        if strange := sorted(set(own.get("channels", ())) - set(detect.channels)):
+        if strange := sorted(set(self.channels or ()) - set(detect.channels)):
             raise ValueError(f"{', '.join(strange)} is not in detect.channels. Add it there, or leave it out here")
-        values = {name: getattr(detect, name) for name in Detect.model_fields} | own
-        if values["fail_after_s"] < values["misses"] * values["interval_s"]:
-            raise ValueError("fail_after is shorter than detect.misses times detect.interval. Make it longer")
-        if min(values["single_domain_after_s"], values["hung_after_s"]) < values["fail_after_s"]:
-            raise ValueError(
-                "single_domain_after or hung_after is shorter than fail_after. Weaker proof must last longer"
-            )
-        if values["weights"].management >= values["need"]:
-            raise ValueError("need is not more than weights.management. What we see from here would decide alone")
-        return detect.model_copy(update=own)
+        values = detect.model_dump(by_alias=True) | self.model_dump(by_alias=True, exclude_none=True)
+        try:
+            return Detect.model_validate(values)
+        except ValidationError as error:  # as one line: this runs inside of another validator
+            first = error.errors()[0]
+            raise ValueError(f"{first['loc'][0]} is {first['msg'].removeprefix('Value error, ')}") from None
 
 
 class Policies(Section):

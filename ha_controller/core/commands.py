@@ -81,7 +81,7 @@ def _answer(state: State, request: int, code: int, text: str) -> None:
 def _approve(state: State, command: OperatorCommanded, incident: Incident, who: str) -> None:
     name = incident.host_name
     if incident.state is HostState.OK and incident.rebooted:
-        state.save(replace(incident, restart_approved_by=who))
+        state.save(replace(incident, start_approved_by=who))
         _answer(state, command.request, DONE, f"Approved: the VMs of {name} are started there again.")
         return
     if incident.state not in (HostState.SUSPECT, HostState.FAILED) or incident.stopped:

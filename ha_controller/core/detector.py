@@ -25,13 +25,13 @@ _ALIVE, _SILENT, _OFF = Signal.ALIVE, Signal.SILENT, Signal.OFF  #: each reading
 class ChannelView:
     """What one channel has shown of one host so far."""
 
-    signal: Signal = Signal.UNKNOWN  #: of the last reading that was not UNKNOWN
+    signal: Signal = Signal.UNKNOWN  #: of the last reading that was ALIVE, SILENT or OFF
     sent_at: float = 0.0
     detail: str = ""
     silent_since: float | None = None  #: when the first unanswered question of this silence left
     misses: int = 0
     alive_at: float | None = None
-    unknown: bool = False  #: the last reading was UNKNOWN or ON
+    unknown: bool = False  #: the last reading told neither life nor silence nor off
     powered: bool = False  #: the last reading was ON
     unknown_at: float = 0.0
     unknown_detail: str = ""
@@ -109,13 +109,13 @@ def alive_channels(views: Mapping[str, ChannelView], settings: Settings, now: fl
 
     What a host told of itself went the way of our own probes: older than their silence, it says nothing more.
     """
-    ours = {channel.name for channel in settings.by_domain[Domain.SELF]}
+    told_by_itself = {channel.name for channel in settings.by_domain[Domain.SELF]}
     return [
         name
         for name, view in sorted(views.items())
         if view.signal is Signal.ALIVE
         and view.fresh(now, settings.life_counts_s(name))
-        and (name not in ours or view.sent_at > _fell_silent_at(views, settings))
+        and (name not in told_by_itself or view.sent_at > _fell_silent_at(views, settings))
     ]
 
 
@@ -295,13 +295,13 @@ class TroubleKind(StrEnum):
 
     STORAGE_LOST = "storage lost"
     AGENT_TROUBLE = "agent trouble"  #: OpenNebula does not hear of it
-    LIBVIRT_TROUBLE = "libvirt trouble"  #: a login works, and libvirt does not answer
+    SELF_TROUBLE = "own trouble"  #: it says itself that something on it does not work, such as libvirt
 
 
 _TROUBLES = (
     (Domain.STORAGE, TroubleKind.STORAGE_LOST),
     (Domain.ONED, TroubleKind.AGENT_TROUBLE),
-    (Domain.SELF, TroubleKind.LIBVIRT_TROUBLE),
+    (Domain.SELF, TroubleKind.SELF_TROUBLE),
 )
 
 

@@ -172,14 +172,16 @@ def _names(hosts: list[Host]) -> str:
 
 
 def _budget(state: State, host: Host, incident: Incident, now: float) -> _Answer:
-    del incident
-    settings = state.settings
+    """Against a slow cascade: what is over it waits until the time has passed, or a person says yes."""
+    settings, counts, is_spent = state.settings, [], False
     for within_s, limit in ((settings.fences_per_s, settings.fences_max), (DAY_S, settings.fences_per_day_max)):
         spent = {fenced for at, fenced in state.cloud.fences if now - at < within_s and fenced != host.id}
-        counted = f"{len(spent)} other hosts powered off in the last {within_s / 60:g} min (limit {limit})"
-        if len(spent) >= limit:
-            return _Answer(False, counted)
-    return _Answer(True, counted)
+        counts.append(f"{len(spent)} in the last {within_s / 60:g} min (limit {limit})")
+        is_spent = is_spent or len(spent) >= limit
+    text = f"other hosts powered off: {', '.join(counts)}"
+    if is_spent and incident.approved_by:
+        return _Answer(True, f"{text}; approved by {incident.approved_by}")
+    return _Answer(not is_spent, text, needs_person=is_spent)
 
 
 def _maintenance(state: State, host: Host, incident: Incident, now: float) -> _Answer:

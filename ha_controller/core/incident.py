@@ -150,7 +150,7 @@ class Incident:
     proof: Proof | None = None
     prior_one_state: int = OnedHostState.MONITORED
     prior_marked: bool = False
-    restart_approved_by: str = ""  #: the VMs of a host that reboots again and again may be started there once more
+    start_approved_by: str = ""  #: the VMs of a host that reboots again and again may be started there once more
     lost_since: float | None = None  #: what ended later ended with the boot before; None: not known
     monitored_at: float = 0.0  #: of OpenNebula's data from before it was made to ask anew: only newer data counts
     rebooted: str = ""  #: the boot after which its VMs are started again: nothing was powered off
@@ -220,7 +220,7 @@ class Incident:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Death:
-    """A host that was verified off, and the VMs that ran on it."""
+    """A host that was verified off, or rebooted by itself, and the VMs that ran on it."""
 
     at: float
     host: int

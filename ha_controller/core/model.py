@@ -131,7 +131,7 @@ class Host:
     places: tuple[tuple[str, str], ...] = ()  #: (what, which): what it shares with others, such as a rack
     maintenance: bool = False  #: excluded because a person works on it: drills are allowed
     drill_by_itself: bool = False  #: and they may begin by themselves
-    restarting: bool = False  #: OFFLINE by us, for a moment, so that OpenNebula monitors it anew
+    monitoring_restarting: bool = False  #: OFFLINE by us, for a moment, so that OpenNebula monitors it anew
     marked: bool = False  #: carries our HA_STATE: DISABLED by us, not by the operator
     levels: tuple[tuple[Device, ...], ...] = ()
     identity: Identity | None = None  #: as the operator noted it in OpenNebula

@@ -22,7 +22,7 @@ SEEN_AGE_MAX_S = 600.0  #: a boot that was last seen longer ago says nothing of 
 CLOCKS_DIFFER_S = 30.0  #: OpenNebula's times are those of its front-end
 NOTICES_WITHIN_S = 15.0  #: before OpenNebula is made to ask the host anew
 PAST_BOOTS_MAX = 8
-PAUSE_MIN_S = 5.0
+PAUSE_MIN_S = 5.0  #: a host that was not looked at for this long was silent meanwhile, or we were
 
 
 def note(state: State, reading: Reading, now: float) -> None:
@@ -40,8 +40,8 @@ def note(state: State, reading: Reading, now: float) -> None:
         return
     lost_since = _lost_since(reading, view.boot_seen_at)
     if pending is not None:  # it rebooted once more before the VMs of the first time were looked at
-        both_known = lost_since is not None and pending.lost_since is not None
-        lost_since = min(lost_since or 0.0, pending.lost_since or 0.0) if both_known else None
+        known = [at for at in (lost_since, pending.lost_since) if at is not None]
+        lost_since = min(known) if len(known) == 2 else None
     view.new_boot = NewBoot(boot_id=reading.boot_id, noticed_at=now, lost_since=lost_since)
     state.watch(reading.host, True)
 
@@ -144,7 +144,7 @@ def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], f
             rebooted=boot.boot_id,
             lost_since=boot.lost_since,
             monitored_at=view.monitored_at,
-            prior_one_state=host.one_state if view.one_state is None else view.one_state,
+            prior_one_state=suspicion.prior_one_state(state, host),
             prior_marked=host.marked,
             foreign=foreign,
         )
@@ -189,7 +189,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
 def _what_holds(state: State, incident: Incident, now: float) -> Hold | None:
     if hold := moving.what_holds(state, incident):
         return hold
-    if (often := suspicion.quarantine(state, incident.host, now)) and not incident.restart_approved_by:
+    if (often := suspicion.quarantine(state, incident.host, now)) and not incident.start_approved_by:
         return Hold(
             "quarantine",
             often,

@@ -80,7 +80,7 @@ class HostView:
     waits_from: float = 0.0  #: since then nothing but OpenNebula has held up the VMs that it lost in a reboot
     advanced_at: float = 0.0
     new_boot: NewBoot | None = None  #: another one answers: its VMs are looked at next
-    restart_due_at: float = 0.0  #: when its monitoring may be started anew
+    monitoring_restart_due_at: float = 0.0  #: when its monitoring may be started anew
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs

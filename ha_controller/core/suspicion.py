@@ -29,10 +29,9 @@ from ha_controller.core.state import Hold, HostView, State
 
 RESTART_AGAIN_S = 600.0
 REBOOTED = "rebooted"  #: the verdict of an incident in which nothing is powered off
-UNDECIDED_S = 5.0  #: a host that fell silent just now is no news
 _REMEDIES = {
     TroubleKind.STORAGE_LOST: "It is not powered off. Look at its way to the datastore.",
-    TroubleKind.LIBVIRT_TROUBLE: "It is not powered off, and its VMs may run. Look at libvirtd or virtqemud there.",
+    TroubleKind.SELF_TROUBLE: "It is not powered off, and its VMs may run. Look at what that channel asks for there.",
     TroubleKind.AGENT_TROUBLE: "It is not powered off. Look at OpenNebula's monitoring of it: onehost show.",
 }
 READ_AGE_MAX_S = 10.0  #: the VMs written into a new incident were read at most this long ago
@@ -96,11 +95,9 @@ def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -
     view, rules = state.view(host.id), state.rules(host.id)
     what = f"nothing is done: {verdict.kind.value}"
     state.explain(host.id, what, verdict.reason, now, next_step="Looking on.")
-    undecided = verdict.kind is VerdictKind.UNCLEAR and now - view.since > UNDECIDED_S + rules.fail_after_s
     announced = leaving_since(view.views)
-    if announced is not None and now - announced < rules.planned_reboot_max_s:
-        undecided = False  # it said that it would be away
-    late = undecided and now - view.since > rules.single_domain_after_s
+    is_expected = announced is not None and now - announced < rules.planned_reboot_max_s
+    late = verdict.kind is VerdictKind.UNCLEAR and not is_expected and now - view.since > rules.single_domain_after_s
     told = verdict.kind in (VerdictKind.ISOLATED, VerdictKind.HUNG)
     kind = verdict.kind.value if told else "undecided" if late else ""
     if not kind or host.excluded or view.told == kind:
@@ -129,7 +126,7 @@ def _tell_of_troubles(state: State, host: Host, rules: Settings, now: float) -> 
         for kind in view.troubles.keys() - found.keys():
             state.tell(Severity.INFO, f"{host.name}: no {kind.value} any more", "Nothing to do.", host=host.id)
         view.troubles = found
-    if found or host.restarting:
+    if found or host.monitoring_restarting:
         _restart_monitoring(state, host, now)
 
 
@@ -139,7 +136,9 @@ def _restart_monitoring(state: State, host: Host, now: float) -> None:
     Also finishes what a crash interrupted: such a host carries our mark.
     """
     view = state.view(host.id)
-    needed = host.restarting or (TroubleKind.AGENT_TROUBLE in view.troubles and host.one_state == OnedHostState.ERROR)
+    needed = host.monitoring_restarting or (
+        TroubleKind.AGENT_TROUBLE in view.troubles and host.one_state == OnedHostState.ERROR
+    )
     alone = state.second_master is False or state.settings.second_master_waived
     allowed = state.term is not None and not state.cloud.paused_by and state.settings.mode is not Mode.OBSERVE
     if (
@@ -148,9 +147,9 @@ def _restart_monitoring(state: State, host: Host, now: float) -> None:
         and alone
         and not host.excluded
         and host.id not in state.incidents
-        and now >= view.restart_due_at
+        and now >= view.monitoring_restart_due_at
     ):
-        view.restart_due_at = now + RESTART_AGAIN_S
+        view.monitoring_restart_due_at = now + RESTART_AGAIN_S
         state.out.append(RestartMonitoring(host=host.id, not_after=now + ORDER_VALID_S))
 
 
@@ -316,7 +315,7 @@ def quarantine(state: State, host: int, now: float) -> str:
     settings = state.settings
     died = sum(death.host == host and now - death.at < settings.quarantine_within_s for death in state.cloud.deaths)
     hours = f"{settings.quarantine_within_s / 3600:g} h"
-    return f"it was off {died} times within {hours}" if died >= settings.quarantine_after else ""
+    return f"it died or rebooted {died} times within {hours}" if died >= settings.quarantine_after else ""
 
 
 def deaths_remembered(state: State, now: float) -> tuple[Death, ...]:
@@ -325,14 +324,19 @@ def deaths_remembered(state: State, now: float) -> tuple[Death, ...]:
     return tuple(death for death in state.cloud.deaths if now - death.at < remembered_s)
 
 
+def prior_one_state(state: State, host: Host) -> int:
+    """Its state in OpenNebula before we touch it; OFFLINE by us is no person's wish."""
+    if host.monitoring_restarting:
+        return OnedHostState.MONITORED
+    one_state = state.view(host.id).one_state
+    return host.one_state if one_state is None else one_state
+
+
 def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Incident:
     """Put a failure on record, with its evidence and the VMs as they were just read."""
     view = state.view(host.id)
     number = state.cloud.next_incident
     state.save_cloud(replace(state.cloud, next_incident=number + 1))
-    one_state = host.one_state if view.one_state is None else view.one_state
-    if host.restarting:  # OFFLINE by us, and no person's wish
-        one_state = OnedHostState.MONITORED
     incident = Incident(
         id=number,
         host=host.id,
@@ -344,7 +348,7 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         vms=situation.records_of(
             state, host, [vm for vm in view.vms.values() if vm.host == host.id or vm.id in host.vms]
         ),
-        prior_one_state=one_state,
+        prior_one_state=prior_one_state(state, host),
         prior_marked=host.marked,
         foreign=takeover.why_foreign(state, last_life(view.views)),
     )

@@ -124,7 +124,7 @@ async def test_a_restart_that_a_crash_cut_off_is_finished(oned):
     await oned.recoverer.read_inventory()
     (inventory,) = oned.events
     found = next(host for host in inventory.hosts if host.id == 1)
-    assert found.restarting
+    assert found.monitoring_restarting
     assert not found.marked
     oned.events.clear()
     assert await restart(oned) == ""

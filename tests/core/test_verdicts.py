@@ -182,13 +182,13 @@ def test_a_host_whose_libvirt_does_not_answer_is_told_and_not_shot(settings):
     channels = (*settings.channels, Channel(name="libvirt", domain=Domain.SELF))
     cloud = Cloud(settings=replace(settings, channels=channels), elsewhere={"libvirt": {3: Signal.SILENT}})
     cloud.run(60)
-    told = [effect.text for effect in cloud.ordered(Tell) if "libvirt trouble" in effect.text]
-    assert told == ["kvm-03: libvirt trouble: libvirt: silent, and the host answers"]
+    told = [effect.text for effect in cloud.ordered(Tell) if "own trouble" in effect.text]
+    assert told == ["kvm-03: own trouble: libvirt: silent, and the host answers"]
     assert not cloud.ordered(Fence)
     assert cloud.state(3) is HostState.OK
     cloud.elsewhere["libvirt"] = {}
     cloud.run(5)
-    assert "kvm-03: no libvirt trouble any more" in cloud.told()
+    assert "kvm-03: no own trouble any more" in cloud.told()
 
 
 def test_what_a_host_does_not_tell_of_itself_is_no_second_proof(settings):

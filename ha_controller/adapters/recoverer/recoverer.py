@@ -181,7 +181,7 @@ class Recoverer:
             excluded=self.scope.why_excluded(host, self._clock()),
             maintenance=self.scope.in_maintenance(host, self._clock()),
             drill_by_itself=host.template.get(DRILL, "").upper() == "YES",
-            restarting=is_restarting(host),
+            monitoring_restarting=is_restarting(host),
             marked=host.template.get(MARK, "").startswith(FENCED),
             levels=plan.levels,
             identity=noted_identity(host),
