@@ -35,7 +35,7 @@ peers: .peers/venv/.ready                    ## install the test peers that are 
 	.peers/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/peers/requirements.lock
 	touch $@
 
-campaign: $(VENV)/.dev                     ## hours: a million host-hours of lost packets and real deaths, by the core
+campaign: $(VENV)/.dev                     ## half an hour: a million host-hours of lost packets and real deaths, by the core
 	$(BIN)/python tests/campaigns/healthy.py $(ARGS)
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts

@@ -184,9 +184,10 @@ def hung(views: Mapping[str, ChannelView], settings: Settings, now: float) -> st
 
     Asked of every host all the time, so what is false of a healthy one comes first.
     """
-    asked = [each for each in _of_domain(views, settings, Domain.MANAGEMENT) if each[0].proves_userland]
-    oned = _of_domain(views, settings, Domain.ONED)
-    if not all(_silent_for(channels, settings, now, settings.hung_after_s) for channels in (asked, oned)):
+    if not _silent_for(_of_domain(views, settings, Domain.ONED), settings, now, settings.hung_after_s):
+        return ""
+    userland = [each for each in _of_domain(views, settings, Domain.MANAGEMENT) if each[0].proves_userland]
+    if not _silent_for(userland, settings, now, settings.hung_after_s):
         return ""
     kernel = {channel.name for channel in settings.channels if not channel.proves_userland}
     alive = alive_channels(views, settings, now)

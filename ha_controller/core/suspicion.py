@@ -63,7 +63,7 @@ def advance(state: State, host: Host, now: float) -> None:
     view, rules = state.view(host.id), state.rules(host.id)
     if view.state is HostState.OK:
         _tell_of_troubles(state, host, rules, now)
-        why = _why_suspect(state, host, now)
+        why = _why_suspect(view, rules, now)
         if not why:
             _unwatch_if_calm(state, host, rules)
             return
@@ -82,12 +82,11 @@ def advance(state: State, host: Host, now: float) -> None:
         _tell_what_is_left(state, host, verdict, now)
 
 
-def _why_suspect(state: State, host: Host, now: float) -> str:
+def _why_suspect(view: HostView, rules: Settings, now: float) -> str:
     """Why a host that is OK is looked at closely from now on; empty if it is not."""
-    views, rules = state.view(host.id).views, state.rules(host.id)
-    if suspicious(views, rules):
+    if suspicious(view.views, rules):
         return f"{rules.misses} probes in a row were not answered"
-    return hung(views, rules, now)
+    return hung(view.views, rules, now)
 
 
 def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -> None:

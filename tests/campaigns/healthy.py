@@ -34,7 +34,7 @@ from world import SETTINGS, Cloud
 
 from ha_controller.core.controller import Decision
 from ha_controller.core.effects import Effect, Fence, WatchClosely
-from ha_controller.core.events import EvidenceTaken, TimePassed, Verb
+from ha_controller.core.events import Event, EvidenceTaken, TimePassed, Verb
 from ha_controller.core.model import Domain, HostState, Reading, Signal
 from ha_controller.core.settings import Channel
 
@@ -218,6 +218,13 @@ class Years(Cloud):
         self.feed(event)
         if len(self.effects) > done:
             self._carry_out(done)
+
+    def feed(self, event: Event) -> Decision:
+        """Give it to the core alone: what is recorded beside it decides nothing."""
+        decision = self.controller.step(event, self.now)
+        if decision.effects or decision.incidents or decision.cloud or decision.trusts:
+            self._take_down(decision)
+        return decision
 
     def _take_down(self, decision: Decision) -> None:
         """Every order is looked at, whatever led to it."""
