@@ -149,9 +149,13 @@ def processes_of(namespace: str) -> list[int]:
 
 
 def _signal_all(namespace: str, what: signal.Signals) -> None:
-    for process in processes_of(namespace):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, what)
+    """Until nobody is new: sshd may have started a child for a connection while its turn had not come."""
+    done: set[int] = set()
+    while new := {*processes_of(namespace)} - done:
+        done |= new
+        for process in new:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, what)
 
 
 def _namespace(pid: int, machine: int) -> str:

@@ -17,7 +17,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ SILENT_AFTER_S, FAIL_AFTER_S, HUNG_AFTER_S = 2.0, 3.0, 4.0
 CONDEMNED_WITHIN_S = 10.0
 SEEN_WITHIN_S = 3.0  #: how long ago a well host was seen on every channel; heartbeats are looked at every second
 FOLLOW_EVERY_S = 0.02
+STOPPED = "T"  #: the state of a process, proc(5)
 PROGRAMS = ("ip", "sshd", "ssh-keygen", "ping", "ipmi_sim")
 
 #: OpenNebula's own monitoring is made fast, so that its silence counts, too, and as early as the others'.
@@ -97,7 +98,8 @@ class Lab:
         """Nothing is left of it but the power."""
         self.hang(host)
         for process in self.processes(host):
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         with anyio.fail_after(5):
             while self.processes(host):
                 await anyio.sleep(0.01)
@@ -111,8 +113,9 @@ class Lab:
 
     def signal_sshd(self, host: int, what: signal.Signals) -> None:
         for process in self.processes(host):
-            if b"sshd" in Path(f"/proc/{process}/cmdline").read_bytes():
-                os.kill(process, what)
+            with suppress(FileNotFoundError, ProcessLookupError):  # a child of it may have ended meanwhile
+                if b"sshd" in Path(f"/proc/{process}/cmdline").read_bytes():
+                    os.kill(process, what)
 
     async def cut_off_from_everything(self) -> None:
         """The controller reaches no host, no BMC, no witness and no datastore."""
@@ -183,8 +186,8 @@ class Lab:
 
     def stands_still(self, host: int) -> bool:
         """Whether there are processes on it, and all are stopped."""
-        states = [is_stopped(process) for process in self.processes(host)]
-        return bool(states) and all(states)
+        states = [state_of(process) for process in self.processes(host)]
+        return {*states} - {""} == {STOPPED}
 
     def ordered_off(self) -> list[int]:
         """The hosts whose BMCs were ordered to switch the power off, each once."""
@@ -260,8 +263,12 @@ class Lab:
                 self.cloud.hardware.ordered(host, False)
 
 
-def is_stopped(process: int) -> bool:
-    return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+def state_of(process: int) -> str:
+    """The letter of its state; empty if it has ended."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ import anyio
 import pytest
 import pytest_asyncio
 
-from tests.whole.lab import CONDEMNED_WITHIN_S, FAIL_AFTER_S, HUNG_AFTER_S, PROGRAMS, Lab, is_stopped, lab
+from tests.whole.lab import CONDEMNED_WITHIN_S, FAIL_AFTER_S, HUNG_AFTER_S, PROGRAMS, STOPPED, Lab, lab, state_of
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
 PAUSE_S = 30.0
@@ -176,7 +176,7 @@ async def test_a_controller_that_stood_still_for_30_s_suspects_nobody(here: Lab)
     assert process is not None
     process.send_signal(signal.SIGSTOP)
     await anyio.sleep(PAUSE_S)
-    assert is_stopped(process.pid)
+    assert state_of(process.pid) == STOPPED
     process.send_signal(signal.SIGCONT)
     until = anyio.current_time() + 2.0
     while anyio.current_time() < until:  # looked at again and again, for a suspicion would pass within a second
