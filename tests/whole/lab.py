@@ -35,9 +35,9 @@ from tests.whole.test_serve import Served
 from tests.whole.turns import alone
 
 SILENT_AFTER_S, FAIL_AFTER_S, HUNG_AFTER_S = 2.0, 3.0, 4.0
-#: So long after its last sign of life a host is condemned as dead, or hung: two kinds of silence, noticed one after the
-#: other. The tests of dead and frozen hosts show that it is enough.
-CONDEMNED_WITHIN_S = 10.0
+#: So long after a fault a host is condemned as dead, or found hung: several kinds of silence, noticed one after the
+#: other. The tests of a dead and of a frozen host show that it is enough.
+CONDEMNED_WITHIN_S, HUNG_WITHIN_S = 9.0, 11.0
 SEEN_WITHIN_S = 3.0  #: how long ago a well host was seen on every channel; heartbeats are looked at every second
 FOLLOW_EVERY_S = 0.02
 STOPPED = "T"  #: the state of a process, proc(5)
@@ -72,6 +72,7 @@ class Lab:
         self._leases, self._units = leases, units
         self._dead_bmcs: set[int] = set()
         self._switched = [0] * len(bmcs)
+        self._fault_at = 0.0
         self.all = range(len(bmcs))
 
     # --- faults ---
@@ -80,19 +81,23 @@ class Lab:
         """They live and write to their storage, and nothing of them is reached from here or from OpenNebula."""
         for host in hosts:
             self.cloud.hardware.break_machine(host, Fault.PARTITION)
+        self._fault_at = anyio.current_time()
 
     def lose_storage(self, *hosts: int) -> None:
         """Nothing more of them comes to the datastore: their units hang, as a process does that waits for it."""
         for host in hosts:
             self._units[host].send_signal(signal.SIGSTOP)
+        self._fault_at = anyio.current_time()
 
     def freeze(self, host: int) -> None:
         """Every process of it stands still; its kernel goes on."""
         self.cloud.hardware.break_machine(host, Fault.FREEZE)
+        self._fault_at = anyio.current_time()
 
     def hang(self, host: int) -> None:
         """All of it stands still, its kernel included; the power is on."""
         self.cloud.hardware.break_machine(host, Fault.HANG)
+        self._fault_at = anyio.current_time()
 
     async def crash(self, host: int) -> None:
         """Nothing is left of it but the power."""
@@ -111,7 +116,12 @@ class Lab:
         subprocess.run([self.bmcs[host].folder / "hook", "0"], check=True, timeout=10)
         self._switched[host] += 1
 
-    def signal_sshd(self, host: int, what: signal.Signals) -> None:
+    def stop_sshd(self, host: int) -> None:
+        """Its sshd stands still, and nothing else of it."""
+        self._signal_sshd(host, signal.SIGSTOP)
+        self._fault_at = anyio.current_time()
+
+    def _signal_sshd(self, host: int, what: signal.Signals) -> None:
         for process in self.processes(host):
             with suppress(FileNotFoundError, ProcessLookupError):  # a child of it may have ended meanwhile
                 if b"sshd" in Path(f"/proc/{process}/cmdline").read_bytes():
@@ -132,7 +142,7 @@ class Lab:
             machine = self.cloud.hardware.machines[host]
             if machine.cut_off or machine.mute or machine.frozen:
                 self.cloud.hardware.heal(host)
-            self.signal_sshd(host, signal.SIGCONT)
+            self._signal_sshd(host, signal.SIGCONT)
             self._units[host].send_signal(signal.SIGCONT)
         netns._run("ip", "link", "set", netns.link_of(-1), "up")
         while self._dead_bmcs:
@@ -244,10 +254,9 @@ class Lab:
         assert word in shown, shown
         return shown
 
-    async def nobody_is_shot(self, for_s: float = CONDEMNED_WITHIN_S) -> None:
-        """Look on for longer than a dead host would need to be powered off."""
-        until = anyio.current_time() + for_s
-        while anyio.current_time() < until:
+    async def nobody_is_shot(self, within_s: float = CONDEMNED_WITHIN_S) -> None:
+        """Look on until a dead host would long be powered off, counted from the last fault."""
+        while anyio.current_time() < self._fault_at + within_s:
             assert self.ordered_off() == []
             await anyio.sleep(0.1)
 

@@ -17,7 +17,7 @@ import anyio
 import pytest
 import pytest_asyncio
 
-from tests.whole.lab import CONDEMNED_WITHIN_S, FAIL_AFTER_S, HUNG_AFTER_S, PROGRAMS, STOPPED, Lab, lab, state_of
+from tests.whole.lab import CONDEMNED_WITHIN_S, FAIL_AFTER_S, HUNG_WITHIN_S, PROGRAMS, STOPPED, Lab, lab, state_of
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
 PAUSE_S = 30.0
@@ -74,8 +74,8 @@ async def test_a_frozen_host_whose_kernel_answers_is_shot_after_a_person_said_ye
     async with lab(tmp_path) as here:
         here.freeze(1)
         assert here.stands_still(1)
-        await here.shows("Verdict      hung: its kernel answers (icmp)", "explain", "kvm-02")
-        await here.nobody_is_shot(5.0)
+        await here.shows("Verdict      hung: its kernel answers (icmp)", "explain", "kvm-02", within_s=HUNG_WITHIN_S)
+        await here.nobody_is_shot(HUNG_WITHIN_S + 3)
         assert here.stands_still(1)
         assert await here.pings(1)
         assert not await here.greets(1)
@@ -187,28 +187,28 @@ async def test_a_controller_that_stood_still_for_30_s_suspects_nobody(here: Lab)
 
 
 async def test_a_host_whose_sshd_does_not_answer_for_long_is_not_shot_while_anything_else_of_it_lives(here: Lab):
-    here.signal_sshd(1, signal.SIGSTOP)
+    here.stop_sshd(1)
     await here.shows("ssh: silent", "explain", "kvm-02")
     assert await here.pings(1)
     assert not await here.greets(1)
-    await here.nobody_is_shot(HUNG_AFTER_S + CONDEMNED_WITHIN_S)
+    await here.nobody_is_shot(HUNG_WITHIN_S)
     assert not await here.greets(1)
     assert await here.states() == ["ok"] * 4
     assert await here.reads("pending") == []
 
 
 async def test_an_overloaded_host_whose_processes_run_now_and_then_is_not_shot(here: Lab):
-    """Three seconds of four nothing runs on it: banners come late, or not at all, and so do heartbeats."""
-    until = anyio.current_time() + HUNG_AFTER_S + CONDEMNED_WITHIN_S
+    """Most of the time nothing runs on it: banners come late, or not at all, and so do heartbeats."""
+    until = anyio.current_time() + HUNG_WITHIN_S
     while anyio.current_time() < until:
         here.freeze(1)
         assert here.stands_still(1)
         assert await here.pings(1)
         assert not await here.greets(1)
-        await here.nobody_is_shot(2.0)
+        await here.nobody_is_shot(2.5)
         here.cloud.hardware.heal(1)
         assert not here.stands_still(1)
-        await here.nobody_is_shot(1.0)
+        await here.nobody_is_shot(4.0)
         assert await here.states() == ["ok"] * 4
     assert await here.reads("pending") == []
 
@@ -234,5 +234,5 @@ async def test_a_host_that_lost_its_datastore_is_told_and_not_shot(here: Lab):
     here.lose_storage(1)
     await here.shows("kvm-02: storage lost", "events")
     assert not await here.writes(1)
-    await here.nobody_is_shot(FAIL_AFTER_S)
+    await here.nobody_is_shot()
     assert await here.states() == ["ok"] * 4
