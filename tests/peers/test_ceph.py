@@ -132,7 +132,7 @@ async def test_the_agent_conforms(check: Check, ceph_rig: Rig) -> None:
     await check(ceph_rig)
 
 
-def nothing() -> str:
+async def nothing() -> str:
     """Says that nothing speaks against an order."""
     return ""
 
