@@ -72,9 +72,10 @@ class Oned:
                     vm.history[-1].found_missing_at = now
 
     def _hear(self, now: float) -> None:
-        """Beacons of living hosts; OFFLINE hosts are not listened to."""
+        """Beacons of living hosts, from agents that end with their host's boot; OFFLINE hosts are not listened to."""
         for host in self.hosts.values():
-            if host.state == one.OFFLINE or not self._hardware.answers(host.id):
+            agent_runs = self._hardware.machines[host.id].boots == host.monitored_boot
+            if host.state == one.OFFLINE or not agent_runs or not self._hardware.answers(host.id):
                 continue
             host.heard_at = now
             if host.state != one.ERROR and now - host.monitored_at >= self.timings.monitor_host_s:

@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
@@ -66,7 +67,7 @@ class Lab:
         cloud: EmbeddedCloud,
         bmcs: Sequence[IpmiSim],
         leases: Path,
-        units: Sequence[subprocess.Popen[bytes]],
+        units: Sequence[HeartbeatUnit],
     ) -> None:
         self.controller, self.cloud, self.bmcs = controller, cloud, bmcs
         self._leases, self._units = leases, units
@@ -115,6 +116,11 @@ class Lab:
         self.bmcs[host].set_power(False)
         subprocess.run([self.bmcs[host].folder / "hook", "0"], check=True, timeout=10)
         self._switched[host] += 1
+
+    def reboot(self, host: int) -> None:
+        """It boots anew by itself, before anybody looks: what ran on it is gone, and its unit tells another boot."""
+        self.cloud.hardware.reboot(host)
+        self._units[host].reboot()
 
     def stop_sshd(self, host: int) -> None:
         """Its sshd stands still, and nothing else of it."""
@@ -298,7 +304,9 @@ async def lab(
             bmcs = farm.start_at({place: _power_supply(folder, number) for number, place in enumerate(places)})
             leases = folder / "leases"
             leases.mkdir()
-            units = [stack.enter_context(_unit(leases, host.id, host.name)) for host in cloud.hosts]
+            units = [HeartbeatUnit(folder, leases, host.id, host.name) for host in cloud.hosts]
+            for unit in units:
+                stack.callback(unit.stop)
             _configure(folder, cloud, leases, fail_after_s, policy)
             controller = Served(folder)
             made = Lab(controller, cloud, bmcs, leases, units)
@@ -320,19 +328,35 @@ def _power_supply(folder: Path, host: int) -> Path:
     return script
 
 
-@contextmanager
-def _unit(leases: Path, host: int, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The heartbeat unit of a host."""
-    unit = subprocess.Popen(
-        ["ip", "netns", "exec", netns.namespace_of(host), sys.executable, "-I", str(heartbeat_unit.__file__),
-         "--folder", str(leases), "--name", name, "--device", "none", "--local"],
-        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield unit
-    finally:
-        unit.kill()
-        unit.wait(10)
+class HeartbeatUnit:
+    """The heartbeat unit of a host, which sees a boot id of its own."""
+
+    def __init__(self, folder: Path, leases: Path, host: int, name: str) -> None:
+        self._boot = folder / f"boot-id-{host}"
+        self._command = [
+            *("ip", "netns", "exec", netns.namespace_of(host)),  # with mounts of its own
+            *("sh", "-c", f'mount --bind {self._boot} /proc/sys/kernel/random/boot_id && exec "$@"', "sh"),
+            *(sys.executable, "-I", str(heartbeat_unit.__file__), "--folder", str(leases), "--name", name),
+            *("--device", "none", "--local"),
+        ]
+        self._start()
+
+    def _start(self) -> None:
+        self._boot.write_text(f"{uuid.uuid4()}\n")
+        nothing = subprocess.DEVNULL
+        self._process = subprocess.Popen(self._command, stdin=nothing, stdout=nothing, stderr=nothing)
+
+    def send_signal(self, what: signal.Signals) -> None:
+        self._process.send_signal(what)
+
+    def reboot(self) -> None:
+        """End it, and start it in another boot."""
+        self.stop()
+        self._start()
+
+    def stop(self) -> None:
+        self._process.kill()
+        self._process.wait(10)
 
 
 @contextmanager

@@ -88,6 +88,21 @@ async def test_a_frozen_host_whose_kernel_answers_is_shot_after_a_person_said_ye
         assert here.ordered_off() == [1]
 
 
+async def test_a_host_that_reboots_faster_than_it_is_missed_gets_its_vms_back_without_a_power_action(tmp_path: Path):
+    """Its heartbeat tells another boot, and OpenNebula believes that its VMs run until it is made to ask."""
+    async with lab(tmp_path) as here:
+        ours = {vm.id for vm in here.cloud.oned.lifecycle.on_host(1)}
+        here.reboot(1)
+        assert here.cloud.hardware.machines[1].vms == set()
+        assert await here.pings(1)
+        await here.shows("kvm-02 rebooted by itself: another boot answers", "events")
+        await here.shows("rebooted by itself; 2 VMs run again", "incidents")
+        assert here.cloud.hardware.machines[1].vms == ours
+        assert here.ordered_off() == []
+        assert await here.states() == ["ok"] * 4
+        assert here.cloud.check(vms_must_wait=False) == []
+
+
 async def test_isolated_hosts_are_shot_if_the_policy_says_so(tmp_path: Path):
     """Half of the cloud, in different racks: their VMs are started in the other half when they are off for sure."""
     async with lab(tmp_path, policy='isolated = "fence"') as here:
