@@ -14,6 +14,8 @@ from typing import Final
 import anyio
 import asyncssh
 
+from ha_controller.plugin import FenceError
+
 OUTPUT_MAX: Final = 65536  #: characters; a host that says more is not listened to
 CHUNK: Final = 4096
 
@@ -36,7 +38,7 @@ class Output:
     status: int | None  #: None: it was ended by a signal, or the connection was lost
 
 
-class LoginFailed(Exception):
+class LoginFailed(FenceError):
     """The host could not be asked: no connection, no login, another host's key. The text is one line."""
 
 

@@ -178,7 +178,7 @@ def _written_to(path: Path, cut: Cut) -> None:
             file.flush()
             os.fsync(file.fileno())
             Path(file.name).replace(path)
-        except BaseException:
+        except BaseException:  # however it ended, half a file must not stay; the error goes on
             Path(file.name).unlink(missing_ok=True)
             raise
     for old in _flights(path.parent)[:-FLIGHTS_MAX]:

@@ -84,11 +84,9 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     step = _next(state, host, incident, record, vm, now)
     if step.ask is not None:
         situation.ask(state, step.ask, now)
-    poison = died_with(state, record, now) if record.stage is VmStage.WAITING else []
     match step.step:
-        case Step.MOVE | Step.RESUME if len(poison) >= state.settings.poison_after:
-            reason = f"it ran on {', '.join(poison)} when they died, so it may be what kills them. Start it by hand"
-            return leave_alone(state, incident, record, reason, now)
+        case Step.MOVE | Step.RESUME if poison := why_poison(state, record, now):
+            return leave_alone(state, incident, record, poison, now)
         case Step.RUNNING | Step.KEPT if vm is not None:
             return _arrived(state, incident, record, vm, step.reason, now)
         case Step.LOCK:
@@ -145,10 +143,15 @@ def _paused(state: State, record: VmRecord, reason: str, now: float) -> VmRecord
     return replace(record, reason=reason, first_ordered_at=now if is_due else record.first_ordered_at)
 
 
-def died_with(state: State, record: VmRecord, now: float) -> list[str]:
-    """The hosts that died lately with this VM on them."""
+def why_poison(state: State, record: VmRecord, now: float) -> str:
+    """Why a VM of which nothing was ordered yet may be what kills its hosts; empty if it is not suspect."""
+    if record.stage is not VmStage.WAITING:
+        return ""
     lately = [death for death in state.cloud.deaths if now - death.at < state.settings.poison_within_s]
-    return sorted({death.host_name for death in lately if record.id in death.vms})
+    died = sorted({death.host_name for death in lately if record.id in death.vms})
+    if len(died) < state.settings.poison_after:
+        return ""
+    return f"it ran on {', '.join(died)} when they died, so it may be what kills them. Start it by hand"
 
 
 def _waited_too_long(state: State, incident: Incident, now: float) -> bool:

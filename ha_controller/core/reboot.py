@@ -209,6 +209,8 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     if vm is not None and claims_running(vm) and (record.tries or _has_news(state, host, incident)):
         state.tell_of(incident, Severity.INFO, f"{record.name} runs again on {host.name}", "Nothing to do.")
         return replace(record, stage=VmStage.RUNNING, reason=f"runs again on {host.name}", settled_at=now)
+    if poison := moving.why_poison(state, record, now):
+        return moving.leave_alone(state, incident, record, poison, now)
     waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries
     longest_s = state.settings.vm_timeout_s if record.tries else state.settings.vm_wait_max_s
     begun_at = max(record.first_ordered_at, view.waits_from, incident.lever_since, incident.opened_at)
@@ -277,13 +279,6 @@ def _start(state: State, host: Host, incident: Incident, now: float) -> None:
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at or not was_running(record):
             continue
         if vm.state != VmState.POWEROFF or not moving.may_order(state, record, free, now):
-            continue
-        killed = moving.died_with(state, record, now)
-        if len(killed) >= state.settings.poison_after:
-            reason = f"it ran on {', '.join(killed)} when they died, so it may be what kills them. Start it by hand"
-            incident = state.save(
-                moving.with_record(incident, moving.leave_alone(state, incident, record, reason, now))
-            )
             continue
         free -= record.stage is VmStage.WAITING
         ordered = note_order(record, VmStage.RESUMING, now, host.id)

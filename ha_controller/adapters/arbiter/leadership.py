@@ -177,7 +177,7 @@ class Leadership:
         try:
             with anyio.fail_after(ASK_TIMEOUT_S):
                 term = await self.arbiter.acquire()
-        except Exception as error:  # the border to an arbiter
+        except Exception as error:  # the border to an arbiter: whatever it does gives no lead
             self.trouble = _why(error)
             return self.arbiter.ask_every_s
         self.trouble = ""

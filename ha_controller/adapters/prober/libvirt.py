@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ha_controller.adapters.prober.channel import AsyncProbe
-from ha_controller.adapters.prober.login import SlowLoginConfig
-from ha_controller.adapters.ssh_login import LoginFailed, run_command
-from ha_controller.plugin import Domain, Duration, ProbeContext, Reading, Signal, Target, duration_field, one_line
+from ha_controller.adapters.prober.login import SlowLoginConfig, SlowLoginProbe
+from ha_controller.plugin import Domain, Duration, Reading, Signal, Target, duration_field, one_line
 
 WAITS_S: Final = 5  #: for libvirt, on the host
 #: What is run on the host; a key may be bound to it (docs/channels.md). Read-only, so that any account may. It says how
@@ -33,7 +31,7 @@ class LibvirtConfig(SlowLoginConfig):
     every_s: Duration = duration_field("60s", key="every", longest="1h")
 
 
-class LibvirtProbe(AsyncProbe[LibvirtConfig]):
+class LibvirtProbe(SlowLoginProbe[LibvirtConfig]):
     """Asks libvirt on hosts for its running domains."""
 
     kind = "libvirt"
@@ -41,17 +39,9 @@ class LibvirtProbe(AsyncProbe[LibvirtConfig]):
     domain = Domain.SELF
     watched_every_s = 5.0
 
-    def __init__(self, config: LibvirtConfig, context: ProbeContext) -> None:
-        super().__init__(config, context, per_s=config.logins_per_s)
-
     async def ask(self, target: Target, now: float) -> Reading:
         """Log in and run virsh."""
-        try:
-            said = await run_command(self.config.login, target.address, COMMAND, timeout_s=self.config.timeout_s)
-        except LoginFailed as error:
-            signal, detail = Signal.UNKNOWN, str(error)
-        else:
-            signal, detail = judged(said.text)
+        signal, detail = judged(await self.run(target, COMMAND))
         return Reading(host=target.host, signal=signal, sent_at=now, detail=detail)
 
 

@@ -8,13 +8,13 @@ asked less often, and nothing else suffers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 from pydantic import Field, field_validator
 
-from ha_controller.adapters.prober.channel import AsyncProbeConfig
-from ha_controller.adapters.ssh_login import SshLogin
-from ha_controller.plugin import SlowProbeConfig
+from ha_controller.adapters.prober.channel import AsyncProbe, AsyncProbeConfig
+from ha_controller.adapters.ssh_login import SshLogin, run_command
+from ha_controller.plugin import ProbeContext, SlowProbeConfig, Target
 
 
 class LoginConfig(AsyncProbeConfig):
@@ -43,3 +43,18 @@ class SlowLoginConfig(LoginConfig, SlowProbeConfig):
 
     at_once: Annotated[int, Field(ge=1, le=1024)] = 32  #: logins under way; suspects have as many on top
     logins_per_s: Annotated[float, Field(gt=0, le=1000)] = 20.0  #: begun at most; suspects have as many on top
+
+
+SlowLoginConfigT = TypeVar("SlowLoginConfigT", bound=SlowLoginConfig)
+
+
+class SlowLoginProbe(AsyncProbe[SlowLoginConfigT]):
+    """Base of channels that run one command on every host."""
+
+    def __init__(self, config: SlowLoginConfigT, context: ProbeContext) -> None:
+        super().__init__(config, context, per_s=config.logins_per_s)
+
+    async def run(self, target: Target, command: str) -> str:
+        """Log in and run it; returns what it printed. Raises LoginFailed, which the channel's base makes UNKNOWN."""
+        said = await run_command(self.config.login, target.address, command, timeout_s=self.config.timeout_s)
+        return said.text
