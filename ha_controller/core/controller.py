@@ -106,7 +106,9 @@ class Controller:
         for incident in sorted((incident.not_after(now) for incident in incidents), key=lambda incident: incident.id):
             if incident.open:
                 self.state.incidents[incident.host] = incident
-                self.state.views[incident.host] = HostView(state=incident.state, since=incident.opened_at)
+                self.state.views[incident.host] = HostView(
+                    state=incident.state, since=incident.opened_at, cause_at=incident.cause_at
+                )
 
     def resume(self, now: float) -> Decision:
         """Take up open incidents after a restart. No deadline survives; unknown outcomes are looked at first."""

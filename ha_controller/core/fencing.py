@@ -239,6 +239,7 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
         state.hold(incident, hold, now)
         return
     results = guard.check(state, host, incident, now)
+    guard.note(state, host, results, now)
     if vetoed := guard.veto(results):
         hold = Hold(vetoed.guard, vetoed.reason, f"Nothing is sent. {explain}", needs_person=vetoed.needs_person)
         state.hold(incident, hold, now, [str(result) for result in results])

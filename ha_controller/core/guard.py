@@ -6,7 +6,7 @@ Each guard answers with its reason, also when it has no objection. One that cann
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from ha_controller.core.detector import (
@@ -25,6 +25,7 @@ from ha_controller.core.state import State
 DAY_S = 86400.0
 SHARED_WITHIN_S = 300.0  #: hosts that fall silent this close to each other may have a cause in common
 SHARED_MIN = 2
+STORM_SAVED_EVERY_S, CAUSE_SAVED_EVERY_S = 1.0, 10.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,9 +51,21 @@ def check(state: State, host: Host, incident: Incident, now: float) -> tuple[Gua
     )
 
 
-def storms(results: tuple[GuardResult, ...]) -> bool:
-    """Whether the storm guard says no because of a storm, and not only because one has just passed."""
-    return any(result.guard == "storm" and result.needs_person for result in results)
+def note(state: State, host: Host, results: tuple[GuardResult, ...], now: float) -> None:
+    """Remember a storm and a shared cause: while they pass, hosts come back one after the other, and some are last."""
+    said = {result.guard for result in results if not result.passes and result.needs_person}
+    if "storm" in said and now - state.cloud.storm_at > STORM_SAVED_EVERY_S:
+        state.save_cloud(replace(state.cloud, storm_at=now))
+    if "shared cause" in said:
+        note_cause(state, host, now)
+
+
+def note_cause(state: State, host: Host, now: float) -> None:
+    """Remember that a host shares its silence with others, on record too, if there is one."""
+    state.view(host.id).cause_at = now
+    incident = state.incidents.get(host.id)
+    if incident is not None and now - incident.cause_at > CAUSE_SAVED_EVERY_S:
+        state.save(replace(incident, cause_at=now))
 
 
 def veto(results: tuple[GuardResult, ...]) -> GuardResult | None:
@@ -123,12 +136,25 @@ def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _
         return _Answer(True, f"approved by {incident.approved_by}")
     if incident.verdict == VerdictKind.POWERED_OFF:
         return _Answer(True, "its own power device proves it off")
+    if cause := common_cause(state, host, now):
+        return _Answer(False, cause, needs_person=True)
+    view = state.view(host.id)
+    if view.cause_at and now - view.cause_at < state.settings.storm_cooldown_s:
+        text = "others shared its silence a moment ago, and some are back:"
+        return _Answer(False, f"{text} it has {state.settings.storm_cooldown_s:g} s to come back, too")
+    others = len(_fallen_together(state, host)) - 1
+    if not others:
+        return _Answer(True, "no other host fell silent at about the same time")
+    return _Answer(True, f"{others} others fell silent at about the same time; they share nothing of their own")
+
+
+def common_cause(state: State, host: Host, now: float) -> str:
+    """What makes it likely that a silent host lives, like others that fell silent with it; empty if nothing does."""
     fallen = _fallen_together(state, host)
     idle = [each for each in fallen if not _is_being_fenced(state, each)]  # a device in use is not read beside that
     blind = [each for each in idle if power_is_blind(state.view(each.id).views, state.rules(each.id), now)]
     if host in blind and len(blind) >= SHARED_MIN and 2 * len(blind) >= len(fallen):
-        text = f"the fence devices of {_names(blind)} fell silent together with their hosts: more likely the network"
-        return _Answer(False, text, needs_person=True)
+        return f"the fence devices of {_names(blind)} fell silent together with their hosts: more likely the network"
     ours = [each for each in state.hosts.values() if not each.excluded]
     for place in host.places:
         members = [each for each in ours if place in each.places]
@@ -136,12 +162,8 @@ def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _
         if len(members) < len(ours) and len(silent) >= SHARED_MIN and 2 * len(silent) >= len(members):
             where = f"{place[0]} {place[1]}"
             text = f"{_names(silent)} fell silent together, {len(silent)} of {len(members)} hosts of {where}"
-            return _Answer(False, f"{text}: more likely that than the hosts", needs_person=True)
-    if len(fallen) == 1:
-        return _Answer(True, "no other host fell silent at about the same time")
-    return _Answer(
-        True, f"{len(fallen) - 1} others fell silent at about the same time; they share nothing of their own"
-    )
+            return f"{text}: more likely that than the hosts"
+    return ""
 
 
 def _fallen_together(state: State, host: Host) -> list[Host]:

@@ -166,6 +166,7 @@ class Incident:
     ordered_by: str = ""  #: a person ordered the power-off of a silent host, before it was condemned
     rejected_by: str = ""
     foreign: str = ""  #: why another controller may have acted in it, which is not on our record; a person releases it
+    cause_at: float = 0.0  #: when others were last silent with it by what they share
     failed_at: float | None = None
     fenced_at: float | None = None
     recovered_at: float | None = None
@@ -191,6 +192,7 @@ class Incident:
         return replace(
             self,
             opened_at=min(self.opened_at, now),
+            cause_at=min(self.cause_at, now),
             lever_since=min(self.lever_since, now),
             fenced_at=None if self.fenced_at is None else min(self.fenced_at, now),
             failed_at=None if self.failed_at is None else min(self.failed_at, now),

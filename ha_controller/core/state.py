@@ -81,6 +81,7 @@ class HostView:
     advanced_at: float = 0.0
     new_boot: NewBoot | None = None  #: another one answers: its VMs are looked at next
     monitoring_restart_due_at: float = 0.0  #: when its monitoring may be started anew
+    cause_at: float = 0.0  #: when others were last silent with it by what they share
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs

@@ -240,6 +240,8 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     if incident is None and not vms_are_known(view, now):
         ask_for_vms(state, host.id, now)
         if not vms_are_known(view, now):
+            if guard.common_cause(state, host, now):
+                guard.note_cause(state, host, now)
             tell_that_oned_is_needed(state, host, f"is {verdict.kind.value} ({verdict.reason})")
             return  # an incident without its VMs would forget them; the reading is on its way
     elif view.read_at is None or now - view.read_at > READ_AGE_MAX_S / 2:
@@ -249,8 +251,7 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     if not incident.ordered_by:
         incident = state.save(replace(incident, verdict=verdict.kind.value))
     results = guard.check(state, host, incident, now)
-    if guard.storms(results) and now - state.cloud.storm_at > 1.0:
-        state.save_cloud(replace(state.cloud, storm_at=now))
+    guard.note(state, host, results, now)
     said = [str(result) for result in results]
     if hold := _what_holds(state, incident, verdict, results):
         state.hold(incident, hold, now, said)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.effects import Answer, Fence, MarkMaintenance, MoveVm, OrderHost
+from ha_controller.core.effects import Answer, Fence, MarkMaintenance, MoveVm, OrderHost, ReadHost
 from ha_controller.core.events import (
     LeadChanged,
     MaintenanceMarked,
@@ -152,6 +152,53 @@ def test_hosts_of_one_rack_that_fall_silent_together_are_not_shot(make_cloud, se
     cloud.operator(Verb.APPROVE, incident=cloud.incident(1).id)
     cloud.run(5)
     assert {order.host for order in cloud.ordered(Fence)} == {1}
+
+
+def test_the_last_host_of_a_rack_that_comes_back_is_not_shot(make_cloud, settings):
+    """The switch is back, and one host sees it seconds before the other: who is left is not alone with its silence."""
+    cloud = racked(make_cloud, settings, storm_cooldown_s=60.0)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    del cloud.dead[2]
+    cloud.run(50)
+    assert cloud.state(2) is HostState.OK
+    assert not cloud.ordered(Fence)
+    assert "some are back" in cloud.incident(1).hold
+    cloud.restart()
+    cloud.run(9)
+    assert not cloud.ordered(Fence)
+    del cloud.dead[1]
+    cloud.run(5)
+    assert cloud.state(1) is HostState.OK
+
+
+def test_a_host_that_does_not_come_back_with_its_rack_is_shot(make_cloud, settings):
+    cloud = racked(make_cloud, settings, storm_cooldown_s=60.0)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    del cloud.dead[2]
+    cloud.run(55)
+    assert not cloud.ordered(Fence)
+    cloud.run(15)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
+
+
+def test_the_last_host_of_a_rack_is_not_shot_either_if_no_incident_could_be_opened(make_cloud, settings):
+    """OpenNebula was behind the same switch: it tells of the VMs when one host is back already."""
+    cloud = racked(make_cloud, settings)
+    cloud.deaf.add(ReadHost)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    assert not cloud.incidents
+    cloud.deaf.clear()
+    del cloud.dead[2]
+    cloud.run(60)
+    assert cloud.state(2) is HostState.OK
+    assert "some are back" in cloud.incident(1).hold
+    assert not cloud.ordered(Fence)
 
 
 def test_two_hosts_of_a_big_rack_are(make_cloud, settings):
