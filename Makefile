@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
+#: more than cores: most tests wait for something real
+WORKERS ?= 4
 
 .PHONY: help venv demo test lint check peers campaign clean
 
@@ -26,7 +28,7 @@ demo: venv                                 ## break a host of an embedded cloud 
 	$(BIN)/ha-controller demo $(ARGS)
 
 test: lint                                 ## lint, types, layers, tests (peer tests are skipped where they cannot run)
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
 
 peers: .peers/venv/.ready                    ## install the test peers that are written in Python (sushy-tools)
 

@@ -386,12 +386,18 @@ def part(arguments: tuple[int, int, float]) -> Tally:
     return Years.of(seed, hosts).live(hours)
 
 
+def _leave_signals_to_the_parent() -> None:
+    """It ends its workers itself, and tells what was done until then."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def campaign(host_hours: float, first_seed: int, hosts: int = HOSTS, processes: int | None = None) -> Tally:
     """Run as many seeds as are needed for so many host-hours; with Ctrl-C what was found until then is returned."""
     seeds = range(first_seed, first_seed + max(1, round(host_hours / (hosts * HOURS_EACH))))
     hours = host_hours / (hosts * len(seeds))
     total, began = Tally(), time.monotonic()
-    with multiprocessing.Pool(processes) as pool:
+    with multiprocessing.Pool(processes, _leave_signals_to_the_parent) as pool:
         try:
             for done, tally in enumerate(pool.imap(part, [(seed, hosts, hours) for seed in seeds]), start=1):
                 total.add(tally)
