@@ -160,7 +160,7 @@ async def test_a_rack_whose_switch_is_out_is_held_by_the_shared_cause(here: Lab)
     """Hosts and their storage are gone together, their BMCs hang on another network and say that the power is on."""
     here.cut_off(0, 2)
     here.lose_storage(0, 2)
-    shown = await here.shows("✗ shared cause", "explain", "kvm-01")
+    shown = await here.shows("✗ shared cause: kvm-01, kvm-03", "explain", "kvm-01")
     assert await here.each(here.pings, 0, 2) == await here.each(here.writes, 0, 2) == {False}
     assert await here.each(here.bmc_answers, 0, 2) == {True}
     assert "kvm-01, kvm-03 fell silent together, 2 of 2 hosts of HA_RACK r1: more likely that than the hosts" in shown
@@ -171,6 +171,11 @@ async def test_a_rack_whose_switch_is_out_is_held_by_the_shared_cause(here: Lab)
     waiting = await here.reads("pending")
     assert {each["host"] for each in waiting} == {"kvm-01", "kvm-03"}
     assert all("HA_RACK r1" in each["question"] for each in waiting)
+    here.come_back(2)
+    await here.becomes("suspect", "ok", "ok", "ok")
+    await here.nobody_is_shot()  # the last one of its rack is not shot either
+    assert not await here.pings(0)
+    await here.shows("✗ shared cause: others shared its silence a moment ago", "explain", "kvm-01")
 
 
 async def test_a_host_that_is_cut_off_and_writes_its_heartbeat_is_isolated_and_not_shot(here: Lab):
