@@ -16,8 +16,8 @@ import structlog
 
 from ha_controller.config import Drills
 from ha_controller.core import power, trust
-from ha_controller.core.commands import LOOK_AGAIN, why_no_drill
-from ha_controller.core.effects import Answer
+from ha_controller.core.commands import why_no_drill
+from ha_controller.core.effects import LOOK_AGAIN, Answer
 from ha_controller.core.model import Host, HostState, OnedHostState
 from ha_controller.core.state import State
 

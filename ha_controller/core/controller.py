@@ -19,6 +19,7 @@ from ha_controller.core import (
     moving,
     power,
     reboot,
+    rejoin,
     situation,
     suspicion,
     takeover,
@@ -233,7 +234,7 @@ class Controller:
         gone = {
             incident.host: replace(
                 state.hosts.get(incident.host) or Host(id=incident.host, name=incident.host_name),
-                excluded=commands.GONE,
+                excluded=rejoin.GONE,
             )
             for incident in state.incidents.values()
         }
@@ -365,7 +366,7 @@ class Controller:
             return
         lasting.renew(state, host, incident, now)
         if incident.lever in (Lever.RESTORE, Lever.RESTORED) and view.state in (HostState.FAILED, HostState.RECOVERED):
-            commands.readmit(state, incident, now)
+            rejoin.readmit(state, incident, now)
             return
         if view.state is HostState.FAILED:
             fencing.advance(state, host, incident, now)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ha_controller.core.detector import TroubleKind, Views, describe
-from ha_controller.core.effects import Effect, Explain, Severity, Tell, WatchClosely
+from ha_controller.core.effects import Answer, Effect, Explain, Severity, Tell, WatchClosely
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState, HostTrust, PowerState, Vm
@@ -216,6 +216,10 @@ class State:
     def tell_of(self, incident: Incident, severity: Severity, text: str, next_step: str) -> None:
         """Tell people about an incident; `text` names the host."""
         self.tell(severity, text, next_step, host=incident.host, incident=incident.id)
+
+    def answer(self, request: int, code: int, text: str) -> None:
+        """Answer an operator's command."""
+        self.out.append(Answer(request=request, code=code, text=text))
 
     def explain(
         self,

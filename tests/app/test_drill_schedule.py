@@ -10,8 +10,7 @@ from world import Cloud
 
 from ha_controller.app.drills import TRY_AGAIN_S, DrillSchedule, is_open, schedule
 from ha_controller.config import Drills
-from ha_controller.core.commands import LOOK_AGAIN
-from ha_controller.core.effects import Answer
+from ha_controller.core.effects import LOOK_AGAIN, Answer
 from ha_controller.core.events import DrillReported, Verb
 
 DAY_S = 86400.0
