@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from ha_controller.core.controller import Controller, Decision
 from ha_controller.core.effects import (
+    DestroyDomain,
     Drill,
     Effect,
     Explain,
@@ -25,6 +26,7 @@ from ha_controller.core.effects import (
     MarkMaintenance,
     MoveVm,
     OrderHost,
+    PowerOn,
     RecoverVm,
     RenewOrders,
     RestartMonitoring,
@@ -32,6 +34,7 @@ from ha_controller.core.effects import (
     Tell,
 )
 from ha_controller.core.events import (
+    DomainDestroyed,
     DrillReported,
     Event,
     EvidenceTaken,
@@ -42,6 +45,7 @@ from ha_controller.core.events import (
     OperatorCommanded,
     OrdersLifted,
     OrdersRenewed,
+    PoweredOn,
     TimePassed,
     VmOrderReported,
 )
@@ -178,6 +182,10 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
             text = f"renew the order of {', '.join(effect.devices)}"
         case LiftOrders(host=host, incident=incident):
             text = f"lift the order of {', '.join(effect.devices)}"
+        case PowerOn(host=host, incident=incident):
+            text = f"power on with {', '.join(effect.devices)}"
+        case DestroyDomain(host=host, incident=incident):
+            text = f"destroy the leftover domain one-{effect.vm}, attempt {effect.attempt}; it runs on {effect.runs_on}"
         case OrderHost(host=host, incident=incident):
             text = f"tell OpenNebula: {effect.step.value} host {host}"
         case MoveVm(source=host, incident=incident):
@@ -217,6 +225,10 @@ def _reported(event: Event, now: float) -> TrailEntry | None:
             verb = "renewed" if isinstance(event, OrdersRenewed) else "lifted"
             failed = "; ".join(f"{device}: {detail}" for device, detail in event.failed)
             text = f"orders not {verb}: {failed}" if failed else f"orders {verb}"
+        case PoweredOn(host=host, incident=incident):
+            text = "; ".join(f"{device}: {detail}" for device, detail in event.failed) or "powered on"
+        case DomainDestroyed(host=host, incident=incident):
+            text = f"leftover domain one-{event.vm}: {event.failure or 'destroyed'}"
         case HostOrderReported(host=host, incident=incident):
             text = f"OpenNebula, {event.step.value}: {event.result.value}. {event.detail}"
         case VmOrderReported(incident=incident):

@@ -12,12 +12,14 @@ from ha_controller.adapters.opennebula import vm_state_name
 from ha_controller.core.controller import Controller, Decision
 from ha_controller.core.effects import (
     AskDomains,
+    DestroyDomain,
     Effect,
     Fence,
     HostStep,
     LiftOrders,
     MoveVm,
     OrderHost,
+    PowerOn,
     ReadHost,
     ReadPower,
     RecoverVm,
@@ -27,6 +29,7 @@ from ha_controller.core.effects import (
 )
 from ha_controller.core.events import (
     DeviceChecked,
+    DomainDestroyed,
     DomainsRead,
     Event,
     EvidenceTaken,
@@ -41,6 +44,7 @@ from ha_controller.core.events import (
     OrderResult,
     OrdersLifted,
     OrdersRenewed,
+    PoweredOn,
     PowerRead,
     SecondMasterLooked,
     SelfChecked,
@@ -104,6 +108,9 @@ class Cloud:
     domains: dict[tuple[int, int], str] = field(default_factory=dict)  #: (host, VM) -> "running", "paused", "absent"
     no_answer: set[int] = field(default_factory=set)  #: hosts that do not say which VMs are on them
     no_start: dict[int, set[int]] = field(default_factory=dict)  #: VM -> hosts on which it does not start
+    zombies: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    destroy_fails: str = ""
+    power_on_fails: str = ""
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
@@ -183,6 +190,7 @@ class Cloud:
             monitoring_restarting=host in self.restarting,
             excluded=self.excluded.get(host, ""),
             one_state=self.one_states[host],
+            zombies=self.zombies.get(host, ()),
             vm_mad="kvm",
             free_cpu=6400,
             free_memory_mb=65536 - taken,
@@ -274,6 +282,14 @@ class Cloud:
             case LiftOrders(host=host, incident=incident, devices=devices, number=number):
                 failed = tuple((name, self.lift_fails) for name in devices if self.lift_fails)
                 self.feed(OrdersLifted(host=host, incident=incident, number=number, failed=failed))
+            case PowerOn(host=host, incident=incident, devices=devices):
+                failed = tuple((name, self.power_on_fails) for name in devices if self.power_on_fails)
+                self.feed(PoweredOn(host=host, incident=incident, failed=failed))
+            case DestroyDomain(host=host, incident=incident, vm=vm, attempt=attempt):
+                if not self.destroy_fails:
+                    self.domains[host, vm] = "absent"
+                keys = {"host": host, "incident": incident, "vm": vm, "attempt": attempt}
+                self.feed(DomainDestroyed(**keys, failure=self.destroy_fails))
             case OrderHost():
                 self._order_host(effect)
             case RecoverVm():

@@ -18,6 +18,7 @@ from ha_controller.adapters.fencer import Fencer, Looks
 from ha_controller.adapters.host_identity import HostIdentifier
 from ha_controller.adapters.http_api import Commander, HttpApi
 from ha_controller.adapters.journal import Journal
+from ha_controller.adapters.leftovers import DomainDestroyer
 from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
 from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNebulaError, Unauthenticated
 from ha_controller.adapters.plugins import Registry
@@ -38,6 +39,7 @@ from ha_controller.core.detector import alive_channels, life_since, silence_conf
 from ha_controller.core.effects import (
     Answer,
     AskDomains,
+    DestroyDomain,
     Drill,
     Effect,
     Explain,
@@ -47,6 +49,7 @@ from ha_controller.core.effects import (
     MarkMaintenance,
     MoveVm,
     OrderHost,
+    PowerOn,
     ReadHost,
     ReadPower,
     RecoverVm,
@@ -110,6 +113,14 @@ class Runtime:
         )
         login = host_login(config)
         self.domain_reader = DomainReader(login, targets=self._targets, report=self.post, clock=self.clock)
+        self.destroyer = DomainDestroyer(
+            login,
+            targets=self._targets,
+            read_vms=self.recoverer.read_vms,
+            report=self.post,
+            may_act=self.leadership.may_act,
+            clock=self.clock,
+        )
         self.prober = self._make_prober()
         self.commander = Commander(self.post)
         self.notifier = NotifierQueue([LogNotifier()])
@@ -227,6 +238,10 @@ class Runtime:
                 self._start(self.fencer.drill, effect)
             case RenewOrders():
                 self._start(self.fencer.renew, effect, ends_with_lead=True)
+            case PowerOn():
+                self._start(self.fencer.power_on, effect, ends_with_lead=True)
+            case DestroyDomain():
+                self._start(self.destroyer.destroy, effect, ends_with_lead=True)
             case LiftOrders():
                 self._start(self.fencer.lift, effect)
             case RestartMonitoring():

@@ -43,6 +43,10 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         recreate_allowed=config.recover.recreate,
         powered_off_moved=config.recover.powered_off == "move",
         locked_moved=config.recover.locked == "move",
+        rejoins_itself=config.recover.rejoin == "auto",
+        hosts_asked=bool(config.identity.username),
+        destroy_leftovers=config.recover.destroy_leftovers,
+        power_on=config.recover.power_on,
         soften_anti_affinity=config.recover.soften_anti_affinity,
     )
     channels = {name: _channel(name, probes[name], config) for name in config.detect.channels}

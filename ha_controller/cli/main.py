@@ -230,7 +230,9 @@ def confirm_off(host: str, reason: str, yes: bool) -> None:
 @click.argument("host")
 @reason_option
 @yes_option
-@click.option("--force", is_flag=True, help="You have rebooted it, and lifted by hand what keeps it from its storage.")
+@click.option(
+    "--force", is_flag=True, help="You have rebooted it, looked at it, and lifted what keeps it from its storage."
+)
 @click.option("--repaired", is_flag=True, help="What made it fail again and again is repaired: end its quarantine.")
 def unfence(host: str, reason: str, yes: bool, force: bool, repaired: bool) -> None:
     """Give HOST back to OpenNebula once it answers again."""

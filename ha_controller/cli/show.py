@@ -120,6 +120,10 @@ def explain(answer: Json) -> None:
         age = device["checked_s_ago"]
         checked = "" if age is None else f" (checked {lasted(age)} ago)"
         click.echo(f"{label:<13}{mark} level {device['level']} {device['device']}: {safe(device['summary'])}{checked}")
+    for index, condition in enumerate(answer.get("rejoin", ())):
+        mark = "✓" if condition["passes"] else "✗"
+        label = "Readmission" if index == 0 else ""
+        click.echo(f"{label:<13}{mark} {condition['condition']}: {safe(condition['reason'])}")
     if answer["record"]:
         _explain_incident(answer["record"])
 

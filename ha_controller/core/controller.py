@@ -15,6 +15,7 @@ from ha_controller.core import (
     commands,
     fencing,
     lasting,
+    leftovers,
     lever,
     moving,
     power,
@@ -29,6 +30,7 @@ from ha_controller.core.detector import ChannelView
 from ha_controller.core.effects import Effect, Order, Severity
 from ha_controller.core.events import (
     DeviceChecked,
+    DomainDestroyed,
     DomainsRead,
     DrillReported,
     Event,
@@ -47,6 +49,7 @@ from ha_controller.core.events import (
     OperatorCommanded,
     OrdersLifted,
     OrdersRenewed,
+    PoweredOn,
     PowerRead,
     SecondMasterLooked,
     SelfChecked,
@@ -59,7 +62,10 @@ from ha_controller.core.model import Domain, Host, HostState, HostTrust, Signal
 from ha_controller.core.settings import Settings
 from ha_controller.core.state import DeviceView, HostView, State
 
-Report = FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | HostOrderReported | VmOrderReported
+Report = (
+    FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
+    | HostOrderReported | VmOrderReported
+)  # fmt: skip
 
 _ALIVE, _SILENT, _OK = Signal.ALIVE, Signal.SILENT, HostState.OK  #: asked of each reading: looked up once
 _UNDECIDED = (HostState.OK, HostState.SUSPECT)
@@ -151,7 +157,7 @@ class Controller:
                 self._host_read(event)
                 return {event.host}
             case (
-                FenceAccepted() | FenceReported() | OrdersRenewed() | OrdersLifted()
+                FenceAccepted() | FenceReported() | OrdersRenewed() | OrdersLifted() | PoweredOn() | DomainDestroyed()
                 | HostOrderReported() | VmOrderReported()
             ):  # fmt: skip
                 self._report(event, now)
@@ -279,6 +285,10 @@ class Controller:
                 lasting.renewed(self.state, incident, event, now)
             case OrdersLifted():
                 lasting.lifted(self.state, incident, event, now)
+            case PoweredOn():
+                rejoin.powered_on(self.state, incident, event)
+            case DomainDestroyed():
+                leftovers.destroyed(self.state, incident, event)
             case HostOrderReported():
                 lever.host_order_reported(self.state, incident, event, now)
             case VmOrderReported():
@@ -309,10 +319,9 @@ class Controller:
         """Told at every change: a broken fence is found in peace time."""
         if event.ok:
             text, next_step = f"passes its check again: {event.summary}", "Nothing to do."
-            severity = Severity.INFO
         else:
             text, next_step = f"does not pass its check: {event.summary}", "Repair it before the host fails."
-            severity = Severity.WARNING
+        severity = Severity.INFO if event.ok else Severity.WARNING
         self.state.tell(severity, f"{host.name}: fence device {event.device} {text}", next_step, host=host.id)
 
     def _surroundings(self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked, now: float) -> None:
@@ -373,6 +382,8 @@ class Controller:
             incident = state.incidents.get(host_id, incident)
         if view.state is HostState.FENCED:
             moving.advance(state, host, incident, now)
+        elif view.state in rejoin.AWAY and incident.open:
+            rejoin.advance(state, host, incident, now)
 
     def _decided(self) -> Decision:
         state = self.state

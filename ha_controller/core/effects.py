@@ -114,6 +114,28 @@ class LiftOrders(Order):
     not_after: float
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PowerOn(Order):
+    """Power a host on again that our own power-off switched off. Sent once."""
+
+    host: int
+    incident: int
+    devices: tuple[str, ...]  #: those that gave the proof
+    not_after: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DestroyDomain(Order):
+    """End a domain that is left over on a host. Nothing is sent unless the VM is RUNNING on `runs_on` right before."""
+
+    host: int
+    incident: int
+    vm: int
+    runs_on: int
+    attempt: int
+    not_after: float
+
+
 class HostStep(StrEnum):
     """Orders to OpenNebula about a host."""
 
@@ -237,6 +259,7 @@ class Answer:
 
 
 Effect = (
-    WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | MarkMaintenance
+    WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | PowerOn | DestroyDomain
+    | MarkMaintenance
     | RestartMonitoring | OrderHost | MoveVm | ResumeVm | RecoverVm | LockVm | AskDomains | Tell | Explain | Answer
 )  # fmt: skip

@@ -144,6 +144,26 @@ class OrdersLifted:
     failed: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PoweredOn:
+    """A host was powered on; `failed` names the devices that did not do it, with the reason."""
+
+    host: int
+    incident: int
+    failed: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DomainDestroyed:
+    """A leftover domain was destroyed; `failure` says why it was not, or why that is not known."""
+
+    host: int
+    incident: int
+    vm: int
+    attempt: int
+    failure: str = ""
+
+
 class OrderResult(StrEnum):
     """What became of an order to OpenNebula."""
 
@@ -277,7 +297,8 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | MonitoringRestarted | DomainsRead | DrillReported | OrdersRenewed | OrdersLifted | MaintenanceMarked
+    | MonitoringRestarted | DomainsRead | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
+    | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

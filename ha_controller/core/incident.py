@@ -170,6 +170,7 @@ class Incident:
     failed_at: float | None = None
     fenced_at: float | None = None
     recovered_at: float | None = None
+    powered_on_at: float | None = None  #: it was ordered on again
     closed_at: float | None = None
     closing: str = ""
 

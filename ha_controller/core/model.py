@@ -130,6 +130,7 @@ class Host:
     excluded: str = ""  #: why the controller must not act on it; empty = in scope
     places: tuple[tuple[str, str], ...] = ()  #: (what, which): what it shares with others, such as a rack
     maintenance: bool = False  #: excluded because a person works on it: drills are allowed
+    zombies: tuple[int, ...] = ()  #: VMs that run there although OpenNebula has them elsewhere, by its monitoring
     drill_by_itself: bool = False  #: and they may begin by themselves
     monitoring_restarting: bool = False  #: OFFLINE by us, for a moment, so that OpenNebula monitors it anew
     marked: bool = False  #: carries our HA_STATE: DISABLED by us, not by the operator

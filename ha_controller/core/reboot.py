@@ -92,13 +92,30 @@ def readmitted(state: State, incident: Incident, now: float) -> None:
     """A host was given back. What a power-off ended is accounted for; what an earlier reboot lost goes on."""
     view, host = state.view(incident.host), state.hosts.get(incident.host)
     if incident.fenced_at is not None:
-        if view.new_boot is not None:
-            _account_for(state, incident.host, view.new_boot)
+        if (boot := view.new_boot) is not None:
+            _account_for(state, incident.host, boot)
+        if host is not None and (left := _left_behind(state, host, incident)):
+            number = boot.boot_id if boot is not None else f"after incident {incident.id}"
+            since = NewBoot(boot_id=number, noticed_at=now, lost_since=incident.opened_at)
+            _open(state, host, since, left, "", now, returned=True)
         return
     left = tuple(record.anew() for record in incident.vms if not record.settled)
     if incident.rebooted and left and host is not None:
         boot = view.new_boot or NewBoot(boot_id=incident.rebooted, noticed_at=now, lost_since=incident.lost_since)
         _open(state, host, replace(boot, lost_since=incident.lost_since), left, incident.foreign, now)
+
+
+def _left_behind(state: State, host: Host, incident: Incident) -> tuple[VmRecord, ...]:
+    """VMs that ran when the host failed, were never ordered away, and are still there: nobody else starts them."""
+    vms, left = state.view(host.id).vms, []
+    for record in incident.vms:
+        vm = vms.get(record.id)
+        if vm is None or vm.host != host.id or record.order or not was_running(record):
+            continue
+        waits = vm.state == VmState.POWEROFF and _ended_with_it(vm, incident.opened_at)
+        if (waits or is_unknown(vm) or claims_running(vm)) and not _policy_against(state, host, record, vm):
+            left.append(record.anew())
+    return tuple(left)
 
 
 def _lost(vm: Vm, boot: NewBoot) -> VmRecord | None:
@@ -124,12 +141,23 @@ def _tell_what_cannot_be_told(state: State, host: Host, boot: NewBoot, vms: list
         state.tell(Severity.WARNING, text, "They are POWEROFF. Start by hand what should run.", host=host.id)
 
 
-def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], foreign: str, now: float) -> None:
+def _open(
+    state: State,
+    host: Host,
+    boot: NewBoot,
+    lost: tuple[VmRecord, ...],
+    foreign: str,
+    now: float,
+    *,
+    returned: bool = False,
+) -> None:
+    """Put on record what is to be started again. `returned`: after a power-off, whose death is counted already."""
     view, number = state.view(host.id), state.cloud.next_incident
     names = ", ".join(record.name for record in lost[:5])
-    reason = f"another boot answers ({boot.boot_id[:8]}); {len(lost)} VMs were there: {names}"
-    death = Death(at=now, host=host.id, host_name=host.name, vms=tuple(record.id for record in lost))
-    deaths = (*suspicion.deaths_remembered(state, now), death)
+    what = "it is given back after its power-off" if returned else f"another boot answers ({boot.boot_id[:8]})"
+    reason = f"{what}; {len(lost)} VMs were there: {names}"
+    died = Death(at=now, host=host.id, host_name=host.name, vms=tuple(record.id for record in lost))
+    deaths = (*suspicion.deaths_remembered(state, now), *(() if returned else (died,)))
     state.save_cloud(replace(state.cloud, next_incident=number + 1, deaths=deaths))
     incident = state.save(
         Incident(
@@ -147,16 +175,17 @@ def _open(state: State, host: Host, boot: NewBoot, lost: tuple[VmRecord, ...], f
             prior_one_state=suspicion.prior_one_state(state, host),
             prior_marked=host.marked,
             foreign=foreign,
+            start_approved_by="the readmission" if returned else "",
         )
     )
     state.explain(
         host.id,
-        "rebooted by itself: no power-off is needed",
+        "is back: its VMs that nobody moved are started" if returned else "rebooted by itself: no power-off is needed",
         reason,
         now,
         next_step="Its VMs are started again where they are, as soon as OpenNebula has noticed.",
     )
-    text = f"{host.name} rebooted by itself: {reason}"
+    text = f"{host.name} {'is back' if returned else 'rebooted by itself'}: {reason}"
     state.tell_of(incident, Severity.WARNING, text, "They are started again there. Nothing for you to do.")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ha_controller.core import guard, trust
+from ha_controller.core import guard, rejoin, trust
 from ha_controller.core.detector import describe
 from ha_controller.core.incident import Incident, VmStage
 from ha_controller.core.model import Host, HostState
@@ -164,8 +164,19 @@ def explain(state: State, host: Host, now: float) -> Json:
         "verdict": {"kind": verdict.kind.value, "reason": verdict.reason},
         "evidence": list(describe(view.views, state.rules(host.id), now)),
         "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
+        "rejoin": _rejoin(state, opened, now),
         "record": None if opened is None else incident(opened),
     }
+
+
+def _rejoin(state: State, opened: Incident | None, now: float) -> list[Json]:
+    """What stands between a host that is away and its readmission."""
+    if opened is None or opened.state not in rejoin.AWAY:
+        return []
+    return [
+        {"condition": each.name, "passes": each.passed, "reason": each.reason, "can_be_forced": each.forcible}
+        for each in rejoin.gate(state, opened, now)
+    ]
 
 
 def _imagined(host: Host, view: HostView, verdict: str, now: float) -> Incident:

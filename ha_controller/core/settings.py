@@ -98,6 +98,10 @@ class Settings:
     canary_above: int = 8  #: with more VMs than this, the first one must be RUNNING before the rest is moved
     destination_seen_s: float = 3.0  #: a destination must have shown life this recently
     rejoin_after_s: float = 10.0  #: how long a returned host must answer before it is readmitted
+    rejoins_itself: bool = False  #: a returned host that passes the gate is readmitted without a person
+    hosts_asked: bool = False  #: hosts can be asked over SSH which VMs are on them
+    destroy_leftovers: bool = False  #: a domain of a VM that runs elsewhere may be destroyed on a returned host
+    power_on: bool = False  #: a RECOVERED host that we powered off is powered on again, once
     soften_anti_affinity: bool = False  #: what fits nowhere else may be beside VMs it should be apart from
     reads_every_s: float = 0.5
     dump_await_s: float = 0.0  #: a host that fell silent may announce a crash dump within this; 0: none does

@@ -87,6 +87,10 @@ class HostView:
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs
     explained: str = ""  #: the last decision that was put on record
     told: str = ""  #: the last hold that people were told about
+    destroys: dict[int, tuple[int, float]] = field(
+        default_factory=dict
+    )  #: leftover VM -> (tries, next at the earliest)
+    leftovers_told: tuple[int, ...] = ()
     answers_since: float | None = None  #: alive without a gap since then
 
 

@@ -138,7 +138,11 @@ def _do(cloud: Cloud, step: dict[str, Any]) -> None:
             for host in _hosts(cloud, {"hosts": step["revive"]}):
                 cloud.dead.pop(host, None)
         case {"operator": verb}:
-            cloud.operator(Verb(verb), step.get("host"), step.get("incident"))
+            flags = {name: step[name] for name in ("force", "repaired") if name in step}
+            cloud.operator(Verb(verb), step.get("host"), step.get("incident"), **flags)
+        case {"settings": values}:
+            cloud.settings = replace(cloud.settings, **values)
+            cloud.reconfigure(cloud.settings)
         case {"self_check": ok}:
             cloud.feed(SelfChecked(ok=ok, detail="gateway answers" if ok else "gateway does not answer"))
         case {"second_master": present}:
@@ -163,6 +167,8 @@ def _do(cloud: Cloud, step: dict[str, Any]) -> None:
         case {"one_state": number, "host": host}:
             cloud.one_states[host] = number
             cloud.inventory()
+        case {"domain": vm, "on": host, "is": what}:
+            cloud.domains[host, vm] = what
         case {"clock": seconds}:
             cloud.now += seconds
         case {"restart": True}:
@@ -222,6 +228,10 @@ def _line(effect: fx.Effect) -> str:
         case fx.RecoverVm():
             name = effect.operation.name.lower()
             return f"END   state {effect.lcm_state} of vm {effect.vm} on host {effect.host}: recover {name}"
+        case fx.PowerOn():
+            return f"ON    host {effect.host} with {', '.join(effect.devices)}"
+        case fx.DestroyDomain():
+            return f"DESTROY one-{effect.vm} on host {effect.host}; it runs on host {effect.runs_on}"
         case fx.LockVm():
             return f"LOCK  vm {effect.vm}"
         case fx.AskDomains():

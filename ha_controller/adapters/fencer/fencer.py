@@ -23,7 +23,7 @@ from ha_controller.adapters.fencer.switch import (
     contained,
     reads_power,
 )
-from ha_controller.core.effects import Drill, Fence, LiftOrders, ReadPower, RenewOrders
+from ha_controller.core.effects import Drill, Fence, LiftOrders, PowerOn, ReadPower, RenewOrders
 from ha_controller.core.events import (
     DeviceChecked,
     DrillReported,
@@ -33,6 +33,7 @@ from ha_controller.core.events import (
     FenceResult,
     OrdersLifted,
     OrdersRenewed,
+    PoweredOn,
     PowerRead,
 )
 from ha_controller.plugin import (
@@ -217,8 +218,15 @@ class Fencer:
         failed = await self._with_each_device(order, self._switch.lift)
         self._report(OrdersLifted(host=order.host, incident=order.incident, number=order.number, failed=failed))
 
+    async def power_on(self, order: PowerOn) -> None:
+        """Switch a host on again and report `PoweredOn`."""
+        failed = await self._with_each_device(order, self._switch.on_again)
+        self._report(PoweredOn(host=order.host, incident=order.incident, failed=failed))
+
     async def _with_each_device(
-        self, order: RenewOrders | LiftOrders, act: Callable[[Device, Callable[[], Awaitable[str]]], Awaitable[str]]
+        self,
+        order: RenewOrders | LiftOrders | PowerOn,
+        act: Callable[[Device, Callable[[], Awaitable[str]]], Awaitable[str]],
     ) -> tuple[tuple[str, str], ...]:
         """Do something with all devices of an order at once; returns those that failed, with the reason."""
         failed: dict[str, str] = {}

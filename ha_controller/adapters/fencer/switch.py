@@ -170,6 +170,12 @@ class Switch:
             return ""
         return "it does NOT read on again: look at the host"
 
+    async def on_again(self, device: Device, why_not: Callable[[], Awaitable[str]]) -> str:
+        """Switch on, unless something speaks against it at the last moment; returns what went wrong, or nothing."""
+        if device.fencing:
+            return "it is just being used for a power-off or a drill"
+        return await why_not() or await self.on(device)
+
     async def renew(self, device: Device, why_not: Callable[[], Awaitable[str]]) -> str:
         """Repeat an order that is in force; returns why it could not, or nothing. One that is not is left alone."""
         async with device.lasting:

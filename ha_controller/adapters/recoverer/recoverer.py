@@ -36,6 +36,7 @@ from ha_controller.adapters.recoverer.scope import (
     is_restarting,
     left_offline_by_us,
     noted_identity,
+    zombies_of,
 )
 from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, travels, why_untouched
 from ha_controller.core.effects import (
@@ -180,6 +181,7 @@ class Recoverer:
             places=self.scope.places_of(host),
             excluded=self.scope.why_excluded(host, self._clock()),
             maintenance=self.scope.in_maintenance(host, self._clock()),
+            zombies=zombies_of(host),
             drill_by_itself=host.template.get(DRILL, "").upper() == "YES",
             monitoring_restarting=is_restarting(host),
             marked=host.template.get(MARK, "").startswith(FENCED),

@@ -68,6 +68,12 @@ def _matches(patterns: Collection[str], name: str, number: int) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) or pattern == str(number) for pattern in patterns)
 
 
+def zombies_of(host: OnedHost) -> tuple[int, ...]:
+    """The VMs that OpenNebula's monitoring finds on a host although it has them elsewhere: ids, or names of domains."""
+    ids = (name.removeprefix("one-") for name in host.zombies)
+    return tuple(sorted({int(each) for each in ids if each.isdecimal()}))
+
+
 def noted_identity(host: OnedHost) -> Identity | None:
     """What the operator wrote on the host."""
     noted = Identity(system_uuid=host.template.get(UUID) or None, serial=host.template.get(SERIAL) or None)
