@@ -149,7 +149,7 @@ class Controller:
             case EvidenceTaken():
                 return self._evidence(event, now)
             case TimePassed():
-                pass
+                rejoin.advance(state, now)
             case InventoryRead():
                 self._inventory(event, now)
                 return set(state.hosts)
@@ -382,8 +382,6 @@ class Controller:
             incident = state.incidents.get(host_id, incident)
         if view.state is HostState.FENCED:
             moving.advance(state, host, incident, now)
-        elif view.state in rejoin.AWAY and incident.open:
-            rejoin.advance(state, host, incident, now)
 
     def _decided(self) -> Decision:
         state = self.state

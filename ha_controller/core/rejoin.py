@@ -86,7 +86,9 @@ def _boot(state: State, incident: Incident, left: leftovers.Leftovers) -> Condit
     if view.new_boot is not None and view.new_boot.noticed_at > incident.fenced_at:
         return Condition(name=name, passed=True, reason=f"{view.new_boot.boot_id[:8]} answers, another one than before")
     if view.boot_seen_at > incident.fenced_at:
-        reason = "the very boot from before the power-off answers: it was never off, and its VMs may still run"
+        reason = (
+            "the very boot from before the power-off answers: it was never off, and its VMs may still run. Reboot it"
+        )
         sees_all = state.settings.hosts_asked and not left.unknown
         return Condition(name=name, passed=False, reason=reason, forcible=sees_all)
     if incident.proof is not None and incident.proof.devices:
@@ -151,8 +153,16 @@ def _trusted(state: State, incident: Incident, now: float, repaired: bool) -> Co
 # --- looking at a host that is away -----------------------------------------------------------------------------------
 
 
-def advance(state: State, host: Host, incident: Incident, now: float) -> None:
-    """Look at a host that is FAILED or RECOVERED: power it on, look for leftovers, readmit it by itself."""
+def advance(state: State, now: float) -> None:
+    """Look at the hosts that are away. Called when time has passed: a steady answer is no news, its duration is."""
+    for number, incident in sorted(state.incidents.items()):
+        host, under_way = state.hosts.get(number), incident.lever in (Lever.RESTORE, Lever.RESTORED)
+        if host is not None and incident.state in AWAY and not incident.lifting and not under_way:
+            _look_at(state, host, incident, now)
+
+
+def _look_at(state: State, host: Host, incident: Incident, now: float) -> None:
+    """Power it on, look for leftovers, readmit it by itself."""
     if not alive_channels(state.view(host.id).views, state.rules(host.id), now):
         if state.settings.power_on and incident.state is HostState.RECOVERED:
             _power_on(state, host, incident, now)
