@@ -111,20 +111,23 @@ class Runtime:
             order_timeout_s=3 * config.opennebula.timeout_s,
             told=self._told,
         )
-        login = host_login(config)
-        self.domain_reader = DomainReader(login, targets=self._targets, report=self.post, clock=self.clock)
-        self.destroyer = DomainDestroyer(
+        self.domain_reader, self.destroyer = self._make_domain_tools()
+        self.prober = self._make_prober()
+        self.commander = Commander(self.post)
+        self.notifier = NotifierQueue([LogNotifier()])
+        self.engine: Engine | None = None
+
+    def _make_domain_tools(self) -> tuple[DomainReader, DomainDestroyer]:
+        login, targets = host_login(self.config), self._targets
+        destroyer = DomainDestroyer(
             login,
-            targets=self._targets,
+            targets=targets,
             read_vms=self.recoverer.read_vms,
             report=self.post,
             may_act=self.leadership.may_act,
             clock=self.clock,
         )
-        self.prober = self._make_prober()
-        self.commander = Commander(self.post)
-        self.notifier = NotifierQueue([LogNotifier()])
-        self.engine: Engine | None = None
+        return DomainReader(login, targets=targets, report=self.post, clock=self.clock), destroyer
 
     def _make_prober(self) -> Prober:
         context = ProbeContext(

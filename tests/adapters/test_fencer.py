@@ -11,8 +11,16 @@ import pytest
 from leads import always
 
 from ha_controller.adapters.fencer import Device, Fencer
-from ha_controller.core.effects import Fence, ReadPower
-from ha_controller.core.events import DeviceChecked, Event, FenceAccepted, FenceReported, FenceResult, PowerRead
+from ha_controller.core.effects import Fence, PowerOn, ReadPower
+from ha_controller.core.events import (
+    DeviceChecked,
+    Event,
+    FenceAccepted,
+    FenceReported,
+    FenceResult,
+    PoweredOn,
+    PowerRead,
+)
 from ha_controller.plugin import (
     AccessDenied,
     AgentConfig,
@@ -298,3 +306,32 @@ async def test_a_device_with_other_settings_is_checked_at_once(events):
         await anyio.sleep(0.7)
         group.cancel_scope.cancel()
     assert [event.fingerprint for event in events if isinstance(event, DeviceChecked)] == ["one", "two"]
+
+
+class Outlet(Bmc):
+    capabilities = Capability.READ_POWER | Capability.POWER_ON
+
+    async def power_on(self) -> None:
+        self.power = PowerState.ON
+
+
+@pytest.mark.parametrize(
+    ("agent", "leads", "late", "failed", "power"),
+    [
+        (Outlet, True, False, (), PowerState.ON),
+        (Outlet, False, False, (("bmc", "not done: we no longer lead"),), PowerState.OFF),
+        (Outlet, True, True, (("bmc", "not done: it is too late"),), PowerState.OFF),
+        (Bmc, True, False, (("bmc", "it cannot switch on: do that by hand"),), PowerState.OFF),
+    ],
+)
+async def test_a_host_is_powered_on_again_only_with_the_lead_and_in_time(events, agent, leads, late, failed, power):
+    async def may_act(term: int | None) -> bool:
+        return leads and term == 7
+
+    fencer = Fencer(report=events.append, may_act=may_act, clock=lambda: 10.0)
+    bmc = agent()
+    bmc.power = PowerState.OFF
+    fencer.equip(3, {"bmc": Device(name="bmc", agent=bmc, timeout_s=1.0)})
+    await fencer.power_on(PowerOn(term=7, host=3, incident=1, devices=("bmc",), not_after=9.0 if late else 13.0))
+    assert events == [PoweredOn(host=3, incident=1, failed=failed)]
+    assert bmc.power is power

@@ -13,6 +13,7 @@ from pydantic import SecretStr
 from ha_controller.adapters.opennebula import Client
 from ha_controller.adapters.opennebula.storage import datastores_of
 from ha_controller.adapters.recoverer import Recoverer, Scope
+from ha_controller.adapters.recoverer.scope import zombies_of
 from ha_controller.core.effects import RestartMonitoring
 from ha_controller.core.events import Event, MonitoringRestarted
 from ha_controller.sim import oned_model as one
@@ -165,3 +166,11 @@ async def test_a_host_that_is_not_what_the_decision_was_made_for_is_left_alone(o
     assert await restart(oned, late_s)
     assert oned.hosts[1].state == state
     assert "HA_STATE" not in oned.hosts[1].attributes
+
+
+@pytest.mark.parametrize(
+    ("written", "vms"),
+    [((), ()), (("one-42", "one-7"), (7, 42)), (("42", "7"), (7, 42)), (("my-vm", "-1", "one-x"), ())],
+)
+def test_zombies_are_read_as_ids_or_as_names_of_domains(written, vms):
+    assert zombies_of(SimpleNamespace(zombies=written)) == vms  # type: ignore[arg-type]

@@ -50,3 +50,15 @@ def test_libvirt_that_hung_before_the_host_fell_silent_is_no_second_proof(settin
 
 def test_what_hosts_tell_of_themselves_decides_nothing(settings: Settings) -> None:
     assert Domain.SELF not in settings.deciding_domains
+
+
+@pytest.mark.parametrize("login", [False, True])
+def test_what_a_returned_host_has_to_pass_comes_from_the_configuration(tmp_path, login):
+    (tmp_path / "key").touch()
+    files = {"key_file": str(tmp_path / "key"), "known_hosts": str(tmp_path / "key")}
+    tables = {"identity": {"username": "ha", **files}} if login else {}
+    recover = {"rejoin": "auto", "destroy_leftovers": True, "power_on": True}
+    made = core_settings(Config.model_validate({"opennebula": {"auth": "a:b"}, "recover": recover, **tables}), PROBES)
+    assert (made.rejoins_itself, made.destroy_leftovers, made.power_on, made.hosts_asked) == (True, True, True, login)
+    usual = core_settings(Config.model_validate({"opennebula": {"auth": "a:b"}}), PROBES)
+    assert (usual.rejoins_itself, usual.destroy_leftovers, usual.power_on) == (False, False, False)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from world import SETTINGS, Cloud, say, seen
 
-from ha_controller.core import rejoin
+from ha_controller.core import rejoin, report
 from ha_controller.core.effects import (
     Answer,
     AskDomains,
@@ -171,6 +171,14 @@ def test_a_host_that_dies_again_and_again_stays_out_until_a_person_says_that_it_
     assert failing(cloud) == ["not in quarantine"]
     assert unfenced(cloud, force=True).code == 4
     assert unfenced(cloud, repaired=True).code == 0
+
+
+def test_explain_shows_the_list_as_long_as_the_host_is_away():
+    cloud = away(made())
+    state = cloud.controller.state
+    shown = report.explain(state, state.hosts[3], cloud.now)["rejoin"]
+    assert [each["condition"] for each in shown if not each["passes"]] == ["answers"]
+    assert report.explain(state, state.hosts[4], cloud.now)["rejoin"] == []
 
 
 # --- leftovers --------------------------------------------------------------------------------------------------------

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ha_controller.adapters.domains import COMMAND, DomainReader, NoList, domains_in
+from ha_controller.adapters.leftovers import DomainDestroyer
 from ha_controller.adapters.ssh_login import SshLogin
-from ha_controller.core.effects import AskDomains
-from ha_controller.core.events import DomainsRead
+from ha_controller.core.effects import AskDomains, DestroyDomain
+from ha_controller.core.events import DomainDestroyed, DomainsRead
+from ha_controller.core.model import Vm
 from ha_controller.plugin import Target
 from tests.peers.ssh_host import Sshd
 
@@ -153,6 +156,93 @@ def test_what_a_complete_list_says(output, found):
 def test_what_is_not_complete_is_no_list(output):
     with pytest.raises(NoList):
         domains_in(output)
+
+
+# --- destroying -------------------------------------------------------------------------------------------------------
+
+MOVED = Vm(id=42, name="vm-42", state=3, lcm_state=3, host=5, label="RUNNING")
+KEEPS_A_LIST = """case "$*" in
+  *list*) printf ' Id   Name   State\\n--------\\n'; [ -e {0}/gone ] || printf ' 1    one-42   running\\n';;
+  "--connect qemu:///system destroy one-42") touch {0}/gone; echo 'Domain one-42 destroyed';;
+  *) exit 1;;
+esac
+echo "$@" >> {0}/asked"""
+
+
+async def destroyed(sshd: Sshd, vms: list[Vm], *, leads: bool = True, late: bool = False, vm: int = 42) -> str:
+    events: list[DomainDestroyed] = []
+
+    async def read_vms(wanted: Sequence[int]) -> list[Vm]:
+        assert list(wanted) == [vm]
+        return vms
+
+    async def may_act(term: int | None) -> bool:
+        return leads and term == 7
+
+    account = SshLogin(
+        username="root", key_file=sshd.folder / "key", known_hosts=sshd.folder / "known_hosts", port=sshd.port
+    )
+    destroyer = DomainDestroyer(
+        account,
+        targets=lambda: [Target(host=3, name="kvm-03", address="127.0.0.1")],
+        read_vms=read_vms,
+        report=events.append,  # type: ignore[arg-type]
+        may_act=may_act,
+        clock=lambda: 17.0,
+    )
+    not_after = 16.0 if late else 20.0
+    await destroyer.destroy(DestroyDomain(term=7, host=3, incident=1, vm=vm, runs_on=5, attempt=1, not_after=not_after))
+    [event] = events
+    assert (event.host, event.incident, event.vm, event.attempt) == (3, 1, vm, 1)
+    return event.failure
+
+
+@pytest.mark.peer
+async def test_a_leftover_domain_is_destroyed_and_is_then_no_longer_on_the_list(sshd):
+    virsh(sshd, KEEPS_A_LIST.format(sshd.folder))
+    assert (await said(sshd)).running == (42,)
+    assert await destroyed(sshd, [MOVED]) == ""
+    assert (await said(sshd)).running == ()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "vms",
+    [
+        [],
+        [replace(MOVED, host=3)],
+        [replace(MOVED, host=6)],
+        [replace(MOVED, lcm_state=16)],
+        [replace(MOVED, state=8, lcm_state=0)],
+    ],
+    ids=["nobody knows it", "it is back here", "it went on", "UNKNOWN", "POWEROFF"],
+)
+async def test_nothing_is_sent_unless_the_vm_runs_where_it_did_right_before(sshd, vms):
+    virsh(sshd, KEEPS_A_LIST.format(sshd.folder))
+    assert "not sent" in await destroyed(sshd, vms)
+    assert not (sshd.folder / "asked").exists()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("how", [{"leads": False}, {"late": True}])
+async def test_nothing_is_destroyed_too_late_or_without_the_lead(sshd, how):
+    virsh(sshd, KEEPS_A_LIST.format(sshd.folder))
+    assert "not sent" in await destroyed(sshd, [MOVED], **how)
+    assert not (sshd.folder / "asked").exists()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("script", ["exit 1", "kill -9 $PPID"])
+async def test_a_destroy_that_does_not_say_that_it_worked_has_failed(sshd, script):
+    virsh(sshd, script)
+    assert await destroyed(sshd, [MOVED])
+
+
+@pytest.mark.peer
+async def test_a_host_that_hangs_while_it_destroys_holds_nobody_up(sshd, monkeypatch):
+    monkeypatch.setattr("ha_controller.adapters.leftovers.DESTROY_TIMEOUT_S", 0.5)
+    virsh(sshd, "exec sleep 60")
+    assert "in time" in await destroyed(sshd, [MOVED])
 
 
 def test_the_command_reads_only():
