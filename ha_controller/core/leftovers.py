@@ -98,8 +98,8 @@ def tell(state: State, incident: Incident, left: Leftovers) -> Incident:
         if view.leftovers_told:
             state.tell_of(incident, Severity.INFO, f"{name}: no domain is left over there any more", "Nothing to do.")
             view.leftovers_told = ()
-            incident = replace(incident, hold="", hold_needs_person=False)
-        return state.save(incident)
+            incident = state.save(replace(incident, hold="", hold_needs_person=False))
+        return incident
     text = f"{name} is back and still has {names(state, incident, left.vms)}, by {left.source}"
     if view.leftovers_told != left.vms:
         view.leftovers_told = left.vms
@@ -107,6 +107,8 @@ def tell(state: State, incident: Incident, left: Leftovers) -> Incident:
         domains = " ".join(f"one-{vm}" for vm in left.vms)
         next_step = own or f"A VM may run twice: look at once. On {name}: virsh destroy {domains}"
         state.tell_of(incident, Severity.CRITICAL, f"{text}. The host stays disabled", next_step)
+    if incident.state is not HostState.RECOVERED:
+        return incident  # what holds the power-off is shown there
     return state.save(replace(incident, hold=f"leftover domains: {text}", hold_needs_person=True))
 
 

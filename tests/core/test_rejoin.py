@@ -22,7 +22,8 @@ from ha_controller.core.effects import (
 )
 from ha_controller.core.events import DomainDestroyed, EvidenceTaken, Verb
 from ha_controller.core.incident import Proof
-from ha_controller.core.model import HostState, Reading, Signal, VmPolicy
+from ha_controller.core.model import Device, HostState, PowerState, Reading, Signal, VmPolicy
+from ha_controller.core.state import DomainsView
 
 ASKED = {"hosts_asked": True}
 
@@ -216,6 +217,20 @@ def test_people_are_called_once_with_both_hosts_and_told_when_it_is_over():
     assert unfenced(cloud).code == 0
 
 
+def test_a_host_whose_proof_was_void_is_looked_at_too_and_nothing_is_destroyed_there():
+    cloud = seen(**ASKED, destroy_leftovers=True)
+    cloud.domains[3, 30] = "running"
+    cloud.kill(3, "off")
+    shows(cloud, Signal.SILENT)
+    while cloud.vms[30].host == 3:
+        cloud.run(0.2)
+    back(cloud, boot="first-3", seconds=40)
+    assert cloud.state(3) is HostState.FAILED
+    assert cloud.told().count("is back and still has vm-30") == 1
+    assert cloud.ordered(DestroyDomain) == []
+    assert unfenced(cloud, force=True).code == 4
+
+
 def test_a_host_that_does_not_say_what_runs_on_it_is_not_readmitted():
     cloud = away(seen(**ASKED))
     cloud.no_answer.add(3)
@@ -230,6 +245,26 @@ def test_one_that_was_never_off_and_does_not_say_what_runs_on_it_cannot_be_force
     cloud.no_answer.add(3)
     back(cloud, boot="first-3")
     assert unfenced(cloud, force=True).code == 4
+
+
+def test_one_that_a_person_called_off_and_does_not_say_what_runs_on_it_cannot_be_forced():
+    cloud = away(made(**ASKED))
+    cloud.no_answer.add(3)
+    back(cloud)
+    change(cloud, proof=Proof(at=cloud.now, text="confirmed off by ann"))
+    assert unfenced(cloud, force=True).code == 4
+
+
+@pytest.mark.parametrize("asked", ["before the power-off", "long ago", "just now"])
+def test_only_what_it_said_a_moment_ago_and_since_the_power_off_says_that_nothing_is_left(asked):
+    cloud = back(away(made(**ASKED)))
+    fenced_at = cloud.incident(3).fenced_at
+    moments = {"before the power-off": fenced_at, "long ago": cloud.now - 16, "just now": cloud.now - 1}
+    if asked == "before the power-off":
+        cloud.now = fenced_at + 5
+    said = DomainsView(asked_at=moments[asked], running=frozenset(), others=frozenset())
+    cloud.controller.state.views[3].domains = said
+    assert conditions(cloud)["no leftover domains"].passed is (asked == "just now")
 
 
 def test_what_it_said_before_it_came_back_says_nothing():
@@ -279,6 +314,10 @@ def test_a_leftover_is_destroyed_the_host_is_asked_again_and_only_then_it_goes_o
 Doubt = Callable[[Cloud], object]
 DOUBTS: dict[str, Doubt] = {
     "OpenNebula has it UNKNOWN": lambda cloud: cloud.become(30, 3, 16),
+    "OpenNebula has it UNKNOWN, and it is there": lambda cloud: (
+        cloud.domains.__setitem__((cloud.vms[30].host, 30), "running"),
+        cloud.become(30, 3, 16),
+    ),
     "OpenNebula has it POWEROFF": lambda cloud: cloud.become(30, 8),
     "that host does not have it": lambda cloud: cloud.domains.__setitem__((cloud.vms[30].host, 30), "absent"),
     "that host has it paused": lambda cloud: cloud.domains.__setitem__((cloud.vms[30].host, 30), "paused"),
@@ -377,6 +416,16 @@ def test_a_vm_whose_policy_says_so_is_not_started(policy):
     unfenced(cloud)
     cloud.run(10)
     assert cloud.ordered(ResumeVm) == []
+    assert "is back: it is given back" not in cloud.told()
+
+
+def test_a_vm_that_was_ordered_away_even_once_is_not_started():
+    cloud = back(behind())
+    cloud.oned_notices(3)
+    change(cloud, vms=tuple(replace(record, order=1) for record in cloud.controller.state.incidents[3].vms))
+    assert unfenced(cloud).code == 0
+    cloud.run(10)
+    assert cloud.ordered(ResumeVm) == []
 
 
 def test_a_vm_that_somebody_switched_off_meanwhile_or_moved_is_not_started():
@@ -386,6 +435,7 @@ def test_a_vm_that_somebody_switched_off_meanwhile_or_moved_is_not_started():
         unfenced(cloud)
         cloud.run(10)
         assert cloud.ordered(ResumeVm) == []
+        assert "is back: it is given back" not in cloud.told()
 
 
 # --- power on ---------------------------------------------------------------------------------------------------------
@@ -453,6 +503,17 @@ def test_a_host_that_a_person_called_off_is_not_powered_on():
     state = cloud.controller.state
     why = rejoin.why_not_powered_on(state, state.hosts[3], state.incidents[3], cloud.now)
     assert why == "we did not power it off"
+
+
+def test_a_host_of_which_another_device_reads_on_is_left_alone():
+    levels = ((Device(name="bmc", identity_noted=True),), (Device(name="pdu", identity_noted=True),))
+    cloud = Cloud(levels=levels)
+    cloud.run(6)
+    away(cloud)
+    cloud.device_power["pdu"] = PowerState.ON
+    cloud.reconfigure(replace(cloud.settings, power_on=True))
+    cloud.run(30)
+    assert cloud.ordered(PowerOn) == []
 
 
 def test_what_reads_on_already_is_left_to_whoever_did_it():
