@@ -32,6 +32,7 @@ from ha_controller.core.effects import (
     RestartMonitoring,
     ResumeVm,
     Tell,
+    WriteAttributes,
 )
 from ha_controller.core.events import (
     DomainDestroyed,
@@ -196,6 +197,8 @@ def _announced(effect: Effect, now: float) -> TrailEntry | None:
             text = f"recover VM {effect.vm} on host {host}: {effect.operation.name.lower()} of {effect.lcm_state}"
         case LockVm(host=host, incident=incident):
             text = f"lock VM {effect.vm} again, level {effect.level}"
+        case WriteAttributes(host=host, incident=incident):
+            text = f"write on {'the host' if effect.vm is None else f'VM {effect.vm}'}: {effect.text}"
         case Explain(host=host, incident=incident):
             text = f"{effect.what}{f' ({effect.because})' if effect.because else ''}"
             data = {name: getattr(effect, name) for name in EXPLAINED}

@@ -7,18 +7,19 @@ documents. Hardware tells what is true.
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from leads import always
 from world import SETTINGS, Cloud
 
-from ha_controller.adapters.opennebula import NotAllowedNow, OpenNebulaError, Unauthorized
+from ha_controller.adapters.opennebula import Locked, NotAllowedNow, OpenNebulaError, Unauthorized
 from ha_controller.adapters.opennebula import OnedHost as ReadHostModel
 from ha_controller.adapters.opennebula import OnedVm as ReadVmModel
 from ha_controller.adapters.opennebula.documents import DATASTORES, HOST, VM
 from ha_controller.adapters.opennebula.reader import DocumentReader
-from ha_controller.adapters.recoverer import Recoverer, Scope
+from ha_controller.adapters.recoverer import AttributeWriter, Recoverer, Scope
 from ha_controller.core.effects import (
     AskDomains,
     Effect,
@@ -29,6 +30,7 @@ from ha_controller.core.effects import (
     ReadHost,
     RecoverVm,
     ResumeVm,
+    WriteAttributes,
 )
 from ha_controller.core.events import DomainsRead, VmOrderReported
 from ha_controller.core.incident import VmRecord
@@ -76,6 +78,15 @@ class DirectClient:
 
     async def update_host(self, host: int, attributes: dict[str, Any]) -> None:
         self._cloud.oned.update_host(host, attributes, 1)
+
+    async def note_host(self, host: int, attributes: dict[str, Any]) -> None:
+        self._cloud.oned.update_host(host, attributes, 1)
+
+    async def note_vm(self, vm: int, attributes: dict[str, Any]) -> None:
+        try:
+            self._cloud.oned.lifecycle.update(vm, attributes, 1)
+        except OnedRefusal as error:
+            raise Locked("one.vm.update", error.text) from error
 
     async def migrate(self, vm: int, host: int, *, type: int = 0) -> None:
         del type  # the embedded VMs have no PCI devices
@@ -138,6 +149,12 @@ class OnedCloud(Cloud):
             poll_s=10.0,
             equip=lambda hosts: {},
         )
+        self.writer = AttributeWriter(
+            self.client,  # type: ignore[arg-type]
+            may_act=always,
+            while_leading=nullcontext,
+            clock=lambda: self.now,
+        )
         self.recoverer._cache.datastores = {
             store.id: _read(DATASTORES, oned_xml.pool("DATASTORE_POOL", [oned_xml.datastore(store)]))
             for store in self.oned.datastores.values()
@@ -193,6 +210,9 @@ class OnedCloud(Cloud):
                 result, detail = finish(self.recoverer._order_vm(effect))
                 keys = {"vm": effect.vm, "incident": effect.incident, "attempt": effect.attempt}
                 self.feed(VmOrderReported(**keys, result=result, detail=detail))
+            case WriteAttributes():
+                with suppress(Locked):
+                    finish(self.writer.write(effect))
             case AskDomains(host=host):
                 self._tell_truth(host)
             case Fence(host=host):

@@ -23,7 +23,7 @@ from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
 from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNebulaError, Unauthenticated
 from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.prober import Prober
-from ha_controller.adapters.recoverer import FencePlan, Recoverer
+from ha_controller.adapters.recoverer import AttributeWriter, FencePlan, Recoverer
 from ha_controller.app.armory import Addresses, Armory
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.clock import ControllerClock
@@ -58,6 +58,7 @@ from ha_controller.core.effects import (
     ResumeVm,
     Tell,
     WatchClosely,
+    WriteAttributes,
 )
 from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, SettingsChanged, Verb
 from ha_controller.core.model import HostState
@@ -110,6 +111,12 @@ class Runtime:
             equip=self._equip,
             order_timeout_s=3 * config.opennebula.timeout_s,
             told=self._told,
+        )
+        self.attributes = AttributeWriter(
+            self.client,
+            may_act=self.leadership.may_act,
+            while_leading=self.leadership.order,
+            clock=self.clock,
         )
         self.domain_reader, self.destroyer = self._make_domain_tools()
         self.prober = self._make_prober()
@@ -255,6 +262,8 @@ class Runtime:
                 self._start(self.recoverer.order_host, effect, ends_with_lead=True)
             case MoveVm() | ResumeVm() | RecoverVm() | LockVm():
                 self._start(self.recoverer.order_vm, effect, ends_with_lead=True)
+            case WriteAttributes():
+                self.attributes.put(effect)
             case AskDomains():
                 self._start(self.domain_reader.read, effect)
             case Tell():
@@ -352,6 +361,7 @@ class Runtime:
             group.start_soon(self.notifier.run)
             group.start_soon(self.prober.run)
             group.start_soon(self.recoverer.run_inventory)
+            group.start_soon(self.attributes.run)
             group.start_soon(self.fencer.run_checks)
             group.start_soon(self.witnesses.run)
             if (identifier := self._host_identifier()) is not None:

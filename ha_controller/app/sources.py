@@ -173,6 +173,9 @@ class ControllerSources:
                 ready.labels(host.name, device.name, whose).set(view is not None and view.ok and not view.mismatch)
                 checked_at = None if view is None else view.checked_at
                 age.labels(host.name, device.name).set(-1 if checked_at is None else now - checked_at)
+        writes = gauge("attribute_writes", "Attributes for people: how many writes to OpenNebula ended how", "result")
+        for result, count in sorted(self._runtime.attributes.results.items()):
+            writes.labels(result).set(count)
         gauge("evidence_dropped", "Readings dropped because the inbox was full").set(
             0 if self._runtime.engine is None else self._runtime.engine.evidence_dropped
         )

@@ -54,6 +54,7 @@ class OpenNebula(Section):
     ssh_timeout_s: Duration = duration_field(
         "30s", key="ssh_timeout"
     )  #: oned's own ssh gives up on a dead host after this
+    write_attributes: StrictBool = True  #: what became of VMs and hosts is written on them: HA_STATE, HA_LAST
 
     @field_validator("endpoint")
     @classmethod

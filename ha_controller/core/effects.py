@@ -209,6 +209,18 @@ class LockVm(Order):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WriteAttributes(Order):
+    """Write what became of a VM, or of a host, where people look. May be late, may be lost: nothing depends on it."""
+
+    host: int
+    incident: int
+    vm: int | None  #: None: on the host itself
+    state: str = ""  #: HA_STATE of the VM; that of a host is a mark of its own
+    text: str  #: HA_LAST, after the moment
+    at: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class AskDomains:
     """Ask a host over SSH which VMs are on it. Changes nothing."""
 
@@ -260,6 +272,6 @@ class Answer:
 
 Effect = (
     WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | PowerOn | DestroyDomain
-    | MarkMaintenance
-    | RestartMonitoring | OrderHost | MoveVm | ResumeVm | RecoverVm | LockVm | AskDomains | Tell | Explain | Answer
+    | MarkMaintenance | RestartMonitoring | OrderHost | MoveVm | ResumeVm | RecoverVm | LockVm | WriteAttributes
+    | AskDomains | Tell | Explain | Answer
 )  # fmt: skip

@@ -104,6 +104,7 @@ class Settings:
     power_on: bool = False  #: a RECOVERED host that we powered off is powered on again, once
     soften_anti_affinity: bool = False  #: what fits nowhere else may be beside VMs it should be apart from
     reads_every_s: float = 0.5
+    write_attributes: bool = True  #: what became of VMs and hosts is written on them in OpenNebula
     dump_await_s: float = 0.0  #: a host that fell silent may announce a crash dump within this; 0: none does
     dump_max_s: float = 600.0  #: no crash dump is waited for longer than this
     planned_reboot_max_s: float = 600.0  #: so long a host may be away that said so before

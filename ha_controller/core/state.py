@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from ha_controller.core import attributes
 from ha_controller.core.detector import TroubleKind, Views, describe
 from ha_controller.core.effects import Answer, Effect, Explain, Severity, Tell, WatchClosely
 from ha_controller.core.incident import CloudRecord, Incident
@@ -180,8 +181,11 @@ class State:
 
     def save(self, incident: Incident) -> Incident:
         """Take over a changed incident; it is written to disk before any effect of this step leaves."""
-        if incident == self.incidents.get(incident.host):
+        before = self.incidents.get(incident.host)
+        if incident == before:
             return incident
+        if self.settings.write_attributes and self.settings.mode is not Mode.OBSERVE:
+            self.out.extend(attributes.of(before, incident))
         if incident.open:
             self.incidents[incident.host] = incident
         else:

@@ -124,7 +124,7 @@ class OnedVm:
     locked: bool = False
     resched: bool = False
     missing_since: float | None = None  #: RUNNING on a living host whose agent does not report it
-    attributes: dict[str, str] = field(default_factory=dict)
+    attributes: dict[str, str | dict[str, str]] = field(default_factory=dict)
     groups: tuple[tuple[int, str], ...] = ()  #: the id of its VM group and its role there; one at most
     history: list[History] = field(default_factory=list)
 

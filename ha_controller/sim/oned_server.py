@@ -189,6 +189,7 @@ class OnedServer:
             "one.vm.migrate": ((int, int, bool, bool, int, int), 5, self._migrate),
             "one.vm.action": ((str, int), 2, lambda _, name, number: oned.lifecycle.action(number, name, now())),
             "one.vm.recover": ((int, int), 2, self._recover),
+            "one.vm.update": ((int, str, int), 3, self._update_vm),
             "one.vm.lock": ((int, int), 2, lambda _, number, level: oned.lifecycle.lock("one.vm.lock", number, level)),
             "one.vm.unlock": ((int,), 1, lambda _, number: oned.lifecycle.lock("one.vm.unlock", number, 0)),
             "one.datastorepool.info": ((), 0, self._datastore_pool),
@@ -255,6 +256,10 @@ class OnedServer:
     def _update_host(self, _: OnedUser, number: int, text: str, append: int) -> int:
         self._oned.known("one.host.update", number)
         return self._oned.update_host(number, _template("one.host.update", text), append)
+
+    def _update_vm(self, _: OnedUser, number: int, text: str, append: int) -> int:
+        self._oned.lifecycle.known("one.vm.update", number)
+        return self._oned.lifecycle.update(number, _template("one.vm.update", text), append)
 
     def _update_user(self, user: OnedUser, number: int, text: str, append: int) -> int:
         del append

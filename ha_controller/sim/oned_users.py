@@ -15,6 +15,7 @@ RIGHTS = {
     "one.vm.info": ("USE VM", 0),
     "one.vm.migrate": ("ADMIN VM", 0),
     "one.vm.recover": ("ADMIN VM", 0),
+    "one.vm.update": ("MANAGE VM", 0),
     "one.vm.lock": ("MANAGE VM", 0),
     "one.vm.unlock": ("MANAGE VM", 0),
     "one.zone.raftstatus": ("ADMIN ZONE", -1),

@@ -243,6 +243,16 @@ class VmLifecycle:
         self.known(call, vm_id).locked = level > 0
         return vm_id
 
+    def update(self, vm_id: int, attributes: dict[str, str | dict[str, str]], append: int) -> int:
+        """one.vm.update: the user template."""
+        vm = self.known("one.vm.update", vm_id)
+        if vm.locked:
+            raise OnedRefusal(one.NOT_AUTHORIZED, f"[one.vm.update] User [0] : VM is locked. [{vm_id}].")
+        if not append:
+            vm.attributes.clear()
+        vm.attributes.update(attributes)
+        return vm_id
+
     # --- one.vm.recover ---
 
     def recover(self, vm_id: int, operation: int, now: float) -> int:

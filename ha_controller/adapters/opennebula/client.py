@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import Enum, IntEnum
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
@@ -68,6 +68,10 @@ class Lane(Enum):
     ORDER = "order"  #: goes ahead of everything that waits; one connection is never given to anything else
     READ = "read"  #: one object
     POOL = "pool"  #: long; one connection is never given to anything else
+    NOTE = "note"  #: for people only; not while an order waits or is under way
+
+
+_RANK = MappingProxyType({Lane.ORDER: 0, Lane.NOTE: 2})
 
 
 @dataclass(eq=False, kw_only=True, slots=True)
@@ -110,7 +114,7 @@ class Gate:
             self._admit()
 
     def _admit(self) -> None:
-        for waiter in sorted(self._waiting, key=lambda waiter: waiter.lane is not Lane.ORDER):
+        for waiter in sorted(self._waiting, key=lambda waiter: _RANK.get(waiter.lane, 1)):
             if self._fits(waiter.lane):
                 self._waiting.remove(waiter)
                 self._busy[waiter.lane] += 1
@@ -118,6 +122,8 @@ class Gate:
 
     def _fits(self, lane: Lane) -> bool:
         busy = self._busy.total()
+        if lane is Lane.NOTE and (self._busy[Lane.ORDER] or self._busy[Lane.NOTE]):
+            return False  # those that wait were admitted before, if there was room
         kept_for_others = [kept for kept in (Lane.ORDER, Lane.POOL) if kept is not lane]
         return busy < self._connections and all(
             busy - self._busy[kept] < self._connections - 1 for kept in kept_for_others
@@ -280,6 +286,14 @@ class Client:
         text = template_text("one.user.update", attributes)
         await self._order("one.user.update", user, text, _APPEND)
 
+    async def note_vm(self, vm: int, attributes: Mapping[str, str]) -> None:
+        """Set attributes of a VM's user template for people to read, and keep its others; behind everything else."""
+        await self._note("one.vm.update", vm, attributes)
+
+    async def note_host(self, host: int, attributes: Mapping[str, str]) -> None:
+        """The same of a host."""
+        await self._note("one.host.update", host, attributes)
+
     async def migrate(
         self, vm: int, host: int, *, enforce: bool = True, live: bool = False, datastore: int = -1, type: int = 0
     ) -> None:
@@ -309,6 +323,10 @@ class Client:
 
     async def _order(self, method: str, *parameters: Parameter) -> None:
         await self._call(Lane.ORDER, method, parameters, lambda _: None)
+
+    async def _note(self, method: str, number: int, attributes: Mapping[str, str]) -> None:
+        parameters = (number, template_text(method, attributes), _APPEND)
+        await self._call(Lane.NOTE, method, parameters, lambda _: None)
 
     async def _vm_pool(self, start: int, end: int) -> list[OnedVm]:
         return await self._pool(documents.VMS, "one.vmpool.infoextended", _EVERYONE, start, end, _NOT_DONE)

@@ -102,6 +102,8 @@ def call(client, method, parameters):
             return client.set_host_status(host, HostStatus(status) if status in set(HostStatus) else HostStatus.ENABLE)
         case "one.host.update", [host, text, _]:
             return client.update_host(host, dict(re.findall(r'^([A-Z_]+)="(.*)"$', text, re.M)) or {"A": "1"})
+        case "one.vm.update", [vm, text, _]:
+            return client.note_vm(vm, dict(re.findall(r'^([A-Z_]+)="(.*)"$', text, re.M)))
         case "one.vm.migrate", [vm, host, live, enforce, datastore, *kind]:
             return client.migrate(vm, host, live=live, enforce=enforce, datastore=datastore, type=(kind or [0])[0])
         case "one.vm.action", [action, vm]:
