@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import anyio
 from anyio.to_thread import run_sync
 
-from ha_controller.core import simulate
+from ha_controller.core import reserve, simulate
+from ha_controller.core.events import ReserveAssessed
 from ha_controller.core.model import Host
 from ha_controller.core.simulate import ClusterCapacity, Loss, Snapshot
 
@@ -19,6 +20,7 @@ Json = Any
 Answer = TypeVar("Answer")
 SCHEMA = "ha-controller/v1"
 READ_MAX_S = 120.0
+READ_AT_ONCE = 200
 PLAN_MAX_S = 300.0
 
 
@@ -52,11 +54,26 @@ class Foresight:
         found = await self._beside(lambda: simulate.capacity(taken))
         return {"schema": SCHEMA, "clusters": [_cluster(taken, each) for each in found]}
 
+    async def reserve(self) -> ReserveAssessed:
+        """How many hosts may fail, for the core.
+
+        Raises:
+            OpenNebulaError: the VMs cannot be read.
+            TimeoutError: it takes too long.
+        """
+        asked_at = self._runtime.clock()
+        taken = await self._snapshot(self._runtime.controller.state.hosts)
+        return await self._beside(lambda: reserve.assess(taken, asked_at))
+
     async def _snapshot(self, hosts: Sequence[int] | dict[int, Host]) -> Snapshot:
         state = self._runtime.controller.state
         wanted = sorted({vm for host in hosts for vm in state.hosts[host].vms})
         with anyio.fail_after(READ_MAX_S):
-            vms = await self._runtime.recoverer.read_vms(wanted)
+            vms = [
+                vm
+                for start in range(0, len(wanted), READ_AT_ONCE)  # decisions go on between two readings
+                for vm in await self._runtime.recoverer.read_vms(wanted[start : start + READ_AT_ONCE])
+            ]
         return simulate.snapshot(state, vms, self._runtime.clock())
 
     async def _beside(self, work: Callable[[], Answer]) -> Answer:

@@ -28,7 +28,9 @@ from ha_controller.app.armory import Addresses, Armory
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.clock import ControllerClock
 from ha_controller.app.drills import DrillSchedule
+from ha_controller.app.foresight import Foresight
 from ha_controller.app.ledger import Ledger
+from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
 from ha_controller.app.standing import StateDirectory, build_leadership
@@ -121,6 +123,7 @@ class Runtime:
         self.domain_reader, self.destroyer = self._make_domain_tools()
         self.prober = self._make_prober()
         self.commander = Commander(self.post)
+        self.foresight = Foresight(self)
         self.notifier = NotifierQueue([LogNotifier()])
         self.engine: Engine | None = None
 
@@ -371,6 +374,7 @@ class Runtime:
             group.start_soon(self.directory.watch, number, self.leadership.end)
             group.start_soon(self.leadership.run)
             group.start_soon(self._drill_schedule().run)
+            group.start_soon(reserve_watch(self).run)
             ready()
 
     def last_round_at(self) -> float:

@@ -34,6 +34,8 @@ def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]
         quarantine_within_s=guard.quarantine.per_s,
         second_master_waived=guard.second_master == "none",
         fence_rounds_max=guard.fence_rounds,
+        reserve_hosts=config.capacity.reserve_hosts,
+        cluster_reserve_hosts=config.capacity.cluster_reserve_hosts,
         write_attributes=config.opennebula.write_attributes,
         order_timeout_s=4 * config.opennebula.timeout_s,
         ssh_timeout_s=config.opennebula.ssh_timeout_s,

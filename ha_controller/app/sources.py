@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,6 @@ from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.app import drills, standing
 from ha_controller.app.black_box import BlackBox
-from ha_controller.app.foresight import Foresight
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import power, report, trust
@@ -51,7 +50,6 @@ class ControllerSources:
         self._ledger = ledger
         self._second_master = second_master
         self._black_box = black_box
-        self._foresight = Foresight(runtime)
 
     @property
     def _state(self) -> State:
@@ -132,11 +130,11 @@ class ControllerSources:
 
     async def simulate_fail(self, hosts: Sequence[int]) -> Json:
         """Where the VMs of these hosts would go."""
-        return await self._foresight.fail(hosts)
+        return await self._runtime.foresight.fail(hosts)
 
     async def simulate_capacity(self) -> Json:
         """How many hosts may fail."""
-        return await self._foresight.capacity()
+        return await self._runtime.foresight.capacity()
 
     def metrics(self) -> str:
         """Prometheus text: build, mode, lead, states of the hosts."""
@@ -173,6 +171,7 @@ class ControllerSources:
                 ready.labels(host.name, device.name, whose).set(view is not None and view.ok and not view.mismatch)
                 checked_at = None if view is None else view.checked_at
                 age.labels(host.name, device.name).set(-1 if checked_at is None else now - checked_at)
+        self._reserve_metrics(gauge, now)
         writes = gauge("attribute_writes", "Attributes for people: how many writes to OpenNebula ended how", "result")
         for result, count in sorted(self._runtime.attributes.results.items()):
             writes.labels(result).set(count)
@@ -180,6 +179,21 @@ class ControllerSources:
             0 if self._runtime.engine is None else self._runtime.engine.evidence_dropped
         )
         return generate_latest(registry).decode()
+
+    def _reserve_metrics(self, gauge: Callable[..., Gauge], now: float) -> None:
+        state = self._state
+        known = state.reserve
+        gauge("reserve_age_seconds", "Since the reserve was computed; -1: never").set(
+            -1 if known is None else now - known.asked_at
+        )
+        wanted = gauge("reserve_hosts", "How many hosts of a cluster are to be able to fail", "cluster")
+        may_fail = gauge("tolerable_host_failures", "How many hosts of a cluster may fail at once", "cluster")
+        without = gauge("reserve_vms_without_place", "VMs that the worst loss would leave without a place", "cluster")
+        for cluster in known.clusters if known else ():
+            number = state.settings.reserve_of(cluster.name)
+            wanted.labels(cluster.name).set(number)
+            may_fail.labels(cluster.name).set(cluster.may_fail)
+            without.labels(cluster.name).set(len(cluster.without) if cluster.may_fail < number else 0)
 
     def round_age_s(self) -> float:
         """How long ago the decision loop finished a round."""

@@ -124,6 +124,10 @@ def explain(answer: Json) -> None:
         mark = "✓" if condition["passes"] else "✗"
         label = "Readmission" if index == 0 else ""
         click.echo(f"{label:<13}{mark} {condition['condition']}: {safe(condition['reason'])}")
+    if answer["if_failed"]:
+        click.echo(f"If it failed {safe(answer['if_failed'])}")
+    for index, line in enumerate(answer["plan"]):
+        click.echo(f"{'Plan' if index == 0 else '':<13}{safe(line)}")
     if answer["record"]:
         _explain_incident(answer["record"])
 

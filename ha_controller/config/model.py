@@ -170,6 +170,14 @@ class Recover(Section):
     soften_anti_affinity: StrictBool = False  #: what fits nowhere else may be beside VMs it should be apart from
 
 
+class Capacity(Section):
+    """How much room is to be left for the VMs of hosts that fail."""
+
+    reserve_hosts: Annotated[int, count_between(0, 100)] = 1  #: of each cluster; 0: not looked at
+    cluster_reserve_hosts: dict[str, Annotated[int, count_between(0, 100)]] = Field(default_factory=dict)
+    every_s: Duration = duration_field("5m", key="every")  #: how often it is computed at the latest
+
+
 class Drills(Section):
     """How often each fence device is tried for real, and whether the controller may begin a drill by itself."""
 
@@ -220,6 +228,7 @@ class Config(Section):
     fence: tuple[FenceDevice, ...] = ()
     identity: HostIdentity = HostIdentity()
     recover: Recover = Recover()
+    capacity: Capacity = Capacity()
     drill: Drills = Drills()
     leader: Leader = Leader()
     api: Api = Api()

@@ -21,6 +21,7 @@ from ha_controller.core import (
     power,
     reboot,
     rejoin,
+    reserve,
     situation,
     suspicion,
     takeover,
@@ -51,6 +52,7 @@ from ha_controller.core.events import (
     OrdersRenewed,
     PoweredOn,
     PowerRead,
+    ReserveAssessed,
     SecondMasterLooked,
     SelfChecked,
     SettingsChanged,
@@ -173,6 +175,8 @@ class Controller:
                 suspicion.monitoring_restarted(state, event)
             case DomainsRead():
                 situation.note(state, event)
+            case ReserveAssessed():
+                reserve.note(state, event)
             case MaintenanceMarked():
                 commands.maintenance_marked(state, event)
             case HostReaddressed():

@@ -249,6 +249,47 @@ class SecondMasterLooked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Unplaced:
+    """A VM that would find no place."""
+
+    vm: int
+    name: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HostLoss:
+    """What would become of the VMs of one host if it failed alone."""
+
+    host: int
+    vms: int  #: that run there and would be moved
+    without: tuple[Unplaced, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ClusterReserve:
+    """How many hosts of a cluster may fail, and what is lost with too many."""
+
+    cluster: int
+    name: str
+    hosts: int
+    may_fail: int
+    worst: tuple[int, ...] = ()  #: the hosts whose loss is the worst; empty if no loss is one
+    vms: int = 0  #: that run on those
+    without: tuple[Unplaced, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReserveAssessed:
+    """It was computed, beside the decisions, what would happen if hosts failed."""
+
+    asked_at: float
+    clusters: tuple[ClusterReserve, ...] = ()
+    losses: tuple[HostLoss, ...] = ()
+    failure: str = ""  #: why it could not be computed; what was known before stays
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SettingsChanged:
     """A new configuration is in force."""
 
@@ -300,5 +341,5 @@ Event = (
     | MonitoringRestarted | DomainsRead | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
     | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
-    | SecondMasterLooked | SettingsChanged | TimePassed | OperatorCommanded
+    | SecondMasterLooked | ReserveAssessed | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ha_controller.core import guard, rejoin, trust
+from ha_controller.core import guard, rejoin, reserve, simulate, trust
 from ha_controller.core.detector import describe
 from ha_controller.core.incident import Incident, VmStage
 from ha_controller.core.model import Host, HostState
@@ -165,6 +165,8 @@ def explain(state: State, host: Host, now: float) -> Json:
         "evidence": list(describe(view.views, state.rules(host.id), now)),
         "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
         "rejoin": _rejoin(state, opened, now),
+        "if_failed": _if_failed(state, host, now) if opened is None else "",
+        "plan": [] if opened is None else _plan(state, host, opened, now),
         "record": None if opened is None else incident(opened),
     }
 
@@ -176,6 +178,30 @@ def _rejoin(state: State, opened: Incident | None, now: float) -> list[Json]:
     return [
         {"condition": each.name, "passes": each.passed, "reason": each.reason, "can_be_forced": each.forcible}
         for each in rejoin.gate(state, opened, now)
+    ]
+
+
+def _if_failed(state: State, host: Host, now: float) -> str:
+    """What would become of its VMs, as it was last computed."""
+    known = state.reserve
+    loss = None if known is None else next((each for each in known.losses if each.host == host.id), None)
+    if known is None or loss is None:
+        return state.reserve_failure
+    return f"{reserve.described(loss.vms, loss.without)} (computed {now - known.asked_at:.0f} s ago)"
+
+
+def _plan(state: State, host: Host, opened: Incident, now: float) -> list[str]:
+    """Where its VMs would go, before it is FENCED; after that the plan that is followed is on record."""
+    vms = state.view(host.id).vms.values()
+    if opened.state not in (HostState.SUSPECT, HostState.FAILED) or not vms:
+        return []
+    loss = simulate.snapshot(state, vms, now).lose([host.id])
+    names = {number: known.name for number, known in state.hosts.items()}
+    placed = [f"{each.name} → {names[each.destination]}" for each in loss.placements if each.destination is not None]
+    return [
+        *(f"{each.name} {each.reason}" for each in loss.nowhere),
+        *placed,
+        *(f"{each.name} is left alone: {each.reason}" for each in loss.left),
     ]
 
 

@@ -104,6 +104,8 @@ class Settings:
     power_on: bool = False  #: a RECOVERED host that we powered off is powered on again, once
     soften_anti_affinity: bool = False  #: what fits nowhere else may be beside VMs it should be apart from
     reads_every_s: float = 0.5
+    reserve_hosts: int = 1  #: so many hosts of each cluster may fail, and all that runs finds a place; 0: not looked at
+    cluster_reserve_hosts: Mapping[str, int] = field(default_factory=dict)  #: the same by the cluster's name
     write_attributes: bool = True  #: what became of VMs and hosts is written on them in OpenNebula
     dump_await_s: float = 0.0  #: a host that fell silent may announce a crash dump within this; 0: none does
     dump_max_s: float = 600.0  #: no crash dump is waited for longer than this
@@ -118,6 +120,15 @@ class Settings:
     def policy_of(self, written: VmPolicy | None, cluster: str) -> VmPolicy:
         """What is done for a VM: what is written on it goes over its cluster's, that over the general one."""
         return written or self.vm_policies.get(cluster, self.vm_policy)
+
+    def reserve_of(self, cluster: str) -> int:
+        """How many hosts of a cluster are to be able to fail."""
+        return self.cluster_reserve_hosts.get(cluster, self.reserve_hosts)
+
+    @property
+    def reserve_wanted(self) -> bool:
+        """Whether any cluster is to keep a reserve."""
+        return bool(self.reserve_hosts or any(self.cluster_reserve_hosts.values()))
 
     def of_cluster(self, name: str) -> Settings:
         """The rules for judging hosts of a cluster."""

@@ -35,6 +35,12 @@ class Loss:
     hosts: tuple[int, ...]
     placements: tuple[Placement, ...] = ()
     left: tuple[Left, ...] = ()
+    must_run: frozenset[int] = frozenset()  #: the VMs among them that run now
+
+    @property
+    def unserved(self) -> tuple[Placement, ...]:
+        """The VMs that run now and would not run any more."""
+        return tuple(each for each in self.nowhere if each.vm in self.must_run)
 
     @property
     def nowhere(self) -> tuple[Placement, ...]:
@@ -65,7 +71,8 @@ class Snapshot:
                         left.append(alone)
         others = tuple(each for each in self.world.candidates if each.host.id not in failed)
         made = plan(replace(self.world, tasks=tuple(tasks), candidates=others))
-        return Loss(hosts=tuple(sorted(failed)), placements=made.placements, left=tuple(left))
+        must_run = frozenset(task.vm.id for task in tasks if wants_running(VmRecord.of(task.vm)))
+        return Loss(hosts=tuple(sorted(failed)), placements=made.placements, left=tuple(left), must_run=must_run)
 
 
 def snapshot(state: State, vms: Iterable[Vm], now: float) -> Snapshot:
@@ -132,7 +139,7 @@ def capacity(taken: Snapshot) -> list[ClusterCapacity]:
 
 def _of_cluster(taken: Snapshot, cluster: int, hosts: Sequence[Host]) -> ClusterCapacity:
     alone = tuple(taken.lose([host.id]) for host in hosts)
-    first_bad = next((loss for loss in alone if loss.nowhere), None)
+    first_bad = next((loss for loss in alone if loss.unserved), None)
     if first_bad is not None:
         return ClusterCapacity(cluster=cluster, alone=alone, may_fail=0, too_many=first_bad)
     found: list[tuple[int, Loss | None]] = []
@@ -149,7 +156,7 @@ def _most(taken: Snapshot, order: Sequence[int]) -> tuple[int, Loss | None]:
     while bad - good > 1:
         count = (good + bad) // 2
         loss = taken.lose(order[:count])
-        if loss.nowhere:
+        if loss.unserved:
             bad, worst = count, loss
         else:
             good = count

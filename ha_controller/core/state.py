@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from ha_controller.core import attributes
 from ha_controller.core.detector import TroubleKind, Views, describe
 from ha_controller.core.effects import Answer, Effect, Explain, Severity, Tell, WatchClosely
+from ha_controller.core.events import ReserveAssessed
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState, HostTrust, PowerState, Vm
@@ -161,6 +162,9 @@ class State:
     oned_detail: str = "not reached yet"
     groups: tuple[VmGroup, ...] | None = None
     planned: Planned | None = None
+    reserve: ReserveAssessed | None = None  #: the last that could be computed
+    reserve_failure: str = ""  #: why it could not be computed since
+    reserve_told: dict[int, tuple[object, ...]] = field(default_factory=dict)  #: cluster -> what is not kept
     watched: set[int] = field(default_factory=set)
     confirming: list[PendingCommand] = field(default_factory=list)
     out: list[Effect] = field(default_factory=list)

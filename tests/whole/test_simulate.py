@@ -6,6 +6,7 @@ import json
 import time
 from pathlib import Path
 
+import aiohttp
 import anyio
 import pytest
 
@@ -26,6 +27,12 @@ async def until_not(controller: Served, words: str, *command: str) -> None:
     with anyio.fail_after(60):
         while words in (await controller.cli(*command))[1]:
             await anyio.sleep(0.3)
+
+
+async def metrics(folder: Path) -> str:
+    connector = aiohttp.UnixConnector(path=str(folder / "socket"))
+    async with aiohttp.ClientSession(connector=connector) as session, session.get("http://controller/metrics") as answer:
+        return await answer.text()
 
 
 LONELY, TIED, PAIR = 2, 3, (100, 101)  #: of host 1
@@ -62,6 +69,10 @@ async def test_a_failure_does_what_was_simulated(tmp_path: Path):
         assert "3 hosts do not meet SCHED_REQUIREMENTS" in shown
         code, shown = await controller.cli("simulate", "capacity")
         assert (code, "0 of 4 hosts may fail" in shown) == (1, True)
+        shown = await until(controller, "If it failed", "explain", "kvm-02")
+        assert "would not find a place: vm-002 fits on no host" in shown
+        assert "the reserve of 1 host is not kept, 0 may fail" in await until(controller, "reserve of", "events")
+        assert 'ha_controller_tolerable_host_failures{cluster="default"} 0.0' in await metrics(tmp_path)
         assert (await controller.cli("simulate", "fail", "nobody"))[0] == 3
 
         cloud.hardware.break_machine(1, Fault.POWER_LOSS)
