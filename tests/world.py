@@ -55,6 +55,7 @@ from ha_controller.core.events import (
 )
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Device, Domain, Host, HostState, HostTrust, PowerState, Reading, Signal, Vm
+from ha_controller.core.resources import PciDevice, VmGroup
 from ha_controller.core.settings import Channel, Mode, Settings
 from ha_controller.core.vm_table import Recover
 from ha_controller.flight.recorder import Recorder
@@ -111,6 +112,8 @@ class Cloud:
     zombies: dict[int, tuple[int, ...]] = field(default_factory=dict)
     destroy_fails: str = ""
     power_on_fails: str = ""
+    pci: dict[int, tuple[PciDevice, ...]] = field(default_factory=dict)  #: free devices of hosts
+    groups: tuple[VmGroup, ...] = ()
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
@@ -177,7 +180,12 @@ class Cloud:
         self.vms_of = {host: [] for host in range(self.hosts)}
         for vm in self.vms.values():
             self.vms_of.setdefault(vm.host, []).append(vm)
-        self.feed(InventoryRead(hosts=tuple(self.host(host) for host in range(self.hosts) if host not in self.deleted)))
+        self.feed(
+            InventoryRead(
+                hosts=tuple(self.host(host) for host in range(self.hosts) if host not in self.deleted),
+                groups=self.groups,
+            )
+        )
         self._carry_out(done)
 
     def host(self, host: int) -> Host:
@@ -195,6 +203,7 @@ class Cloud:
             free_cpu=6400,
             free_memory_mb=65536 - taken,
             vms=tuple(vm.id for vm in self.vms_of[host]),
+            pci=self.pci.get(host, ()),
             levels=self.levels,
             places=self.places.get(host, ()),
         )

@@ -13,6 +13,7 @@ from ha_controller.core.effects import Answer, AskDomains, Effect, MarkMaintenan
 from ha_controller.core.events import Event, EvidenceTaken
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Host, HostTrust, Reading
+from ha_controller.core.resources import VmGroup
 from ha_controller.core.settings import Settings
 
 #: of what the core decided, this is not kept; the rest are orders, explanations, and the readings of hosts it asked for
@@ -25,6 +26,8 @@ class InventoryChanged:
 
     hosts: tuple[Host, ...] = ()
     gone: tuple[int, ...] = ()
+    regrouped: bool = False  #: the VM groups are these from now on
+    groups: tuple[VmGroup, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,6 +92,7 @@ class Beginning:
     cloud: CloudRecord
     trusts: tuple[HostTrust, ...] = ()
     hosts: tuple[Host, ...] = ()
+    groups: tuple[VmGroup, ...] | None = None
     known: tuple[Event, ...] = ()  #: the newest word about the lead, ourselves, other masters and each fence device
     is_start: bool = False  #: it really was started then: nothing is missing
 

@@ -29,6 +29,7 @@ from ha_controller.core.events import (
     TimePassed,
 )
 from ha_controller.core.model import Host, HostState, Reading
+from ha_controller.core.resources import VmGroup
 from ha_controller.flight.record import NOT_KEPT, Beginning, FlightRecord, InventoryChanged, Round, Run
 
 LEG_S = 60.0
@@ -102,6 +103,7 @@ class Recorder:
         """Before the first step; what the journal held is restored already."""
         self._controller = controller
         self._hosts: dict[int, Host] = {}
+        self._groups: tuple[VmGroup, ...] | None = None
         self._surroundings: dict[type[Event], Event] = {}
         self._devices: dict[tuple[int, str], DeviceChecked] = {}
         self._open: dict[str, dict[int, _OpenRun]] = {}
@@ -229,7 +231,10 @@ class Recorder:
             self._hosts[host.id] = host if known is None or known != host else known
         gone = tuple(sorted(before.keys() - self._hosts.keys()))
         self._devices = {key: check for key, check in self._devices.items() if key[0] in self._hosts}
-        return InventoryChanged(hosts=tuple(changed), gone=gone)
+        regrouped = event.groups != self._groups
+        self._groups = event.groups
+        groups = event.groups if regrouped else None
+        return InventoryChanged(hosts=tuple(changed), gone=gone, regrouped=regrouped, groups=groups)
 
     # --- legs ---
 
@@ -249,6 +254,7 @@ class Recorder:
             cloud=state.cloud,
             trusts=tuple(state.trusts.values()),
             hosts=tuple(self._hosts.values()),
+            groups=self._groups,
             known=(*self._surroundings.values(), *self._devices.values()),
             is_start=is_start,
         )

@@ -94,6 +94,7 @@ class _Replay:
         self._now = start.at
         self._core = Controller(settings or start.settings, start.settled_from)
         self._inventory = {host.id: host for host in start.hosts}
+        self._groups = start.groups
         self._host_of_incident = {incident.id: incident.host for incident in start.incidents}
         self._effects: list[tuple[float, Effect]] = []
         self._partings: dict[int, Parting] = {}
@@ -152,7 +153,7 @@ class _Replay:
             if isinstance(event, _ABOUT_US):
                 self._note(core.step(event, start.settled_from))
         if start.hosts:
-            self._feed(InventoryRead(hosts=start.hosts))
+            self._feed(InventoryRead(hosts=start.hosts, groups=start.groups))
         for event in start.known:
             if not isinstance(event, _ABOUT_US):
                 self._feed(event)
@@ -191,7 +192,9 @@ class _Replay:
                 self._inventory = {
                     number: host for number, host in (self._inventory | changed).items() if number not in event.gone
                 }
-                return InventoryRead(hosts=tuple(self._inventory[number] for number in sorted(self._inventory)))
+                self._groups = event.groups if event.regrouped else self._groups
+                hosts = tuple(self._inventory[number] for number in sorted(self._inventory))
+                return InventoryRead(hosts=hosts, groups=self._groups)
             case EvidenceTaken():
                 return self._evidence(event)
             case SettingsChanged() if self._settings is not None:

@@ -15,6 +15,7 @@ from ha_controller.core.effects import Effect
 from ha_controller.core.events import Event
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Host, HostTrust
+from ha_controller.core.resources import VmGroup
 from ha_controller.core.settings import Settings
 from ha_controller.flight.record import Beginning, FlightRecord, InventoryChanged, Round, Run
 
@@ -23,8 +24,8 @@ VERSION = 1
 
 Json = Any
 
-_SETTINGS, _CLOUD, _INCIDENT, _TRUST, _HOST, _RUN = (
-    TypeAdapter[Any](kind) for kind in (Settings, CloudRecord, Incident, HostTrust, Host, Run)
+_SETTINGS, _CLOUD, _INCIDENT, _TRUST, _HOST, _RUN, _GROUP = (
+    TypeAdapter[Any](kind) for kind in (Settings, CloudRecord, Incident, HostTrust, Host, Run, VmGroup)
 )
 _EVENTS = {kind.__name__: TypeAdapter[Any](kind) for kind in (*get_args(Event), InventoryChanged)}
 _EFFECTS = {kind.__name__: TypeAdapter[Any](kind) for kind in get_args(Effect)}
@@ -41,7 +42,9 @@ def written(record: FlightRecord) -> Iterator[bytes]:
     header |= {"begins_at": start.at, "ends_at": record.ends_at}
     yield _line(header)
     yield _line({"settings": _plain(_SETTINGS, start.settings)})
-    yield _line({"start": {"at": start.at, "settled_from": start.settled_from, "is_start": start.is_start}})
+    groups = None if start.groups is None else [_plain(_GROUP, group) for group in start.groups]
+    about = {"at": start.at, "settled_from": start.settled_from, "is_start": start.is_start, "groups": groups}
+    yield _line({"start": about})
     yield _line({"cloud": _plain(_CLOUD, start.cloud)})
     for word, adapter, things in (
         ("incident", _INCIDENT, start.incidents),
@@ -103,7 +106,7 @@ def read(lines: Iterable[str]) -> FlightRecord:
 def _record(header: Mapping[str, Json], found: Mapping[str, list[Any]]) -> FlightRecord:
     try:
         beginning = Beginning(
-            **found["start"][0],
+            **{**found["start"][0], "groups": _groups(found["start"][0].get("groups"))},
             settings=found["settings"][0],
             cloud=found["cloud"][0],
             incidents=tuple(found["incident"]),
@@ -122,6 +125,10 @@ def _record(header: Mapping[str, Json], found: Mapping[str, list[Any]]) -> Fligh
         )
     except (TypeError, ValueError, KeyError):
         raise BadRecord("This flight record is damaged: its start or its end cannot be read.") from None
+
+
+def _groups(value: Json) -> tuple[VmGroup, ...] | None:
+    return None if value is None else tuple(_GROUP.validate_python(group) for group in value)
 
 
 def _round(value: Json) -> Round:

@@ -19,6 +19,7 @@ from world import SETTINGS, Cloud
 from ha_controller.core import effects as fx
 from ha_controller.core.events import LeadChanged, SecondMasterLooked, SelfChecked, Verb
 from ha_controller.core.model import Device, Domain, Signal
+from ha_controller.core.resources import PciDevice, PciRequest, Role, VmGroup
 from ha_controller.core.settings import Channel, Mode, Settings
 from ha_controller.flight import text
 from ha_controller.flight.replay import replay
@@ -177,6 +178,17 @@ def _do(cloud: Cloud, step: dict[str, Any]) -> None:
             cloud.deaf.add(getattr(fx, kind))
         case {"hear": kind}:
             cloud.deaf.discard(getattr(fx, kind))
+        case {"pci": hosts, "vm": vm}:  # a card of one kind in these hosts, and a VM that needs one
+            for host in hosts:
+                cloud.pci[host] = (PciDevice(address="0000:3b:00:0", vendor=0x10DE, device=0x1EB8),)
+            cloud.vms[vm] = replace(cloud.vms[vm], pci=(PciRequest(vendor=0x10DE, device=0x1EB8),))
+            cloud.inventory()
+        case {"apart": vms}:
+            for vm in vms:
+                cloud.vms[vm] = replace(cloud.vms[vm], group=1)
+            role = Role(name="db", vms=tuple(vms), policy="ANTI_AFFINED")
+            cloud.groups = (VmGroup(id=1, name="shop", roles=(role,)),)
+            cloud.inventory()
         case _ if isinstance(cloud, OnedCloud):
             _do_with_vm(cloud, step)
         case _:

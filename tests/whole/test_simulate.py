@@ -31,7 +31,10 @@ async def until_not(controller: Served, words: str, *command: str) -> None:
 
 async def metrics(folder: Path) -> str:
     connector = aiohttp.UnixConnector(path=str(folder / "socket"))
-    async with aiohttp.ClientSession(connector=connector) as session, session.get("http://controller/metrics") as answer:
+    async with (
+        aiohttp.ClientSession(connector=connector) as session,
+        session.get("http://controller/metrics") as answer,
+    ):
         return await answer.text()
 
 
