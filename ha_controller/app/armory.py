@@ -1,4 +1,4 @@
-"""From the configuration and the inventory to fence devices and probe targets of each host.
+"""From the configuration and the inventory to fence devices of each host.
 
 Agents are built once for each set of settings and kept while these stay the same. A host whose attributes are missing
 gets no device: the readiness guard then says so, by name.
@@ -8,13 +8,11 @@ from __future__ import annotations
 
 import fnmatch
 import hashlib
-import socket
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import anyio
 import structlog
 from pydantic import ValidationError
 
@@ -23,13 +21,9 @@ from ha_controller.adapters.opennebula import OnedHost
 from ha_controller.adapters.recoverer import FencePlan
 from ha_controller.config import Config, FenceDevice, MissingAttribute
 from ha_controller.core import model
-from ha_controller.plugin import AgentConfig, Capability, FenceAgent, Target
+from ha_controller.plugin import AgentConfig, Capability, FenceAgent
 
 log = structlog.get_logger(__name__)
-
-ADDRESS = "HA_ADDRESS"  #: host attribute: the literal address to probe; without it the host's name is looked up
-RESOLVE_TIMEOUT_S = 5.0
-RESOLVE_EVERY_S = 60.0  #: a name may come to mean another address
 
 
 @dataclass
@@ -147,52 +141,3 @@ def _fingerprint(kind: str, config: AgentConfig) -> str:
 
 def _matches(patterns: Sequence[str], host: OnedHost) -> bool:
     return any(fnmatch.fnmatchcase(host.name, pattern) or pattern == str(host.id) for pattern in patterns)
-
-
-class Addresses:
-    """Literal addresses of hosts. Names are looked up beside the probing, never on its path."""
-
-    def __init__(self, clock: Callable[[], float]) -> None:
-        """Nothing is known yet."""
-        self._clock = clock
-        self._resolved: dict[str, str] = {}
-        self._asked_at: dict[str, float] = {}
-        self._used: dict[int, str] = {}
-
-    def targets(self, hosts: Sequence[OnedHost]) -> list[Target]:
-        """Targets with what is known by now; the address is empty while a name has not been resolved."""
-        return [Target(host=host.id, name=host.name, address=self._address(host)) for host in hosts]
-
-    def _address(self, host: OnedHost) -> str:
-        return host.template.get(ADDRESS) or self._resolved.get(host.name, "")
-
-    def moved(self, hosts: Sequence[OnedHost]) -> list[int]:
-        """Hosts whose address is another one than at the last call."""
-        now = {host.id: self._address(host) for host in hosts}
-        moved = [host for host, address in now.items() if self._used.get(host, address) not in ("", address)]
-        self._used = now
-        return moved
-
-    async def resolve(self, hosts: Sequence[OnedHost]) -> bool:
-        """Look up names that are not known yet, or not lately; says whether anything new was learned."""
-        now, before = self._clock(), dict(self._resolved)
-        names = [host.name for host in hosts if not host.template.get(ADDRESS)]
-        due = [name for name in names if now - self._asked_at.get(name, -RESOLVE_EVERY_S) >= RESOLVE_EVERY_S]
-        async with anyio.create_task_group() as group:
-            for name in due:
-                self._asked_at[name] = now
-                group.start_soon(self._resolve_one, name)
-        return self._resolved != before
-
-    async def _resolve_one(self, name: str) -> None:
-        """What is known stays when a lookup fails: a name server that is down does not move hosts."""
-        try:
-            with anyio.fail_after(RESOLVE_TIMEOUT_S):
-                found = await anyio.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except (OSError, TimeoutError, UnicodeError) as error:
-            self._asked_at[name] = self._clock() - RESOLVE_EVERY_S + RESOLVE_TIMEOUT_S  # again soon
-            log.warning("a host's name cannot be resolved; set HA_ADDRESS on it", host=name, error=str(error))
-            return
-        addresses = [str(entry[4][0]) for entry in found]
-        if self._resolved.get(name) not in addresses:
-            self._resolved[name] = addresses[0]

@@ -22,9 +22,8 @@ from ha_controller.adapters.leftovers import DomainDestroyer
 from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
 from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNebulaError, Unauthenticated
 from ha_controller.adapters.plugins import Registry
-from ha_controller.adapters.prober import Prober
 from ha_controller.adapters.recoverer import AttributeWriter, FencePlan, Recoverer
-from ha_controller.app.armory import Addresses, Armory
+from ha_controller.app.armory import Armory
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.clock import ControllerClock
 from ha_controller.app.drills import DrillSchedule
@@ -34,10 +33,11 @@ from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
 from ha_controller.app.standing import StateDirectory, build_leadership
-from ha_controller.app.surroundings import SecondMaster, Witnesses
+from ha_controller.app.surroundings import SecondMaster
+from ha_controller.app.watching import Watching
 from ha_controller.config import Config
 from ha_controller.core.controller import Controller
-from ha_controller.core.detector import alive_channels, life_since, silence_confirmed, suspicious
+from ha_controller.core.detector import life_since, silence_confirmed, suspicious
 from ha_controller.core.effects import (
     Answer,
     AskDomains,
@@ -62,10 +62,8 @@ from ha_controller.core.effects import (
     WatchClosely,
     WriteAttributes,
 )
-from ha_controller.core.events import Event, EvidenceTaken, HostReaddressed, SettingsChanged, Verb
-from ha_controller.core.model import HostState
+from ha_controller.core.events import Event, SettingsChanged, Verb
 from ha_controller.engine import Engine, JournalPort
-from ha_controller.plugin import Domain, Probe, ProbeConfig, ProbeContext, Reading, Target
 
 log = structlog.get_logger(__name__)
 
@@ -86,49 +84,57 @@ class Runtime:
         self.directory = StateDirectory(Path(config.state_dir), self._last_term)
         self.leadership = build_leadership(config, registry, self.directory, self.post)
         self._group: anyio.abc.TaskGroup | None = None
-        self._hosts: Sequence[OnedHost] = ()
         settings = core_settings(config, registry.probes)
         self.controller = Controller(settings, self.clock())
-        self.fencer = Fencer(
-            report=self.post,
-            may_act=self.leadership.may_act,
-            clock=self.clock,
-            looks=Looks(
-                shows_life=self._shows_life,
-                is_silent=self._is_silent,
-                why_not_empty=lambda host: self.recoverer.why_not_empty(host),
-            ),
-        )
+        self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
-        self.addresses = Addresses(self.clock)
-        self.witnesses = Witnesses(addresses=config.guard.self_check, report=self.post, clock=self.clock)
         self.client = Client(config.opennebula.endpoint, config.opennebula.auth, timeout_s=config.opennebula.timeout_s)
-        self.recoverer = Recoverer(
-            self.client,
-            report=self.post,
-            may_act=self.leadership.may_act,
-            clock=self.clock,
-            scope=scope(config),
-            poll_s=config.opennebula.poll_s,
-            equip=self._equip,
-            order_timeout_s=3 * config.opennebula.timeout_s,
-            told=self._told,
-        )
+        self.recoverer = self._make_recoverer()
         self.attributes = AttributeWriter(
             self.client,
             may_act=self.leadership.may_act,
             while_leading=self.leadership.order,
             clock=self.clock,
         )
+        self.watching = Watching(
+            config,
+            registry,
+            state=self.controller.state,
+            read_power=self.fencer.power_of,
+            oned_view=self.recoverer.oned_view,
+            post=self.post,
+            clock=self.clock,
+        )
         self.domain_reader, self.destroyer = self._make_domain_tools()
-        self.prober = self._make_prober()
         self.commander = Commander(self.post)
         self.foresight = Foresight(self)
         self.notifier = NotifierQueue([LogNotifier()])
         self.engine: Engine | None = None
 
+    def _make_fencer(self) -> Fencer:
+        looks = Looks(
+            shows_life=self._shows_life,
+            is_silent=self._is_silent,
+            why_not_empty=lambda host: self.recoverer.why_not_empty(host),
+        )
+        return Fencer(report=self.post, may_act=self.leadership.may_act, clock=self.clock, looks=looks)
+
+    def _make_recoverer(self) -> Recoverer:
+        one = self.config.opennebula
+        return Recoverer(
+            self.client,
+            report=self.post,
+            may_act=self.leadership.may_act,
+            clock=self.clock,
+            scope=scope(self.config),
+            poll_s=one.poll_s,
+            equip=self._equip,
+            order_timeout_s=3 * one.timeout_s,
+            told=self._told,
+        )
+
     def _make_domain_tools(self) -> tuple[DomainReader, DomainDestroyer]:
-        login, targets = host_login(self.config), self._targets
+        login, targets = host_login(self.config), self.watching.targets
         destroyer = DomainDestroyer(
             login,
             targets=targets,
@@ -138,23 +144,6 @@ class Runtime:
             clock=self.clock,
         )
         return DomainReader(login, targets=targets, report=self.post, clock=self.clock), destroyer
-
-    def _make_prober(self) -> Prober:
-        context = ProbeContext(
-            read_power=self.fencer.power_of, oned_view=self.recoverer.oned_view, neighbours=self._neighbours
-        )
-        channels: dict[str, Probe[ProbeConfig]] = {}
-        for name in self.config.detect.channels:
-            probe_class = self.registry.probes[name]
-            settings = probe_class.config_model.model_validate(self.config.channel.get(name, {}))
-            channels[name] = probe_class(settings, context)
-        return Prober(
-            channels,
-            interval_s=self.config.detect.interval_s,
-            confirm_interval_s=self.config.detect.confirm_interval_s,
-            clock=self.clock,
-            sink=self._evidence,
-        )
 
     # --- between the parts ---
 
@@ -184,63 +173,20 @@ class Runtime:
         view, settings = self.controller.state.views.get(host), self.controller.state.settings
         return view is not None and silence_confirmed(view.views, settings, moment) and suspicious(view.views, settings)
 
-    def _neighbours(self, host: int) -> Sequence[Target]:
-        """Healthy hosts of the same cluster, beginning after the host itself, so that not all suspects ask the same."""
-        state, now = self.controller.state, self.clock()
-        suspect = state.hosts.get(host)
-        if suspect is None:
-            return ()
-        healthy = {
-            known.id
-            for known in state.hosts.values()
-            if known.id != host
-            and known.cluster == suspect.cluster
-            and not known.excluded
-            and state.view(known.id).state is HostState.OK
-            and alive_channels(state.view(known.id).views, state.settings, now)
-        }
-        targets = [target for target in self.addresses.targets(self._hosts) if target.host in healthy]
-        return sorted(targets, key=lambda target: (target.host < host, target.host))
-
     def _last_term(self) -> int:
         return 0 if self.ledger is None else self.ledger.term
 
-    def _evidence(self, channel: str, domain: Domain, readings: list[Reading]) -> None:
-        del domain
-        if self.witnesses.addresses:
-            self.witnesses.note(reading for reading in readings if reading.host < 0)
-            readings = [reading for reading in readings if reading.host >= 0]
-        if readings:
-            self.post(EvidenceTaken(channel=channel, readings=tuple(readings)))
-
     def _equip(self, hosts: Sequence[OnedHost]) -> dict[int, FencePlan]:
-        self._hosts = hosts
-        self._aim()
+        self.watching.aim(hosts)
         if self._group is not None:
-            self._group.start_soon(self._resolve_contained, hosts)
+            self._group.start_soon(self.watching.resolve)
         return self.armory.equip(hosts)
-
-    def _targets(self) -> Sequence[Target]:
-        return self.addresses.targets(self._hosts)
-
-    def _aim(self) -> None:
-        for host in self.addresses.moved(self._hosts):
-            self.post(HostReaddressed(host=host))
-        self.prober.set_targets([*self.addresses.targets(self._hosts), *self.witnesses.targets()])
-
-    async def _resolve_contained(self, hosts: Sequence[OnedHost]) -> None:
-        """A border like `_contained`: names come from people."""
-        try:
-            if await self.addresses.resolve(hosts):
-                self._aim()
-        except Exception:  # a border: no name may end the controller
-            log.exception("the names of hosts could not be looked up")
 
     def dispatch(self, effect: Effect) -> None:
         """Start to carry out an effect. Never blocks: each runs in a task of its own and reports by an event."""
         match effect:
             case WatchClosely(host=host, on=on):
-                self.prober.watch_closely(host, on)
+                self.watching.prober.watch_closely(host, on)
             case ReadHost():
                 self._start(self.recoverer.read_host, effect)
             case ReadPower():
@@ -362,11 +308,11 @@ class Runtime:
             self._group = group
             group.start_soon(self.engine.run)
             group.start_soon(self.notifier.run)
-            group.start_soon(self.prober.run)
+            group.start_soon(self.watching.prober.run)
             group.start_soon(self.recoverer.run_inventory)
             group.start_soon(self.attributes.run)
             group.start_soon(self.fencer.run_checks)
-            group.start_soon(self.witnesses.run)
+            group.start_soon(self.watching.witnesses.run)
             if (identifier := self._host_identifier()) is not None:
                 group.start_soon(identifier.run)
             group.start_soon(second_master.run)
@@ -392,7 +338,7 @@ class Runtime:
         )
 
     def _host_identifier(self) -> HostIdentifier | None:
-        targets, login = self._targets, host_login(self.config)
+        targets, login = self.watching.targets, host_login(self.config)
         return HostIdentifier(login, targets=targets, report=self.post, clock=self.clock) if login else None
 
     def _peers(self) -> set[str]:

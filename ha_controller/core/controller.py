@@ -13,6 +13,7 @@ from typing import assert_never
 
 from ha_controller.core import (
     commands,
+    device_checks,
     fencing,
     lasting,
     leftovers,
@@ -28,7 +29,7 @@ from ha_controller.core import (
     trust,
 )
 from ha_controller.core.detector import ChannelView
-from ha_controller.core.effects import Effect, Order, Severity
+from ha_controller.core.effects import Effect, Order
 from ha_controller.core.events import (
     DeviceChecked,
     DomainDestroyed,
@@ -60,9 +61,9 @@ from ha_controller.core.events import (
     VmOrderReported,
 )
 from ha_controller.core.incident import CloudRecord, Incident, Lever
-from ha_controller.core.model import Domain, Host, HostState, HostTrust, Signal
+from ha_controller.core.model import Host, HostState, HostTrust, Signal
 from ha_controller.core.settings import Settings
-from ha_controller.core.state import DeviceView, HostView, State
+from ha_controller.core.state import HostView, State
 
 Report = (
     FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
@@ -182,7 +183,7 @@ class Controller:
             case HostReaddressed():
                 self._readdressed(event, now)
             case DeviceChecked():
-                self._device(event, now)
+                device_checks.note(state, event, now)
             case OperatorCommanded():
                 commands.obey(state, event, now)
             case SettingsChanged():
@@ -235,7 +236,7 @@ class Controller:
         known = {host.id: host for host in event.hosts}
         for host_id, host in known.items():
             view = state.views.setdefault(host_id, HostView(since=now))
-            self._forget_changed_devices(view, state.hosts.get(host_id), host)
+            device_checks.forget_changed(state, view, state.hosts.get(host_id), host)
             commands.maintenance_ended(state, state.hosts.get(host_id), host, now)
             if host.identity is not None:
                 trust.note_host(state, host, host.identity, "noted in OpenNebula")
@@ -252,20 +253,6 @@ class Controller:
         for host_id in [host_id for host_id in state.views if host_id not in state.hosts | state.incidents]:
             del state.views[host_id]
             state.watched.discard(host_id)
-
-    def _forget_changed_devices(self, view: HostView, before: Host | None, after: Host) -> None:
-        """A device with other settings is another device: that one passed no check, and its readings say nothing."""
-        known = {device.name: device.fingerprint for device in power.devices(before)} if before else {}
-        now = {device.name: device.fingerprint for device in power.devices(after)}
-        changed = [name for name, fingerprint in known.items() if now.get(name) != fingerprint]
-        for name in changed:
-            view.devices.pop(name, None)
-            view.power.pop(name, None)
-            view.off_since.pop(name, None)
-            view.off_while_alive.pop(name, None)
-        for channel in self.state.settings.channels:
-            if changed and channel.domain is Domain.POWER:
-                view.views.pop(channel.name, None)
 
     def _host_read(self, event: HostRead) -> None:
         view = self.state.views.get(event.host)
@@ -303,30 +290,6 @@ class Controller:
         if view is not None:
             power.note(view, event)
         commands.power_read(self.state, event, now)
-
-    def _device(self, event: DeviceChecked, now: float) -> None:
-        view = self.state.views.get(event.host)
-        host = self.state.hosts.get(event.host)
-        if view is None or host is None or power.fingerprints(host, [event.device]) != (event.fingerprint,):
-            return
-        device = view.devices.setdefault(event.device, DeviceView())
-        before = True if device.checked_at is None else device.ok  # the first check is told when it fails
-        if event.ok is not before:
-            self._tell_of_check(host, event)
-        device.ok, device.summary, device.checked_at = event.ok, event.summary, now
-        if event.ok:
-            device.passed_at = now
-        trust.note_device(self.state, host, event, now)
-        trust.note_power(self.state, host, event, now)
-
-    def _tell_of_check(self, host: Host, event: DeviceChecked) -> None:
-        """Told at every change: a broken fence is found in peace time."""
-        if event.ok:
-            text, next_step = f"passes its check again: {event.summary}", "Nothing to do."
-        else:
-            text, next_step = f"does not pass its check: {event.summary}", "Repair it before the host fails."
-        severity = Severity.INFO if event.ok else Severity.WARNING
-        self.state.tell(severity, f"{host.name}: fence device {event.device} {text}", next_step, host=host.id)
 
     def _surroundings(self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked, now: float) -> None:
         state = self.state

@@ -10,7 +10,8 @@ from leads import always
 from pydantic import SecretStr
 
 from ha_controller.adapters.fencer import Fencer
-from ha_controller.app.armory import Addresses, Armory
+from ha_controller.app.armory import Armory
+from ha_controller.app.watching import Addresses
 from ha_controller.config.model import Config, FenceDevice, OpenNebula
 from ha_controller.plugin import AgentConfig, Capability, CheckReport, FenceAgent, PowerState
 
