@@ -372,7 +372,7 @@ class Years(Cloud):
             self.tally.late.append(f"seed {self.seed}, {self.now:.0f} s: host {host} is not readmitted")
             self.returning[host] = math.inf  # said once
         elif host not in self.dead:
-            self.operator(Verb.UNFENCE, host, repaired=True)
+            self.operator(Verb.UNFENCE, host, repaired=True, force=True)  # she has booted it
         elif incident.state is HostState.RECOVERED:
             del self.dead[host]
 
