@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo test lint check peers campaign clean
+.PHONY: help venv demo test lint check peers campaign model clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -39,6 +39,9 @@ peers: .peers/venv/.ready                    ## install the test peers that are 
 
 campaign: $(VENV)/.dev                     ## half an hour: a million host-hours of lost packets and real deaths, by the core
 	$(BIN)/python tests/campaigns/healthy.py $(ARGS)
+
+model: $(VENV)/.dev                        ## half a minute: every state of the protocol's model; ARGS=--accept writes its page anew
+	PYTHONPATH=tests $(BIN)/python -m protocol_model.report $(ARGS)
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

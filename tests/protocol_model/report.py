@@ -1,0 +1,174 @@
+"""What the model shows, as the page docs/protocol-model.md.
+
+make model                     # look at every state, say whether the page is up to date
+make model ARGS=--accept       # write it anew; read the diff
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+
+from protocol_model.checker import Checker, Result
+from protocol_model.protocol import Faults, Protocol, Rules, World, broken, has_outcome
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "protocol-model.md"
+RIGHT = Rules()
+
+#: what may happen in each, and how often
+WORLDS = {
+    "lies": Faults(silence=1, ignored=1, stale=1, crash=1),
+    "people": Faults(silence=1, power_on=1, hiccup=1, crash=1),
+    "power": Faults(power_cut=1, power_on=1, crash=1),
+    "flapping": Faults(silence=2, lead_lost=1),
+    "take-over": Faults(silence=1, power_on=1, lead_lost=1),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """The protocol with something left out, and what must come of it."""
+
+    name: str
+    rule: int  #: of docs/protocol.md
+    rules: Rules
+    world: str
+    breaks: str
+
+
+def _variant(name: str, rule: int, world: str, breaks: str, *off: str) -> Variant:
+    return Variant(name=name, rule=rule, rules=replace(RIGHT, **dict.fromkeys(off, False)), world=world, breaks=breaks)
+
+
+VARIANTS = (
+    _variant("record after the order", 1, "lies", "D1", "record_comes_first"),
+    _variant("record in memory only", 1, "lies", "D1", "record_survives"),
+    _variant("no look at the lead before an effect", 2, "take-over", "G2", "lead_is_proven"),
+    _variant("orders do not expire", 3, "lies", "S2", "orders_expire"),
+    _variant("deadlines count from the answer", 3, "lies", "S2", "age_counts_from_the_question"),
+    _variant("\"already off\" is believed, nothing is sent", 4, "lies", "S3", "off_is_always_sent"),
+    _variant("an acknowledgement counts as off", 5, "lies", "S3", "order_is_read_back"),
+    _variant("one reading of OFF is enough", 5, "lies", "S3", "off_is_read_twice"),
+    _variant("an attempt that is not verified is the last, and nobody is told", 6, "lies", "L1", "unverified_goes_on"),
+    _variant("the proof is not read again before a move", 7, "people", "S3", "proof_is_read_again"),
+    _variant("a destination is chosen anew at every try", 8, "lies", "D1", "destination_is_kept"),
+    _variant("a lost move is repeated without a look", 9, "people", "S1", "vm_is_looked_at"),
+    _variant("after a restart a move is ordered at once", 10, "lies", "D1", "restart_waits"),
+    _variant("an accepted move counts as done", 11, "lies", "L0", "running_is_seen"),
+    _variant("given back before its VM has an outcome", 12, "people", "L0", "outcome_comes_first"),
+    _variant("given back as soon as it answers", 12, "lies", "D1", "release_waits"),
+    _variant("a new leader acts at once", 13, "flapping", "G2", "new_leader_settles"),
+    _variant("a take-over from the beginning, at once", 13, "take-over", "G2", "new_leader_settles", "takeover_asks"),
+)  # fmt: skip
+
+#: what the protocol is not safe against: each is a fact about it as it is
+LIMITS = {
+    "an order that has its effect at any time after its last check": (
+        WORLDS["take-over"], replace(RIGHT, calls_end=False), "S2"
+    ),
+    "a host that starts by itself, at power-on, the VMs it had": (
+        WORLDS["take-over"], replace(RIGHT, hosts_start_nothing=False), "S1"
+    ),
+    "the BMC restarts and reads OFF just when a host that somebody powered on is read once more": (
+        Faults(silence=1, power_on=1, stale=1), RIGHT, "S3"
+    ),
+}  # fmt: skip
+
+#: the model stays safe without it, because in it every call ends in time
+SPARE = ("takeover_asks",)
+
+
+def look(faults: Faults, rules: Rules) -> Result:
+    """Every state of the protocol by these rules in a world with these faults."""
+    model = Protocol(rules)
+    return Checker(first=World(faults=faults), steps=model.steps, broken=broken, goal=has_outcome).run()
+
+
+@cache
+def right() -> dict[str, Result]:
+    """The protocol, in each world."""
+    return {name: look(faults, RIGHT) for name, faults in WORLDS.items()}
+
+
+@cache
+def naive() -> dict[str, Result]:
+    """Its variants."""
+    return {variant.name: look(WORLDS[variant.world], variant.rules) for variant in VARIANTS}
+
+
+@cache
+def beyond() -> dict[str, Result]:
+    """The protocol in worlds that it was not made for."""
+    return {name: look(faults, rules) for name, (faults, rules, _) in LIMITS.items()}
+
+
+def _faults(faults: Faults) -> str:
+    words = [f"{name.replace('_', ' ')}{f' ({times} times)' if times > 1 else ''}" for name, times in
+             zip(Faults._fields, faults, strict=True) if times]  # fmt: skip
+    return ", ".join(words)
+
+
+def _story(result: Result) -> list[str]:
+    """A numbered list; time that passes in one go is one line."""
+    lines = []
+    for told, same in itertools.groupby(result.story):
+        times = len(list(same))
+        lines.append(f"{told}, {times} ticks" if times > 1 else told)
+    return [f"{number}. {line}" for number, line in enumerate(lines, start=1)]
+
+
+def page() -> str:
+    """The whole page."""
+    lines = [
+        "# What the model of the protocol shows",
+        "",
+        "Written by `make model ARGS=--accept`; a test looks at every state again and compares. The protocol, what the",
+        "invariants mean, and what the model leaves out: [the protocol](protocol.md).",
+        "",
+        "## As it is, it is safe and live in",
+        "",
+        "| world | what may happen, once if nothing else is said | states |",
+        "|---|---|---|",
+    ]
+    results = right()
+    lines += [f"| {name} | {_faults(faults)} | {results[name].states:,} |" for name, faults in WORLDS.items()]
+    lines += [f"| all | | {sum(result.states for result in results.values()):,} |", ""]
+    lines += ["## Naive variants", "", "| variant | without rule | breaks | steps | world |", "|---|---|---|---|---|"]
+    for variant in VARIANTS:
+        result = naive()[variant.name]
+        row = f"| {variant.name} | {variant.rule} | {result.broken} | {len(result.story)} | {variant.world} |"
+        lines.append(row)
+    lines += ["", "## What it is not safe against", "", "| what | breaks | steps |", "|---|---|---|"]
+    lines += [f"| {name} | {result.broken} | {len(result.story)} |" for name, result in beyond().items()]
+    lines += [
+        "",
+        "## The shortest stories",
+        "",
+        "C1 and C2 are the controllers, A is the host, B and C may take its VM.",
+    ]
+    for name, result in {**naive(), **beyond()}.items():
+        lines += ["", f"### {name[0].upper()}{name[1:]}: {result.broken}", "", *_story(result)]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Print the figures; write the page or say whether it is up to date."""
+    begun = time.monotonic()
+    text = page()
+    print(text.partition("## The shortest stories")[0])
+    print(f"{time.monotonic() - begun:.0f} s")
+    if "--accept" in sys.argv:
+        PAGE.write_text(text)
+    elif not PAGE.exists() or PAGE.read_text() != text:
+        print(f"{PAGE.relative_to(ROOT)} is not up to date: make model ARGS=--accept")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
