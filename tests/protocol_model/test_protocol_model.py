@@ -42,7 +42,9 @@ def test_a_spare_rule_is_not_needed_in_the_model(rule: str):
 
 
 def test_every_invariant_is_broken_by_some_variant():
-    assert {result.broken for result in naive().values()} | {result.broken for result in beyond().values()} == INVARIANTS
+    assert {result.broken for result in naive().values()} | {
+        result.broken for result in beyond().values()
+    } == INVARIANTS
 
 
 def test_every_rule_is_switched_off_somewhere():
@@ -106,7 +108,10 @@ def functions() -> frozenset[str]:
             for each in inside:
                 if isinstance(each, ast.FunctionDef | ast.AsyncFunctionDef):
                     within = f"{node.name}." if isinstance(node, ast.ClassDef) else ""
-                    found |= {f"{path.relative_to(ROOT)}::{within}{each.name}", f"{within or f'{path.stem}.'}{each.name}"}
+                    found |= {
+                        f"{path.relative_to(ROOT)}::{within}{each.name}",
+                        f"{within or f'{path.stem}.'}{each.name}",
+                    }
     return frozenset(found)
 
 
