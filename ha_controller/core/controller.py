@@ -288,7 +288,7 @@ class Controller:
     def _power_read(self, event: PowerRead, now: float) -> None:
         view = self.state.views.get(event.host)
         if view is not None:
-            power.note(view, event)
+            power.note(view, event, gap_max_s=2 * self.state.settings.proof_age_max_s)
         commands.power_read(self.state, event, now)
 
     def _surroundings(self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked, now: float) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard, lasting, power, trust
+from ha_controller.core import guard, lasting, lever, power, trust
 from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited
 from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
@@ -209,6 +209,7 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
         incident = replace(incident, rebooted="", vms=vms, lever=Lever.NOT_BEGUN, lever_since=now, lever_repeats=0)
     incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
     state.view(incident.host).told = ""
+    lever.note_proof(state, incident, proof)
     state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
     running = tuple(record.id for record in incident.vms if was_running(record))
     death = Death(at=now, host=incident.host, host_name=incident.host_name, vms=running)

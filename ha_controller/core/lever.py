@@ -16,21 +16,31 @@ from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, OnedHostState, PowerState
 from ha_controller.core.outcome import wants_running
-from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
+from ha_controller.core.power import ask_for_power, fingerprints, has_read_off_for, power_since, readable
 from ha_controller.core.recovery import claims_running
 from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
 
 PULLS_MAX = 3  #: an incident pulls the lever again so often
+AFTER_A_GAP_S = 4.0  #: two readings this far apart renew a proof: a device that restarted has looked in between
 REPEAT_AFTER_S = 5.0  #: an order without effect is looked at again after this long, then repeated
 
 
 # --- the proof --------------------------------------------------------------------------------------------------------
 
 
+def note_proof(state: State, incident: Incident, proof: Proof) -> None:
+    """The fence has read OFF twice, apart: what is read from now on goes on from there, if it comes soon enough."""
+    view = state.view(incident.host)
+    for name in proof.devices:
+        view.off_since[name] = proof.at - AFTER_A_GAP_S
+
+
 def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> bool:
     """Whether it was just read that the host is still off; asks all its devices if not.
 
     The devices that gave the proof must say OFF. None of the others may say ON, and a person's word needs only that.
+    Where nobody has read them for a while (we were frozen, restarted or held), one OFF is not enough: somebody may
+    have powered the host on, and a device that restarts may say OFF once.
     """
     proof, settings = incident.proof, state.settings
     if proof is None:
@@ -54,6 +64,8 @@ def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> 
         unread = f"the settings of {', '.join(proof.devices)} were changed"
     elif unknown := [name for name in proof.devices if powers.get(name) is not PowerState.OFF]:
         unread = f"{', '.join(unknown)} cannot be read"
+    elif not all(has_read_off_for(state.view(host.id), name, AFTER_A_GAP_S) for name in proof.devices):
+        return False  # asked again as above
     else:
         return _is_silent(state, incident, proof, now)
     confirm = f"If you have seen that it is off: ha-controller confirm-off {incident.host_name}"

@@ -34,16 +34,23 @@ def power_since(state: State, host: Host, moment: float) -> dict[str, PowerState
     return {name: power for name, (asked_at, power) in sorted(readings.items()) if asked_at >= moment}
 
 
-def note(view: HostView, event: PowerRead) -> None:
-    """Keep the newest reading of each device, and since when it reads OFF without a gap."""
+def note(view: HostView, event: PowerRead, gap_max_s: float) -> None:
+    """Keep the newest reading of each device, and since when it reads OFF without ON or a gap in between."""
     for name, read in event.states:
         if name in view.power and event.asked_at < view.power[name][0]:
             continue
+        last_at = max(view.power[name][0] if name in view.power else 0.0, view.off_since.get(name, 0.0))
         view.power[name] = (event.asked_at, read)
-        if read is PowerState.OFF:
-            view.off_since.setdefault(name, event.asked_at)
-        else:
+        if read is not PowerState.OFF:
             view.off_since.pop(name, None)
+        elif name not in view.off_since or event.asked_at - last_at > gap_max_s:
+            view.off_since[name] = event.asked_at
+
+
+def has_read_off_for(view: HostView, name: str, seconds: float) -> bool:
+    """Whether a device's OFFs in a row span this time, without a gap."""
+    since = view.off_since.get(name)
+    return since is not None and name in view.power and view.power[name][0] - since >= seconds
 
 
 def ask_for_power(state: State, host: int, names: tuple[str, ...], now: float) -> None:

@@ -466,3 +466,31 @@ def test_unfence_of_a_host_that_was_stopped_raises_no_alarm_on_the_way(cloud):
     cloud.run(3)
     assert cloud.state(3) is HostState.OK
     assert "unverified" not in "\n".join(cloud.told().split("\n")[told:])
+
+
+def frozen_while_fenced(cloud, then_reads):
+    """The controller sleeps for a minute between proof and moves; then the BMC reads these, the last one for ever."""
+    cloud.kill(3, "off")
+    cloud.deaf.add(MoveVm)
+    run_until(cloud, MoveVm)
+    cloud.deaf.add(ReadPower)
+    cloud.now += 60.0
+    before, asked = len(cloud.ordered(MoveVm)), len(cloud.ordered(ReadPower))
+    for _ in range(100):
+        cloud.run(0.2)
+        while asked < len(cloud.ordered(ReadPower)):
+            read = then_reads.pop(0) if len(then_reads) > 1 else then_reads[0]
+            asked += 1
+            cloud.feed(PowerRead(host=3, asked_at=cloud.now, states=(("bmc", read),)))
+    return len(cloud.ordered(MoveVm)) - before
+
+
+def test_one_off_after_a_gap_does_not_renew_the_proof(cloud):
+    """Somebody powered the host on while we were frozen, and its BMC restarts and says OFF once."""
+    assert frozen_while_fenced(cloud, [PowerState.OFF, PowerState.ON]) == 0
+    assert "reads ON" in cloud.incident(3).stopped
+
+
+def test_off_read_twice_after_a_gap_renews_the_proof(cloud):
+    assert frozen_while_fenced(cloud, [PowerState.OFF]) > 0
+    assert cloud.incident(3).stopped == ""

@@ -24,6 +24,12 @@ REPEAT = 3  #: a move without a sign of it is ordered again: longer than both, t
 REJOIN = 3  #: a host answers for so long before it is given back
 BOOT = 4  #: from the power button to a host on which a VM can run: longer than PROOF_AGE, VALID and IN_FLIGHT
 OLD = 2  #: where ages stop counting
+ONCE, APART, FENCE = (
+    3,
+    4,
+    5,
+)  #: instead of an age: OFF was read once after a gap, in this tick; in the one before; by the fence
+PROOF_LATER = {0: 1, 1: OLD, OLD: OLD, ONCE: APART, APART: OLD, FENCE: APART}
 
 A, B, C = 0, 1, 2  #: the host, and two that may take its VM
 NAMES = "ABC"
@@ -40,7 +46,7 @@ class Record(NamedTuple):
     term: int = 0  #: in which it believes to lead; 0: it does not
     settle: int = 0
     wait: int = 0  #: until an order without a sign of it may be repeated
-    proof: int = OLD  #: age of the last reading of OFF after the proof
+    proof: int = OLD  #: age of the last reading of OFF after the proof, or what there is instead
     doing: str = ""  #: how far the executor is with an order
     age: int = 0  #: of that order; of its end, once it was sent
 
@@ -112,6 +118,7 @@ class Rules:
     off_is_always_sent: bool = True
     unverified_goes_on: bool = True
     proof_is_read_again: bool = True
+    gap_is_bridged_by_two: bool = True
     orders_expire: bool = True
     age_counts_from_the_question: bool = True
     record_comes_first: bool = True
@@ -163,7 +170,7 @@ class Protocol:
                 seen=record.seen or world.answers,
                 settle=max(0, record.settle - 1),
                 wait=max(0, record.wait - 1),
-                proof=min(OLD, record.proof + 1),
+                proof=PROOF_LATER[record.proof],
                 age=min(OLD, record.age + 1) if record.doing else 0,
             )
 
@@ -371,7 +378,7 @@ class Protocol:
         is_due = record.age == 1 if self.rules.off_is_read_twice else True  # later the device's time is over
         last = "off once" if self.rules.off_is_read_twice else "off sent"
         if record.doing == last and is_due and not world.reads_on:
-            done = record._replace(phase="OFF_READ", doing="", age=0)
+            done = record._replace(phase="OFF_READ", doing="", age=0, proof=FENCE)
             yield f"{me} has read OFF as often as it asks for (Switch._read_back)", world.having(who, done), ""
         if record.age >= OLD:
             phase = record.phase if self.rules.unverified_goes_on else "FORGOTTEN"
@@ -415,7 +422,13 @@ class Protocol:
                     world.having(who, record._replace(phase="STOPPED", proof=OLD)),
                     "",
                 )
-            elif record.proof:
+            elif record.proof == OLD and self.rules.gap_is_bridged_by_two:
+                yield (
+                    f"{me} reads OFF, the first time after a gap (lever.proof_is_fresh)",
+                    world.having(who, record._replace(proof=ONCE)),
+                    "",
+                )
+            elif record.proof not in (0, ONCE):
                 yield (
                     f"{me} reads OFF once more (lever.proof_is_fresh)",
                     world.having(who, record._replace(proof=0)),

@@ -6,7 +6,6 @@ import ast
 import re
 from dataclasses import fields, replace
 from functools import cache
-from pathlib import Path
 
 import pytest
 
@@ -141,6 +140,7 @@ def test_the_page_of_results_is_up_to_date():
     assert PAGE.read_text() == report.page(), "make model ARGS=--accept"
 
 
-def test_the_invariants_are_explained():
-    page = Path(PROTOCOL).read_text()
+def test_the_page_of_the_protocol_explains_the_invariants_and_counts_right():
+    page = PROTOCOL.read_text()
     assert all(f"| {name} |" in page for name in INVARIANTS)
+    assert f"{sum(result.states for result in right().values()):,}" in page
