@@ -507,7 +507,7 @@ class Protocol:
         if record.phase != "OK" and has_outcome and answered and not record.doing.startswith("off"):
             is_lost = record.phase == "FENCED"
             yield (
-                f"a person gives A back to C{who} (commands._unfence)",
+                f"a person gives A back to C{who} (rejoin.unfence)",
                 world.having(who, record._replace(phase="OK", destination=0, foreign=False, wait=0, proof=OLD)),
                 "L0" if is_lost else "",
             )

@@ -58,7 +58,7 @@ def test_every_fault_happens_in_some_world():
 
 def test_the_model_goes_all_the_way():
     told = frozenset().union(*(result.rules for result in right().values()))
-    ends = ["moving._recovered", "commands._unfence", "commands._release", "vms.not_as_decided", "takeover.why_foreign"]
+    ends = ["moving._recovered", "rejoin.unfence", "commands._release", "vms.not_as_decided", "takeover.why_foreign"]
     assert [end for end in ends if not any(end in each for each in told)] == []
 
 
