@@ -13,10 +13,13 @@ from ha_controller.core.model import HostState, Vm
 from ha_controller.core.outcome import next_step, wants_running
 from ha_controller.core.placement import Candidate, Checker, Placement, Plan, Problem, Task, Underway, plan
 from ha_controller.core.state import Planned, State
+from ha_controller.core.turns import Turns
 from ha_controller.core.vm_table import Step
 
 #: stages from which a VM's next migrate is its first
 BEFORE_A_MOVE = (VmStage.WAITING, VmStage.RECOVERING)
+
+RAN = 1_000_000  #: more than any tier: VMs that ran are placed before those that did not
 
 REPLAN_AFTER_S = 1.0  #: the same VMs are not planned more often
 
@@ -24,20 +27,20 @@ REPLAN_AFTER_S = 1.0  #: the same VMs are not planned more often
 class Destinations:
     """Answers where VMs go, within one step of the core."""
 
-    def __init__(self, state: State, now: float) -> None:
-        """As things are at this moment."""
-        self._state, self._now = state, now
+    def __init__(self, state: State, turns: Turns, now: float) -> None:
+        """As things are at this moment; the higher tiers get the room first."""
+        self._state, self._turns, self._now = state, turns, now
         self._checker: Checker | None = None
 
     def may_keep(self, record: VmRecord, vm: Vm, destination: int) -> bool:
         """Whether a host that a VM was ordered to before may still take it."""
-        return self._check().may_take(task_of(record, vm), destination)
+        return self._check().may_take(self._task(record, vm), destination)
 
     def choose(self, record: VmRecord, vm: Vm) -> Placement:
         """The place of a VM: as planned if that still holds, else by a new plan."""
         planned = self._state.planned
         place = None if planned is None else planned.plan.of(vm.id)
-        if place is not None and self._holds(place, task_of(record, vm)):
+        if place is not None and self._holds(place, self._task(record, vm)):
             return place
         if planned is not None and place is not None and self._now - planned.at < REPLAN_AFTER_S:
             return Placement(vm=vm.id, name=vm.name, reason=place.reason or "its place was taken; it is planned anew")
@@ -57,6 +60,9 @@ class Destinations:
             return False
         return planned.usable == self._check().usable
 
+    def _task(self, record: VmRecord, vm: Vm) -> Task:
+        return task_of(record, vm, self._turns.tier(record.id))
+
     def _check(self) -> Checker:
         if self._checker is None:
             self._checker = Checker(problem(self._state, self._now, self._leaving()))
@@ -74,9 +80,11 @@ class Destinations:
     def _plan_anew(self, record: VmRecord, vm: Vm) -> Plan:
         state = self._state
         tasks = {
-            task.vm.id: task for incident in state.incidents.values() for task in _tasks(state, incident, self._now)
+            record.id: self._task(record, vm)
+            for incident in state.incidents.values()
+            for record, vm in _waiting(state, incident, self._now)
         }
-        tasks[vm.id] = task_of(record, vm)
+        tasks[vm.id] = self._task(record, vm)
         made = plan(problem(state, self._now, tuple(tasks[number] for number in sorted(tasks))))
         if state.planned is None or made != state.planned.plan:
             for incident in state.incidents.values():
@@ -131,19 +139,20 @@ def _under_way(state: State) -> list[Underway]:
     return found
 
 
-def task_of(record: VmRecord, vm: Vm) -> Task:
-    """What a VM asks of a plan; those that ran come first."""
-    return Task(vm=vm, priority=int(wants_running(record)), failed_on=record.failed_on, refused_on=record.refused_on)
+def task_of(record: VmRecord, vm: Vm, tier: int) -> Task:
+    """What a VM asks of a plan; those that ran come first, by their tiers."""
+    priority = tier + RAN if wants_running(record) else 0
+    return Task(vm=vm, priority=priority, failed_on=record.failed_on, refused_on=record.refused_on)
 
 
-def _tasks(state: State, incident: Incident, now: float) -> list[Task]:
+def _waiting(state: State, incident: Incident, now: float) -> list[tuple[VmRecord, Vm]]:
     """The VMs of a host that wait for their first order to move."""
     host = state.hosts.get(incident.host)
     if host is None or incident.state is not HostState.FENCED or incident.lever is not Lever.DONE or incident.stopped:
         return []
     vms = state.view(incident.host).vms
     return [
-        task_of(record, vm)
+        (record, vm)
         for record in incident.vms
         if record.stage in BEFORE_A_MOVE and (vm := vms.get(record.id)) is not None
         if next_step(record, vm, situation.of(state, host, incident, record, vm, now)).step is Step.MOVE

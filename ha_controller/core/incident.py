@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Self
 
 from ha_controller.core.model import HostState, OnedHostState, Vm
+from ha_controller.core.resources import NOTHING_WRITTEN, Startup
 
 
 class AttemptOutcome(StrEnum):
@@ -85,6 +86,7 @@ class VmRecord:
     was_label: str = ""
     other_host: int | None = None  #: the other end of the migration that was under way
     datastores: tuple[int, ...] | None = None  #: where its disks were; None: not on record
+    startup: Startup = NOTHING_WRITTEN  #: as it was written then
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
     refused_on: tuple[int, ...] = ()  #: hosts that OpenNebula refused to move it to: the last resort
@@ -114,6 +116,7 @@ class VmRecord:
             was_label=vm.label,
             other_host=None if host is None else vm.previous_host if vm.host == host else vm.host,
             datastores=vm.datastores,
+            startup=vm.startup,
         )
 
     def anew(self) -> VmRecord:
@@ -158,6 +161,7 @@ class Incident:
     lever_since: float = 0.0
     lever_repeats: int = 0
     lever_pulls: int = 0  #: how often it was pulled again, for VMs that fell back to RUNNING
+    passed_over: tuple[int, ...] = ()  #: VMs that nobody here waits for any more: they were not ready in time
     hold: str = ""  #: why nothing happens right now; recomputed all the time
     hold_needs_person: bool = False
     stopped: str = ""  #: why nothing will happen until a person decides

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ha_controller.core.resources import NumaNode, NumaRequest, PciDevice, PciRequest
+from ha_controller.core.resources import NOTHING_WRITTEN, NumaNode, NumaRequest, PciDevice, PciRequest, Startup
 
 # --- evidence ---------------------------------------------------------------------------------------------------------
 
@@ -176,6 +176,7 @@ class Vm:
     reach: frozenset[int] | None = None  #: clusters that have all its datastores; None: not known, so only its own
     label: str = ""  #: state in OpenNebula's words
     datastores: tuple[int, ...] | None = None  #: where its disks are; None: not known
+    startup: Startup = NOTHING_WRITTEN
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

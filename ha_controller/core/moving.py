@@ -19,6 +19,7 @@ from ha_controller.core.model import Host, HostState, Vm, VmState
 from ha_controller.core.outcome import Next, next_step, wants_running
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
+from ha_controller.core.turns import UNDER_WAY, Turns
 from ha_controller.core.vm_orders import note_lock, note_order
 from ha_controller.core.vm_table import Recover, Step
 
@@ -100,6 +101,8 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
             return leave_alone(
                 state, incident, record, f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}", now
             )
+        case Step.RECOVER if step.call is Recover.RECREATE and record.stage is VmStage.WAITING:
+            return record  # it waits for its turn at most
         case Step.WAIT | Step.RECOVER if not record.first_ordered_at and _waited_too_long(state, incident, now):
             untold = f" ({why})" if step.ask is not None and (why := situation.why_not_told(state, step.ask)) else ""
             return leave_alone(state, incident, record, f"it cannot be moved from here: {step.reason}{untold}", now)
@@ -167,22 +170,28 @@ def leave_alone(state: State, incident: Incident, record: VmRecord, reason: str,
 
 
 def _move(state: State, host: Host, incident: Incident, now: float) -> None:
-    """Order what is left to do, at most `moves_parallel` at a time; the first of many is a canary."""
+    """Order what is left to do, tier by tier, as the throttles allow; the first of many is a canary."""
     view = state.view(host.id)
     if view.read_at is None or view.read_at < incident.lever_since:
         return
-    under_way = sum(record.stage in (VmStage.MOVING, VmStage.RESUMING) for record in incident.vms)
+    turns = Turns(state, now)
+    turns.tell_cycles(incident, now)
+    incident = turns.pass_over(incident)
+    under_way = sum(record.stage in UNDER_WAY for record in incident.vms)
     seen_running = any(record.stage is VmStage.RUNNING for record in incident.vms)
     to_start = sum(wants_running(record) and record.stage is not VmStage.LEFT for record in incident.vms)
     canary = to_start > state.settings.canary_above and not seen_running
-    free = (1 if canary else state.settings.moves_parallel) - under_way
     nowhere: list[VmRecord] = []
-    destinations = Destinations(state, now)
-    for record in sorted(incident.vms, key=lambda record: (not wants_running(record), record.id)):
+    destinations = Destinations(state, turns, now)
+    for record in sorted(incident.vms, key=lambda each: (not wants_running(each), -turns.tier(each.id), each.id)):
         vm = view.vms.get(record.id)
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
             continue
         step = _next(state, host, incident, record, vm, now)
+        if _begins(record, step) and (blockers := turns.waits_for(incident, record)):
+            incident = state.save(with_record(incident, replace(record, reason=turns.in_words(blockers))))
+            continue
+        free = 1 - under_way if canary else turns.free(incident, record)
         if step.step is Step.RESUME and (record.stage is not VmStage.RESUMING or may_order(state, record, free, now)):
             incident = _resume(state, host, incident, record, vm, now)
         elif step.step is Step.RECOVER and step.call is not None and may_order(state, record, 1, now):
@@ -190,8 +199,10 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         elif step.step is Step.LOCK and (record.stage is not VmStage.LOCKING or may_order(state, record, free, now)):
             incident = _lock(state, incident, record, vm, now)
         elif step.step is Step.MOVE and may_order(state, record, free, now):
-            incident, after = _migrate(state, host, incident, record, vm, destinations, now)
+            incident, after, fits = _migrate(state, host, incident, record, vm, destinations, turns, now)
             ordered = after.order > record.order
+            if fits and not ordered:
+                continue  # a throttle
             if not ordered and not wants_running(record) and _waited_too_long(state, incident, now):
                 reason = f"it is {vm.label}, and it {after.reason}"
                 incident = with_record(incident, leave_alone(state, incident, record, reason, now))
@@ -199,15 +210,24 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
             elif not ordered:
                 nowhere.append(after)
             elif record.stage in BEFORE_A_MOVE:
-                free -= 1
+                under_way += 1
+                turns.ordered(after)
     if nowhere:
         some = "; ".join(f"{record.name} {record.reason}" for record in nowhere[:3])
         reason = f"{len(nowhere)} of {len(incident.vms)} VMs wait for a place: {some}"
         state.hold(
             incident, Hold("no room", reason, "They are placed as soon as there is room: free or add a host"), now
         )
+    elif stopped := turns.why_stopped(incident):
+        next_step = "Start them, or give them HA_POLICY=leave; or set recover.tier_on_timeout"
+        state.hold(incident, Hold("order of starts", stopped, next_step, needs_person=True), now)
     elif incident.hold:
         state.save(replace(incident, hold="", hold_needs_person=False))
+
+
+def _begins(record: VmRecord, step: Next) -> bool:
+    """Whether this would be the first step of a VM to where it runs."""
+    return record.stage in BEFORE_A_MOVE and (step.step is Step.MOVE or step.call is Recover.RECREATE)
 
 
 def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
@@ -222,17 +242,28 @@ def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
 
 
 def _migrate(
-    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, destinations: Destinations, now: float
-) -> tuple[Incident, VmRecord]:
-    """Order one migrate. The destination is written down first and stays, as long as an earlier order may arrive."""
+    state: State,
+    host: Host,
+    incident: Incident,
+    record: VmRecord,
+    vm: Vm,
+    destinations: Destinations,
+    turns: Turns,
+    now: float,
+) -> tuple[Incident, VmRecord, bool]:
+    """Order one migrate. The destination is written down first and stays, as long as an earlier order may arrive.
+
+    Returns the incident, the record, and whether there is a place.
+    """
     destination = record.destination if record.stage is VmStage.MOVING else None
     if destination is not None and not destinations.may_keep(record, vm, destination):
         destination = None  # the earlier order had its time and did nothing: the VM was just read where it was
     if destination is None:
         place = destinations.choose(record, vm)
-        if place.destination is None:
-            waiting = replace(record, reason=place.reason)
-            return state.save(with_record(incident, waiting)), waiting
+        full = "" if place.destination is None else turns.why_full(record, place.destination)
+        if place.destination is None or full:
+            waiting = replace(record, reason=full or place.reason)
+            return state.save(with_record(incident, waiting)), waiting, bool(full)
         destination = place.destination
         destinations.ordered(vm, destination)
     source = incident.host if vm.host is None else vm.host
@@ -251,7 +282,7 @@ def _migrate(
             unlock=ordered.relock > 0,
         )
     )
-    return incident, ordered
+    return incident, ordered, True
 
 
 def _recover(

@@ -16,6 +16,7 @@ from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStag
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmPolicy, VmState
 from ha_controller.core.recovery import START_FAILURES, claims_running, is_unknown, was_running
 from ha_controller.core.state import Hold, NewBoot, State
+from ha_controller.core.turns import Turns
 from ha_controller.core.vm_orders import note_order
 
 SEEN_AGE_MAX_S = 600.0  #: a boot that was last seen longer ago says nothing of when it ended
@@ -300,9 +301,9 @@ def _have_oned_notice(state: State, host: Host, incident: Incident, now: float) 
 
 
 def _start(state: State, host: Host, incident: Incident, now: float) -> None:
-    """Start what is POWEROFF, at most `moves_parallel` at a time."""
+    """Start what is POWEROFF, at most `moves_parallel` at a time with those of all other hosts."""
     view = state.view(host.id)
-    free = state.settings.moves_parallel - sum(record.stage is VmStage.RESUMING for record in incident.vms)
+    free = state.settings.moves_parallel - Turns(state, now).under_way
     for record in sorted(incident.vms, key=lambda record: record.id):
         vm = view.vms.get(record.id)
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at or not was_running(record):

@@ -77,6 +77,22 @@ class NumaRequest:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Startup:
+    """What is written on a VM about the order in which it starts."""
+
+    priority: int | None = None  #: HA_PRIORITY, higher ones first; None: nothing, or no number
+    after: tuple[
+        str, ...
+    ] = ()  #: HA_AFTER: ids, names, "group:NAME", "group:NAME/ROLE", "service:ID/ROLE", "role:ROLE"
+    ready_delay_s: float | None = None  #: HA_READY_DELAY: ready so long after it was seen RUNNING
+    service: int | None = None  #: the OneFlow service that it belongs to
+    role: str = ""  #: and its role there
+
+
+NOTHING_WRITTEN = Startup()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Role:
     """A role of a group of VMs."""
 

@@ -76,7 +76,13 @@ class Settings:
     confirm_silence_max_s: float = 15.0
     levers_max: int = 10  #: hosts whose lever is under way at once
     ssh_timeout_s: float = 30.0  #: how long oned's ssh takes to give up on a dead host
-    moves_parallel: int = 5
+    moves_parallel: int = 5  #: VMs of all hosts that are moved and started at once
+    moves_per_host: int = 0  #: those of them with the same destination; 0: any number
+    moves_per_datastore: int = 0  #: those of them with disks on the same datastore; 0: any number
+    vm_priority: int = 0  #: of VMs that carry none
+    ready_delay_s: float = 0.0  #: a VM is ready so long after it was seen RUNNING
+    tier_timeout_s: float = 300.0  #: so long without any progress is waited for VMs that are to be ready first
+    tier_stops: bool = False  #: then the others are not started before somebody has decided
     move_tries_max: int = 3
     vm_timeout_s: float = 120.0  #: from the first order to RUNNING
     vm_wait_max_s: float = 300.0  #: how long a VM may stay in a state from which it cannot be moved

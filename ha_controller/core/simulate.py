@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from ha_controller.core.destinations import problem
+from ha_controller.core.destinations import problem, task_of
 from ha_controller.core.incident import VmRecord
 from ha_controller.core.model import Host, HostState, LcmState, Vm
+from ha_controller.core.order import order_of
 from ha_controller.core.outcome import Situation, next_step, wants_running
 from ha_controller.core.placement import Placement, Problem, Task, plan
 from ha_controller.core.recovery import claims_running
@@ -62,9 +63,12 @@ class Snapshot:
         failed = frozenset(hosts)
         tasks: list[Task] = []
         left: list[Left] = []
+        lost = [VmRecord.of(vm, host) for host in sorted(failed) for vm in self.vms.get(host, ())]
+        default = self.settings.vm_priority
+        tiers = order_of([record for record in lost if wants_running(record)], self.world.groups, default).tiers
         for host in sorted(failed):
             for vm in self.vms.get(host, ()):
-                match _task_of(vm, self.hosts[host], self.settings):
+                match _task_of(vm, self.hosts[host], self.settings, tiers.get(vm.id, default)):
                     case Task() as task:
                         tasks.append(task)
                     case Left() as alone:
@@ -89,7 +93,7 @@ def snapshot(state: State, vms: Iterable[Vm], now: float) -> Snapshot:
     )
 
 
-def _task_of(vm: Vm, host: Host, settings: Settings) -> Task | Left:
+def _task_of(vm: Vm, host: Host, settings: Settings, tier: int) -> Task | Left:
     """What recovery would do with a VM: as if OpenNebula had noticed that its host is gone.
 
     One that waits for something first (a migration, an action of OpenNebula) counts as if that ended well.
@@ -109,7 +113,7 @@ def _task_of(vm: Vm, host: Host, settings: Settings) -> Task | Left:
     )
     if step.step is Step.LEAVE:
         return Left(vm=vm.id, name=vm.name, reason=step.reason)
-    return Task(vm=vm, priority=int(wants_running(record)))
+    return task_of(record, vm, tier)
 
 
 # --- how many hosts may fail ------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from ha_controller.adapters.recoverer.scope import (
     noted_identity,
     zombies_of,
 )
-from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, travels, why_untouched
+from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, startup_of, travels, why_untouched
 from ha_controller.core.effects import (
     HostStep,
     LockVm,
@@ -249,6 +249,7 @@ class Recoverer:
             previous_host=vm.previous_host_ids[-1] if vm.previous_host_ids else None,
             label=vm_state_name(vm.state, vm.lcm_state),
             datastores=storage.datastores_of(vm),
+            startup=startup_of(vm),
         )
 
     async def _with_both_ends(self, vms: list[OnedVm]) -> list[OnedVm]:

@@ -1,0 +1,183 @@
+"""Whose turn it is: tiers, dependencies and throttles over all open incidents, as things are in one step of the core.
+
+It only ever delays a first order. Nothing is waited for without an end: who made no progress for `tier_timeout_s` is
+passed over, unless the operator says stop; then people are told what is in the way.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from ha_controller.core.effects import Severity
+from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
+from ha_controller.core.model import HostState
+from ha_controller.core.order import order_of
+from ha_controller.core.outcome import wants_running
+from ha_controller.core.state import State
+
+UNDER_WAY = (VmStage.MOVING, VmStage.RESUMING)
+
+
+class Turns:
+    """Answers whether a VM may get its first order now."""
+
+    def __init__(self, state: State, now: float) -> None:
+        """As things are at this moment."""
+        self._state, self._now = state, now
+        incidents = sorted(state.incidents.values(), key=lambda incident: incident.id)  # of a VM in two, the newer
+        self._records = {
+            record.id: (incident, record)
+            for incident in incidents
+            for record in incident.vms
+            if wants_running(record) and record.stage not in (VmStage.LEFT, VmStage.KEPT)
+        }
+        self._order = order_of(
+            [record for _, record in self._records.values()], state.groups, state.settings.vm_priority
+        )
+        self._progress = {incident.id: _progress(incident) for incident in incidents}
+        self._by_host: Counter[int] = Counter()
+        self._by_datastore: Counter[int] = Counter()
+        self.under_way = 0
+        for incident in incidents:
+            for record in incident.vms:
+                # one that a stopped incident has left half-way does not keep the others waiting for ever
+                if record.stage in UNDER_WAY and now - record.ordered_at <= state.settings.vm_timeout_s:
+                    self.ordered(record)
+
+    def tier(self, vm: int) -> int:
+        """The tier of a VM: what was not running before is in none, and comes last."""
+        return self._order.tiers.get(vm, self._state.settings.vm_priority)
+
+    def ordered(self, record: VmRecord) -> None:
+        """Count a VM that is under way."""
+        self.under_way += 1
+        self._by_host[-1 if record.destination is None else record.destination] += 1
+        self._by_datastore.update(record.datastores or ())
+
+    # --- order ---
+
+    def waits_for(self, incident: Incident, record: VmRecord) -> list[VmRecord]:
+        """The VMs that must be ready before this one may start, the most important first."""
+        if record.id not in self._records:
+            return []
+        tier, named = self.tier(record.id), set(self._order.after.get(record.id, ()))
+        above = [each.id for each in incident.vms if each.id in self._records and self.tier(each.id) > tier]
+        waiting = [vm for vm in {*above, *named} if vm not in incident.passed_over and not self._is_ready(vm)]
+        return [self._records[vm][1] for vm in sorted(waiting, key=lambda vm: (-self.tier(vm), vm))]
+
+    def pass_over(self, incident: Incident) -> Incident:
+        """Give up waiting for VMs that make no progress, and tell it once. With "stop", nobody is passed over."""
+        settings = self._state.settings
+        if settings.tier_stops:
+            return incident
+        stuck = {
+            blocker.id: blocker
+            for record in incident.vms
+            if record.stage is VmStage.WAITING
+            for blocker in self.waits_for(incident, record)
+            if self._is_overdue(incident, blocker)
+        }
+        if not stuck:
+            return incident
+        names = ", ".join(f"{each.name} ({each.reason or each.stage})" for _, each in sorted(stuck.items()))
+        self._state.tell_of(
+            incident,
+            Severity.WARNING,
+            f"{incident.host_name}: nothing was ready for {settings.tier_timeout_s:g} s, and others start before "
+            f"{names}",
+            "Look at them; recover.tier_on_timeout says what is done then.",
+        )
+        return self._state.save(replace(incident, passed_over=tuple(sorted({*incident.passed_over, *stuck}))))
+
+    def why_stopped(self, incident: Incident) -> str:
+        """With "stop": what is in the way for longer than it may take; empty if nothing is."""
+        if not self._state.settings.tier_stops:
+            return ""
+        stuck = {
+            blocker.name
+            for record in incident.vms
+            if record.stage is VmStage.WAITING
+            for blocker in self.waits_for(incident, record)
+            if self._is_overdue(incident, blocker)
+        }
+        return f"{', '.join(sorted(stuck))} not ready" if stuck else ""
+
+    def in_words(self, blockers: list[VmRecord]) -> str:
+        """Like "waits for db-1 (tier 10) and 2 more"."""
+        first = blockers[0]
+        more = f" and {len(blockers) - 1} more" if len(blockers) > 1 else ""
+        return f"waits for {first.name} (tier {self.tier(first.id)}){more}"
+
+    def tell_cycles(self, incident: Incident, now: float) -> None:
+        """Tell which dependencies are ignored because they lead in a circle."""
+        names = {vm: record.name for vm, (_, record) in self._records.items()}
+        cut = [f"{names[vm]} does not wait for {names[other]}" for vm, other in self._order.cut]
+        if cut:
+            what = f"HA_AFTER leads in a circle: {'; '.join(cut[:3])}"
+            self._state.explain(incident.host, what, "a VM cannot start after itself", now)
+
+    def _is_ready(self, vm: int) -> bool:
+        incident, record = self._records[vm]
+        if record.stage is VmStage.RUNNING:
+            return self._now >= record.settled_at + self._delay_s(record)
+        return record.stage is VmStage.WAITING and self._has_no_place(incident, vm)
+
+    def _delay_s(self, record: VmRecord) -> float:
+        written = record.startup.ready_delay_s
+        return self._state.settings.ready_delay_s if written is None else written
+
+    def _has_no_place(self, incident: Incident, vm: int) -> bool:
+        """Nobody waits for a VM that waits for room itself."""
+        planned = self._state.planned
+        place = None if planned is None or incident.lever is not Lever.DONE else planned.plan.of(vm)
+        return place is not None and place.destination is None
+
+    def _is_overdue(self, incident: Incident, blocker: VmRecord) -> bool:
+        other = self._records[blocker.id][0]
+        delay_s = self._delay_s(blocker) if blocker.stage is VmStage.RUNNING else 0.0
+        since = max(self._progress[incident.id], self._progress[other.id]) + delay_s
+        return self._now - since > self._state.settings.tier_timeout_s
+
+    # --- throttles ---
+
+    def free(self, incident: Incident, record: VmRecord) -> int:
+        """How many more may be ordered, when those of other hosts that are more important have theirs."""
+        return self._state.settings.moves_parallel - self.under_way - self._claimed(incident, self.tier(record.id))
+
+    def _claimed(self, incident: Incident, tier: int) -> int:
+        if len(self._state.incidents) < 2:
+            return 0
+        planned = self._state.planned
+        places = {} if planned is None else planned.plan.placed
+        return sum(
+            self.tier(vm) > tier and vm in places and not self.waits_for(other, record)
+            for vm, (other, record) in self._records.items()
+            if other.id != incident.id and record.stage is VmStage.WAITING and self._goes_on(other)
+        )
+
+    def _goes_on(self, incident: Incident) -> bool:
+        moves = incident.state is HostState.FENCED and incident.lever is Lever.DONE and not incident.stopped
+        return moves and self._now - self._progress[incident.id] < self._state.settings.tier_timeout_s
+
+    def why_full(self, record: VmRecord, destination: int) -> str:
+        """Why a VM may not start there yet; empty if it may."""
+        settings = self._state.settings
+        if 0 < settings.moves_per_host <= self._by_host[destination]:
+            host = self._state.hosts.get(destination)
+            return f"waits: {self._by_host[destination]} VMs start on {host.name if host else destination} already"
+        for datastore in record.datastores or ():
+            if 0 < settings.moves_per_datastore <= self._by_datastore[datastore]:
+                return f"waits: {self._by_datastore[datastore]} VMs start from datastore {datastore} already"
+        return ""
+
+
+def _progress(incident: Incident) -> float:
+    """When something last happened to one of its VMs, or to OpenNebula's view of its host."""
+    return max(
+        [
+            incident.opened_at,
+            incident.lever_since,
+            *(max(record.ordered_at, record.settled_at) for record in incident.vms),
+        ]
+    )

@@ -1,0 +1,248 @@
+"""In which order VMs start: tiers, dependencies, readiness and throttles."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from world import SETTINGS, Cloud
+
+from ha_controller.core.effects import MoveVm
+from ha_controller.core.incident import VmRecord, VmStage
+from ha_controller.core.order import order_of
+from ha_controller.core.resources import Role, Startup, VmGroup
+
+
+def write(cloud: Cloud, vm: int, *after: str, **startup: object) -> None:
+    """Write on a VM in which order it starts."""
+    cloud.vms[vm] = replace(cloud.vms[vm], startup=Startup(after=after, **startup))
+
+
+def first_moves(cloud: Cloud) -> list[int]:
+    return list(dict.fromkeys(order.vm for order in cloud.ordered(MoveVm)))
+
+
+def begun(cloud: Cloud) -> dict[int, float]:
+    return {effect.vm: at for at, effect in reversed(cloud.effects) if isinstance(effect, MoveVm)}
+
+
+def record(number: int, *after: str, **startup: object) -> VmRecord:
+    known = VmRecord(id=number, name=f"vm-{number}", was_state=3, was_lcm_state=3)
+    return replace(known, startup=Startup(after=after, **startup))
+
+
+def fail(cloud: Cloud, seconds: float = 20, *hosts: int) -> None:
+    cloud.run(6)
+    for host in hosts or (3,):
+        cloud.kill(host, "off")
+    cloud.run(seconds)
+
+
+def settled(cloud: Cloud, host: int = 3) -> bool:
+    return all(each.settled for each in cloud.incident(host).vms)
+
+
+# --- tiers ---
+
+
+def test_a_higher_tier_is_running_before_the_next_one_begins(make_cloud):
+    cloud = make_cloud(vms_per_host=4)
+    write(cloud, 33, priority=10)
+    write(cloud, 30, priority=-5)
+    fail(cloud)
+    at, settled_at = begun(cloud), {each.id: each.settled_at for each in cloud.incident(3).vms}
+    assert settled(cloud)
+    assert at[33] < settled_at[33] <= at[31] == at[32] < settled_at[31] <= at[30]
+
+
+def test_ready_is_so_long_after_running_as_the_vm_says(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 31, priority=1, ready_delay_s=7.0)
+    fail(cloud)
+    assert begun(cloud)[30] >= cloud.incident(3).vm(31).settled_at + 7
+    assert settled(cloud)
+
+
+def test_who_waits_says_for_whom(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 31, priority=7, ready_delay_s=60.0)
+    fail(cloud)
+    assert cloud.incident(3).vm(30).reason == "waits for vm-31 (tier 7)"
+
+
+def test_a_vm_that_fits_nowhere_does_not_keep_the_lower_tiers_waiting(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 31, priority=7)
+    cloud.vms[31] = replace(cloud.vms[31], memory_mb=1_000_000)
+    fail(cloud)
+    assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+    assert cloud.incident(3).vm(31).stage is VmStage.WAITING
+
+
+def test_a_vm_that_is_left_alone_does_not_keep_the_lower_tiers_waiting(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 31, priority=7)
+    cloud.vms[31] = replace(cloud.vms[31], obstacle="a device that stays")
+    fail(cloud)
+    assert cloud.incident(3).vm(31).stage is VmStage.LEFT
+    assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+
+
+def test_a_tier_without_progress_is_passed_over_and_told_once(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, tier_timeout_s=8.0))
+    write(cloud, 31, priority=7, ready_delay_s=0.0)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 15)
+    assert cloud.told().count("others start before vm-31") == 1
+    assert 30 in first_moves(cloud)
+
+
+def test_with_stop_the_incident_is_held_until_the_vm_has_an_outcome(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, tier_timeout_s=8.0, tier_stops=True))
+    write(cloud, 31, priority=7)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 20)
+    assert first_moves(cloud) == [31]
+    assert cloud.incident(3).hold == "order of starts: vm-31 not ready"
+    assert cloud.incident(3).hold_needs_person
+    cloud.deaf.clear()
+    cloud.run(150)
+    assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+
+
+def test_after_a_restart_in_the_middle_the_order_goes_on(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 31, priority=7, ready_delay_s=30.0)
+    fail(cloud)
+    assert first_moves(cloud) == [31]
+    cloud.restart()
+    cloud.run(5)
+    assert first_moves(cloud) == [31]
+    cloud.run(60)
+    assert begun(cloud)[30] >= cloud.incident(3).vm(31).settled_at + 30
+    assert settled(cloud)
+
+
+def test_waiting_for_its_turn_is_no_reason_to_leave_a_vm_alone(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, vm_wait_max_s=5.0, vm_timeout_s=10.0))
+    write(cloud, 31, priority=7, ready_delay_s=40.0)
+    fail(cloud, 80)
+    assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+
+
+# --- dependencies ---
+
+
+def test_an_application_starts_after_its_database_on_another_dead_host(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 30, "vm-51")
+    write(cloud, 51, ready_delay_s=6.0)
+    fail(cloud, 40, 3, 5)
+    assert begun(cloud)[30] >= cloud.incident(5).vm(51).settled_at + 6
+    assert settled(cloud) and settled(cloud, 5)
+
+
+@pytest.mark.parametrize("name", ["no-such-vm", "999", "vm-70", "group:none", "service:1/db", ""])
+def test_who_is_not_being_recovered_is_not_waited_for(make_cloud, name):
+    cloud = make_cloud()
+    write(cloud, 30, name)
+    fail(cloud)
+    assert settled(cloud)
+
+
+def test_a_circle_is_cut_and_told(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 30, "31")
+    write(cloud, 31, "30")
+    fail(cloud)
+    assert first_moves(cloud) == [31, 30]
+    assert settled(cloud)
+
+
+def test_who_is_waited_for_is_in_a_tier_at_least_as_high():
+    order = order_of([record(1, "2", priority=9), record(2, "3"), record(3), record(4)], None, 0)
+    assert order.tiers == {1: 9, 2: 9, 3: 9, 4: 0}
+
+
+def test_groups_roles_and_services_are_names_for_their_vms():
+    group = VmGroup(id=1, name="shop", roles=(Role(name="db", vms=(2,)), Role(name="web", vms=(3, 77))))
+    records = [
+        record(1, "group:shop/db"),
+        record(2),
+        record(3),
+        record(4, "group:shop"),
+        record(5, service=8, role="db"),
+        record(6, "role:db", service=8, role="app"),
+        record(7, "role:db", service=9, role="app"),
+        record(8, "service:8/db"),
+    ]
+    assert order_of(records, [group], 0).after == {1: (2,), 4: (2, 3), 6: (5,), 8: (5,)}
+
+
+@given(st.lists(st.tuples(st.integers(-3, 3), st.sets(st.integers(0, 11), max_size=4)), min_size=1, max_size=12))
+def test_no_dependencies_make_a_circle_or_a_tier_that_waits_for_a_lower_one(written):
+    records = [record(n, *map(str, sorted(after)), priority=p) for n, (p, after) in enumerate(written)]
+    order = order_of(records, None, 0)
+    done: set[int] = set()
+    for _ in records:
+        done |= {each.id for each in records if done.issuperset(order.after.get(each.id, ()))}
+    assert done == {each.id for each in records}
+    assert all(order.tiers[vm] <= order.tiers[other] for vm, others in order.after.items() for other in others)
+    assert all(order.tiers[n] >= p for n, (p, _) in enumerate(written))
+
+
+@hypothesis_settings(max_examples=15, deadline=None)
+@given(st.lists(st.tuples(st.integers(-1, 1), st.sets(st.integers(0, 8), max_size=3)), min_size=6, max_size=6))
+def test_whatever_is_written_every_vm_runs_in_the_end(written):
+    cloud = Cloud(hosts=5, vms_per_host=3)
+    vms = [30, 31, 32, 40, 41, 42]
+    for vm, (priority, after) in zip(vms, written, strict=True):
+        write(cloud, vm, *[str((*vms, 0, 10, 99)[n]) for n in sorted(after)], priority=priority, ready_delay_s=0.5)
+    cloud.settings = replace(SETTINGS, max_failed_share=0.9)
+    cloud.reconfigure(cloud.settings)
+    fail(cloud, 60, 3, 4)
+    assert [cloud.vms[vm].host in (0, 1, 2) for vm in vms] == [True] * 6
+    assert settled(cloud, 3) and settled(cloud, 4)
+
+
+# --- throttles ---
+
+
+def test_hosts_that_die_together_share_one_limit(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, moves_parallel=3), vms_per_host=4)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 15, 3, 5)
+    assert len(first_moves(cloud)) == 3
+    cloud.deaf.clear()
+    cloud.run(200)
+    assert settled(cloud) and settled(cloud, 5)
+
+
+def test_a_destination_starts_only_so_many_at_once(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, moves_per_host=1), hosts=4, vms_per_host=6)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 15)
+    destinations = [order.destination for order in cloud.ordered(MoveVm) if order.attempt == 1]
+    assert len(destinations) == len(set(destinations)) == 3
+    assert "start on kvm-0" in " ".join(each.reason for each in cloud.incident(3).vms)
+
+
+def test_a_datastore_starts_only_so_many_at_once(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, moves_per_datastore=2), vms_per_host=4)
+    for vm in (30, 31, 32, 33):
+        cloud.vms[vm] = replace(cloud.vms[vm], datastores=(1, 100 if vm < 33 else 101))
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 15)
+    assert len(first_moves(cloud)) == 2
+    assert "from datastore 1 already" in cloud.incident(3).vm(33).reason
+
+
+def test_the_canary_is_of_the_highest_tier(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, canary_above=2), vms_per_host=4)
+    write(cloud, 33, priority=1)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 10)
+    assert first_moves(cloud) == [33]
