@@ -161,7 +161,7 @@ class Recover(Section):
     parallel_per_host: Annotated[int, count_between(0, 50)] = 0  #: with one destination; 0: any number
     parallel_per_datastore: Annotated[int, count_between(0, 50)] = 0  #: with disks on one datastore; 0: any number
     priority: Annotated[int, count_between(-10000, 10000)] = 0  #: of VMs without HA_PRIORITY
-    ready_delay_s: Duration = duration_field("0s", key="ready_delay")  #: ready so long after it is seen RUNNING
+    ready_delay_s: Duration = duration_field("1s", key="ready_delay")  #: ready so long after it is seen RUNNING
     tier_timeout_s: Duration = duration_field("300s", key="tier_timeout")  #: without progress
     tier_on_timeout: Literal["go on", "stop"] = "go on"
     vm_timeout_s: Duration = duration_field("120s", key="vm_timeout")  #: one VM's way to RUNNING

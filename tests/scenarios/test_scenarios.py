@@ -203,6 +203,8 @@ def _do_with_vm(cloud: OnedCloud, step: dict[str, Any]) -> None:
             cloud.inventory()
         case {"vm": vm, "policy": policy}:
             cloud.oned.vms[vm].attributes["HA_POLICY"] = policy
+        case {"vm": vm, "written": attributes}:
+            cloud.oned.vms[vm].attributes.update(attributes)
         case {"vm": vm, "locked": locked}:
             cloud.oned.vms[vm].locked = locked
         case {"vm": vm, "datastore": datastore}:
