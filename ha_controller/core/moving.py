@@ -212,6 +212,11 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
             elif record.stage in BEFORE_A_MOVE:
                 under_way += 1
                 turns.ordered(after)
+    _hold(state, incident, turns, nowhere, now)
+
+
+def _hold(state: State, incident: Incident, turns: Turns, nowhere: list[VmRecord], now: float) -> None:
+    """Say why not all of them go on: no room, or a tier that is not ready."""
     if nowhere:
         some = "; ".join(f"{record.name} {record.reason}" for record in nowhere[:3])
         reason = f"{len(nowhere)} of {len(incident.vms)} VMs wait for a place: {some}"
