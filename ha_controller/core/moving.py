@@ -188,7 +188,7 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
             continue
         step = _next(state, host, incident, record, vm, now)
-        if _begins(record, step) and (blockers := turns.waits_for(incident, record)):
+        if _begins(record, step) and (blockers := turns.waits_for(incident, record, most=2)):
             incident = state.save(with_record(incident, replace(record, reason=turns.in_words(blockers))))
             continue
         free = 1 - under_way if canary else turns.free(incident, record)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from itertools import islice, takewhile
 
 from ha_controller.core.effects import Severity
 from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
@@ -36,6 +37,14 @@ class Turns:
             [record for _, record in self._records.values()], state.groups, state.settings.vm_priority
         )
         self._progress = {incident.id: _progress(incident) for incident in incidents}
+        self._pending = {vm for vm in self._records if not self._is_ready(vm)}
+        self._queues = {
+            incident.id: sorted(
+                (each.id for each in incident.vms if each.id in self._pending), key=lambda vm: (-self.tier(vm), vm)
+            )
+            for incident in incidents
+        }
+        self._claims: dict[int, list[int]] | None = None
         self._by_host: Counter[int] = Counter()
         self._by_datastore: Counter[int] = Counter()
         self.under_way = 0
@@ -57,19 +66,20 @@ class Turns:
 
     # --- order ---
 
-    def waits_for(self, incident: Incident, record: VmRecord) -> list[VmRecord]:
-        """The VMs that must be ready before this one may start, the most important first."""
+    def waits_for(self, incident: Incident, record: VmRecord, most: int | None = None) -> list[VmRecord]:
+        """The VMs that must be ready before this one may start, the most important first; `most` of each kind."""
         if record.id not in self._records:
             return []
         tier, named = self.tier(record.id), set(self._order.after.get(record.id, ()))
-        above = [each.id for each in incident.vms if each.id in self._records and self.tier(each.id) > tier]
-        waiting = [vm for vm in {*above, *named} if vm not in incident.passed_over and not self._is_ready(vm)]
+        queue = (vm for vm in self._queues[incident.id] if vm not in incident.passed_over)
+        above = islice(takewhile(lambda vm: self.tier(vm) > tier, queue), most)
+        waiting = {*above, *(named & self._pending)}.difference(incident.passed_over)
         return [self._records[vm][1] for vm in sorted(waiting, key=lambda vm: (-self.tier(vm), vm))]
 
     def pass_over(self, incident: Incident) -> Incident:
         """Give up waiting for VMs that make no progress, and tell it once. With "stop", nobody is passed over."""
         settings = self._state.settings
-        if settings.tier_stops:
+        if settings.tier_stops or self._now - self._progress[incident.id] <= settings.tier_timeout_s:
             return incident
         stuck = {
             blocker.id: blocker
@@ -92,7 +102,8 @@ class Turns:
 
     def why_stopped(self, incident: Incident) -> str:
         """With "stop": what is in the way for longer than it may take; empty if nothing is."""
-        if not self._state.settings.tier_stops:
+        settings = self._state.settings
+        if not settings.tier_stops or self._now - self._progress[incident.id] <= settings.tier_timeout_s:
             return ""
         stuck = {
             blocker.name
@@ -104,9 +115,9 @@ class Turns:
         return f"{', '.join(sorted(stuck))} not ready" if stuck else ""
 
     def in_words(self, blockers: list[VmRecord]) -> str:
-        """Like "waits for db-1 (tier 10) and 2 more"."""
+        """Like "waits for db-1 (tier 10) and others"."""
         first = blockers[0]
-        more = f" and {len(blockers) - 1} more" if len(blockers) > 1 else ""
+        more = " and others" if len(blockers) > 1 else ""
         return f"waits for {first.name} (tier {self.tier(first.id)}){more}"
 
     def tell_cycles(self, incident: Incident, now: float) -> None:
@@ -148,13 +159,16 @@ class Turns:
     def _claimed(self, incident: Incident, tier: int) -> int:
         if len(self._state.incidents) < 2:
             return 0
-        planned = self._state.planned
-        places = {} if planned is None else planned.plan.placed
-        return sum(
-            self.tier(vm) > tier and vm in places and not self.waits_for(other, record)
-            for vm, (other, record) in self._records.items()
-            if other.id != incident.id and record.stage is VmStage.WAITING and self._goes_on(other)
-        )
+        if self._claims is None:
+            self._claims = {known.id: self._claims_of(known) for known in self._state.incidents.values()}
+        return sum(known > tier for other, tiers in self._claims.items() if other != incident.id for known in tiers)
+
+    def _claims_of(self, incident: Incident) -> list[int]:
+        """The tiers of those of its VMs that could be ordered now."""
+        if not self._goes_on(incident):
+            return []
+        waiting = [record for record in incident.vms if record.stage is VmStage.WAITING and record.id in self._pending]
+        return [self.tier(record.id) for record in waiting if not self.waits_for(incident, record, most=1)]
 
     def _goes_on(self, incident: Incident) -> bool:
         moves = incident.state is HostState.FENCED and incident.lever is Lever.DONE and not incident.stopped

@@ -35,6 +35,7 @@ def record(number: int, *after: str, **startup: object) -> VmRecord:
 
 
 def fail(cloud: Cloud, seconds: float = 20, *hosts: int) -> None:
+    cloud.inventory()
     cloud.run(6)
     for host in hosts or (3,):
         cloud.kill(host, "off")
@@ -246,3 +247,25 @@ def test_the_canary_is_of_the_highest_tier(make_cloud):
     cloud.deaf.add(MoveVm)
     fail(cloud, 10)
     assert first_moves(cloud) == [33]
+
+
+def test_a_free_start_goes_to_the_higher_tier_of_another_host(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, moves_parallel=1), vms_per_host=3)
+    for vm in (50, 51, 52):
+        write(cloud, vm, priority=5)
+    fail(cloud, 60, 3, 5)
+    moves = first_moves(cloud)
+    assert settled(cloud) and settled(cloud, 5)
+    assert max(moves.index(vm) for vm in (50, 51, 52)) <= 3  # the first of all may leave before there is a plan
+    assert moves[-2:] == sorted(moves[-2:]) and set(moves[-2:]) < {30, 31, 32}
+
+
+def test_the_higher_tier_gets_the_last_room(make_cloud):
+    cloud = make_cloud(hosts=3, settings=replace(SETTINGS, max_failed_share=0.5))
+    write(cloud, 21, priority=5)
+    for vm in (20, 21):
+        cloud.vms[vm] = replace(cloud.vms[vm], memory_mb=60_000)
+    cloud.vms[0] = replace(cloud.vms[0], memory_mb=40_000)
+    fail(cloud, 20, 2)
+    assert cloud.incident(2).vm(21).stage is VmStage.RUNNING
+    assert cloud.incident(2).vm(20).stage is VmStage.WAITING
