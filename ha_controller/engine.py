@@ -14,7 +14,7 @@ from typing import Protocol
 import anyio
 import anyio.lowlevel
 
-from ha_controller.core.controller import Controller, Decision
+from ha_controller.core.controller import TICK_S, Controller, Decision
 from ha_controller.core.effects import (
     DestroyDomain,
     Drill,
@@ -41,6 +41,7 @@ from ha_controller.core.events import (
     EvidenceTaken,
     FenceAccepted,
     FenceReported,
+    FenceResult,
     HostOrderReported,
     MonitoringRestarted,
     OperatorCommanded,
@@ -118,12 +119,16 @@ class Engine:
         """
         now = self._clock()
         await self._carry_out([self.controller.resume(now)], (), now)
+        ticked_at = now
         while True:
             await self._wait()
-            events, self._inbox = [*self._inbox, TimePassed()], deque()
+            events, self._inbox = [*self._inbox], deque()
             self._bell = anyio.Event()
             now = self._clock()  # one moment for the round: the same events at the same times decide the same
-            await self._carry_out([self.controller.step(event, now) for event in events], events, now)
+            if not events or now - ticked_at >= TICK_S:  # not in every round: each look at hundreds of VMs costs
+                events.append(TimePassed())
+                ticked_at = now
+            await self._carry_out([self.controller.round(events, now)], events, now)
             self.last_round_at = self._clock()
 
     async def _wait(self) -> None:
@@ -155,8 +160,27 @@ class Engine:
             await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries, term)
             self._term = self._term if term is None else term
         for effect in effects:
-            self._dispatch(effect)
+            if not self._is_taken_back(effect):
+                self._dispatch(effect)
         self._record(events, effects, now)
+
+    def _is_taken_back(self, effect: Effect) -> bool:
+        """Whether the host of a power-off has answered while that was put on record, which a slow disk draws out."""
+        if not isinstance(effect, Fence) or not effect.send:
+            return False
+        why = self.controller.why_not_sent(effect, self._inbox)
+        if why:
+            self.post(
+                FenceReported(
+                    host=effect.host,
+                    incident=effect.incident,
+                    attempt=effect.attempt,
+                    result=FenceResult.REFUSED,
+                    off_read_at=None,
+                    detail=f"not sent: {why}",
+                )
+            )
+        return bool(why)
 
     def _entries(self, events: Sequence[Event], effects: Sequence[Effect]) -> list[TrailEntry]:
         now = self._clock()

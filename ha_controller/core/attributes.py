@@ -14,9 +14,11 @@ from ha_controller.core.incident import Incident, VmRecord, VmStage
 
 def of(before: Incident | None, after: Incident) -> Iterator[WriteAttributes]:
     """What an incident's last change is worth writing down."""
-    settled = set() if before is None else {record.id for record in before.vms if record.settled}
-    for record in after.vms:
-        if record.settled and record.id not in settled:
+    unchanged = set() if before is None else {id(record) for record in before.vms}  # hundreds, and one has changed
+    changed = [record for record in after.vms if id(record) not in unchanged and record.settled]
+    for record in changed:
+        was = None if before is None else before.vm(record.id)
+        if was is None or not was.settled:
             yield _of_vm(after, record)
     if after.fenced_at is not None and (before is None or before.fenced_at is None):
         yield _of_host(after, f"fenced, it was {after.verdict}", after.fenced_at)

@@ -15,6 +15,7 @@ from ha_controller.core import (
     commands,
     device_checks,
     fencing,
+    guard,
     lasting,
     leftovers,
     lever,
@@ -29,7 +30,7 @@ from ha_controller.core import (
     trust,
 )
 from ha_controller.core.detector import ChannelView
-from ha_controller.core.effects import Effect, Order
+from ha_controller.core.effects import Effect, Fence, Order
 from ha_controller.core.events import (
     DeviceChecked,
     DomainDestroyed,
@@ -70,7 +71,8 @@ Report = (
     | HostOrderReported | VmOrderReported
 )  # fmt: skip
 
-_ALIVE, _SILENT, _OK = Signal.ALIVE, Signal.SILENT, HostState.OK  #: asked of each reading: looked up once
+#: asked of each reading: looked up once
+_ALIVE, _SILENT, _OK, _FENCED = Signal.ALIVE, Signal.SILENT, HostState.OK, HostState.FENCED
 _UNDECIDED = (HostState.OK, HostState.SUSPECT)
 TICK_S = 0.1  #: how often the core wants to look while anything is going on
 
@@ -132,12 +134,34 @@ class Controller:
 
     def step(self, event: Event, now: float) -> Decision:
         """Take in one event and decide."""
-        touched = self._take_in(event, now)
+        return self.round((event,), now)
+
+    def round(self, events: Iterable[Event], now: float) -> Decision:
+        """Take in all that is known at a moment, then decide: no silence counts of which the end is here already."""
+        touched: set[int] = set()
+        for event in events:
+            touched |= self._take_in(event, now)
         if self.state.confirming:
             commands.expire(self.state, now)
         for host in sorted(touched):
             self._advance(host, now)
         return self._decided()
+
+    def why_not_sent(self, order: Fence, waiting: Iterable[Event]) -> str:
+        """What speaks against an order that was decided, by what came in while it was put on record; empty if nothing.
+
+        Reads only. Life that the verdict expects (the kernel of a hung host) is none that speaks against it.
+        """
+        incident = self.state.incidents.get(order.host)
+        evidence = [event for event in waiting if isinstance(event, EvidenceTaken)]
+        alive = {
+            event.channel
+            for event in evidence
+            for reading in event.readings
+            if reading.host == order.host and reading.signal is Signal.ALIVE
+        }
+        unexpected = [] if incident is None else guard.unexpected_life(self.state, order.host, incident, sorted(alive))
+        return f"{', '.join(unexpected)} answered meanwhile" if unexpected else ""
 
     def next_deadline(self, now: float) -> float | None:
         """When to call with TimePassed at the latest; None: evidence will come anyway."""
@@ -159,9 +183,12 @@ class Controller:
             case HostRead():
                 self._host_read(event)
                 return {event.host}
+            case VmOrderReported():
+                self._report(event, now)
+                return set()  # hundreds may come at once, and each look costs milliseconds: the tick sees to it
             case (
                 FenceAccepted() | FenceReported() | OrdersRenewed() | OrdersLifted() | PoweredOn() | DomainDestroyed()
-                | HostOrderReported() | VmOrderReported()
+                | HostOrderReported()
             ):  # fmt: skip
                 self._report(event, now)
             case PowerRead():
@@ -170,8 +197,7 @@ class Controller:
             case DrillReported():
                 commands.drill_reported(state, event, now)
             case HostIdentified():
-                if (host := state.hosts.get(event.host)) is not None and host.identity is None:
-                    trust.note_host(state, host, event.identity, event.source)
+                trust.note_said(state, event)
             case MonitoringRestarted():
                 suspicion.monitoring_restarted(state, event)
             case DomainsRead():
@@ -224,7 +250,10 @@ class Controller:
                 view.answers_since = None
                 if is_here:  # elsewhere it is a trouble of a host that answers, and no reason for haste
                     state.watch(host, True)
-                touched.add(host)
+                if view.state is not _FENCED:  # its silence is no news
+                    touched.add(host)
+            if view.state is _FENCED and signal is not _ALIVE:
+                continue
             is_calm = view.state is _OK and not (view.troubles or view.off_while_alive or view.new_boot)
             if not is_calm or (ends_silence and host in watched) or host in state.incidents:
                 touched.add(host)

@@ -5,7 +5,7 @@ Each guard answers with its reason, also when it has no objection. One that cann
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -297,12 +297,18 @@ def _capacity(state: State, host: Host, incident: Incident, now: float) -> _Answ
 def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     """The last word before a shot, said once more here so that no path can forget it."""
     alive = alive_channels(state.view(host.id).views, state.rules(host.id), now)
-    here = {channel.name for channel in state.settings.channels if channel.domain is Domain.MANAGEMENT}
-    kernel = {channel.name for channel in state.settings.channels if not channel.proves_userland}
-    expected: dict[str, set[str]] = {VerdictKind.HUNG: kernel, VerdictKind.ISOLATED: {*alive} - here}
-    if unexpected := [name for name in alive if name not in expected.get(incident.verdict, set())]:
+    if unexpected := unexpected_life(state, host.id, incident, alive):
         return _Answer(False, f"{', '.join(unexpected)} answers")
     return _Answer(True, "no channel shows life")
+
+
+def unexpected_life(state: State, host: int, incident: Incident, alive: Iterable[str]) -> list[str]:
+    """The channels that show life and must not, if the verdict is right."""
+    channels = state.rules(host).channels
+    kernel = {channel.name for channel in channels if not channel.proves_userland}
+    away = {channel.name for channel in channels if channel.domain is not Domain.MANAGEMENT}
+    expected: dict[str, set[str]] = {VerdictKind.HUNG: kernel, VerdictKind.ISOLATED: away}
+    return [name for name in alive if name not in expected.get(incident.verdict, set())]
 
 
 GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...] = (

@@ -189,7 +189,8 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
             continue
         step = _next(state, host, incident, record, vm, now)
         if _begins(record, step) and (blockers := turns.waits_for(incident, record, most=2)):
-            incident = state.save(with_record(incident, replace(record, reason=turns.in_words(blockers))))
+            if (words := turns.in_words(blockers)) != record.reason:
+                incident = state.save(with_record(incident, replace(record, reason=words)))
             continue
         free = 1 - under_way if canary else turns.free(incident, record)
         if step.step is Step.RESUME and (record.stage is not VmStage.RESUMING or may_order(state, record, free, now)):
@@ -268,7 +269,9 @@ def _migrate(
         full = "" if place.destination is None else turns.why_full(record, place.destination)
         if place.destination is None or full:
             waiting = replace(record, reason=full or place.reason)
-            return state.save(with_record(incident, waiting)), waiting, bool(full)
+            if waiting != record:
+                incident = state.save(with_record(incident, waiting))
+            return incident, waiting, bool(full)
         destination = place.destination
         destinations.ordered(vm, destination)
     source = incident.host if vm.host is None else vm.host

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ha_controller.core.detector import alive_channels, life_since
 from ha_controller.core.effects import Severity
-from ha_controller.core.events import DeviceChecked
+from ha_controller.core.events import DeviceChecked, HostIdentified
 from ha_controller.core.model import Device, DeviceTrust, Host, HostState, HostTrust, Identity, PowerState
 from ha_controller.core.state import State
 
@@ -152,6 +152,13 @@ def note_host(state: State, host: Host, identity: Identity, source: str) -> None
             view.mismatch = ""
     seen_on = known.seen_on if known.identity is None else ()
     state.save_trust(replace(known, identity=identity, source=source, devices=(), seen_on=seen_on))
+
+
+def note_said(state: State, event: HostIdentified) -> None:
+    """The host said which machine it is; what the operator noted goes over that."""
+    host = state.hosts.get(event.host)
+    if host is not None and host.identity is None:
+        note_host(state, host, event.identity, event.source)
 
 
 def note_device(state: State, host: Host, event: DeviceChecked, now: float) -> None:

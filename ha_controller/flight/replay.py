@@ -126,8 +126,7 @@ class _Replay:
             self._tick_until(at)
             self._part_overdue(at)
             self._now = at
-            for event in batch.events:
-                self._feed(event)
+            self._feed(*batch.events)
             if isinstance(batch, Round):
                 self._ticking = batch.ticking
                 self._compare(batch)
@@ -169,20 +168,21 @@ class _Replay:
 
     # --- what the core is given ---
 
-    def _feed(self, event: Event | InventoryChanged) -> None:
-        given = self._as_of_now(event)
-        if given is None:
-            return
-        match given:
-            case InventoryRead():
-                self._oned_fails = False
-            case OnedReadFailed():
-                self._oned_fails = True
-            case HostRead(host=host):
-                self._oned_fails, self._last_read[host] = False, given
-            case _:
-                pass
-        self._note(self._core.step(given, self._now))
+    def _feed(self, *events: Event | InventoryChanged) -> None:
+        """All that came at one moment."""
+        given = [each for event in events if (each := self._as_of_now(event)) is not None]
+        for each in given:
+            match each:
+                case InventoryRead():
+                    self._oned_fails = False
+                case OnedReadFailed():
+                    self._oned_fails = True
+                case HostRead(host=host):
+                    self._oned_fails, self._last_read[host] = False, each
+                case _:
+                    pass
+        if given:
+            self._note(self._core.round(given, self._now))
 
     def _as_of_now(self, event: Event | InventoryChanged) -> Event | None:
         """The event with the incident's number of now; None if it belongs to a world that is not this one."""
