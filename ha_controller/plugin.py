@@ -73,6 +73,7 @@ class Capability(Flag):
     WEAK_OFF = auto()  #: its OFF may also mean "not there": it needs a second signal
     STORAGE = auto()  #: isolates the host from its storage; joins a level, never proves alone; see `datastores`
     LASTING = auto()  #: its order stays in force also while the host runs, until power_on() lifts it: needs POWER_ON
+    OUTLET = auto()  #: it switches what feeds the host: ON says that there is power to be had, not that the host runs
     SELF_RESET = auto()  #: the host resets itself, and may boot again before OFF is read; believed only after a drill
 
 

@@ -109,6 +109,7 @@ class Cloud:
     domains: dict[tuple[int, int], str] = field(default_factory=dict)  #: (host, VM) -> "running", "paused", "absent"
     no_answer: set[int] = field(default_factory=set)  #: hosts that do not say which VMs are on them
     no_start: dict[int, set[int]] = field(default_factory=dict)  #: VM -> hosts on which it does not start
+    refusal: str = ""  #: in which words OpenNebula refuses to move VMs
     zombies: dict[int, tuple[int, ...]] = field(default_factory=dict)
     destroy_fails: str = ""
     power_on_fails: str = ""
@@ -305,6 +306,8 @@ class Cloud:
                 self._recover(effect)
             case AskDomains(host=host):
                 self._tell_domains(host)
+            case MoveVm() if self.refusal:
+                self._reported(effect, OrderResult.REFUSED, self.refusal)
             case MoveVm(vm=vm, destination=destination):
                 off = self.vms[vm].state != 3
                 self.vms[vm] = replace(self.vms[vm], host=destination)
@@ -318,8 +321,11 @@ class Cloud:
                 pass
 
     def _accepted(self, order: MoveVm | ResumeVm | RecoverVm) -> None:
+        self._reported(order, OrderResult.ACCEPTED)
+
+    def _reported(self, order: MoveVm | ResumeVm | RecoverVm, result: OrderResult, detail: str = "") -> None:
         keys = {"vm": order.vm, "incident": order.incident, "attempt": order.attempt}
-        self.feed(VmOrderReported(**keys, result=OrderResult.ACCEPTED, detail=""))
+        self.feed(VmOrderReported(**keys, result=result, detail=detail))
 
     def _booted(self, vm: int, lcm_state: int = 2) -> tuple[int, int]:
         """What becomes of a start where the VM is."""

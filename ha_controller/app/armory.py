@@ -80,6 +80,7 @@ class Armory:
                     tells_identity=Capability.IDENTITY in capabilities,
                     drill_needed=Capability.SELF_RESET in capabilities,
                     lasting=Capability.LASTING in capabilities,
+                    outlet=Capability.OUTLET in capabilities,
                     datastores=device.agent.datastores if Capability.STORAGE in capabilities else None,
                 )
             )

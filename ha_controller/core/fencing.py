@@ -14,7 +14,7 @@ from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Device, Host, HostState, PowerState
+from ha_controller.core.model import Device, Host, HostState
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.recovery import was_running
 from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
@@ -127,7 +127,7 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
     second = _second_signal(state, host, incident, attempt, now) if why else ()
     if channel := life_since(views, off_read_at):
         _void(state, incident, attempt, f"{names} reads off, but {channel} answers", now)
-    elif on := sorted(name for name, read in powers.items() if read is PowerState.ON):
+    elif on := power.against(host, powers, attempt.devices):
         _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON", now)
     elif fingerprints(host, attempt.devices) != attempt.fingerprints:
         changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")

@@ -16,7 +16,7 @@ from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, OnedHostState, PowerState
 from ha_controller.core.outcome import wants_running
-from ha_controller.core.power import ask_for_power, fingerprints, has_read_off_for, power_since, readable
+from ha_controller.core.power import against, ask_for_power, fingerprints, has_read_off_for, power_since, readable
 from ha_controller.core.recovery import claims_running
 from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
 
@@ -38,7 +38,8 @@ def note_proof(state: State, incident: Incident, proof: Proof) -> None:
 def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> bool:
     """Whether it was just read that the host is still off; asks all its devices if not.
 
-    The devices that gave the proof must say OFF. None of the others may say ON, and a person's word needs only that.
+    The devices that gave the proof must say OFF. None of the others may say ON, but for outlets beside a BMC; a
+    person's word needs only that.
     Where nobody has read them for a while (we were frozen, restarted or held), one OFF is not enough: somebody may
     have powered the host on, and a device that restarts may say OFF once.
     """
@@ -46,7 +47,7 @@ def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> 
     if proof is None:
         return False
     powers = power_since(state, host, max(proof.at, now - settings.proof_age_max_s))
-    if on := sorted(name for name, power in powers.items() if power is PowerState.ON):
+    if on := against(host, powers, proof.devices):
         state.stop(
             incident,
             f"{', '.join(on)} reads ON: somebody powered the host on, or the proof was wrong. No further VM is moved",

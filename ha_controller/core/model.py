@@ -106,6 +106,7 @@ class Device:
     datastores: tuple[int, ...] | None = None  #: it cuts the host off from these, not from others; None: from its power
     fingerprint: str = ""  #: of its settings without secrets: another one is another device, whatever its name
     tells_identity: bool = False  #: it can say which machine it belongs to
+    outlet: bool = False  #: its ON says that there is power to be had, not that the host runs
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

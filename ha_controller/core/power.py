@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ha_controller.core.effects import ReadPower
 from ha_controller.core.events import PowerRead
@@ -32,6 +32,19 @@ def power_since(state: State, host: Host, moment: float) -> dict[str, PowerState
     """What each device read when it was last asked, if it was asked at `moment` or later."""
     readings = state.view(host.id).power
     return {name: power for name, (asked_at, power) in sorted(readings.items()) if asked_at >= moment}
+
+
+def against(host: Host, powers: Mapping[str, PowerState], proving: Sequence[str]) -> list[str]:
+    """Which devices read ON and so speak against what others prove.
+
+    The outlet of a host that its BMC has switched off still reads ON. Beside the OFF of another outlet, that would be
+    a second feed.
+    """
+    known = {device.name: device for device in devices(host)}
+    named = [known[name] for name in proving if name in known]
+    chassis = any(device.proves_off and not (device.outlet or device.weak_off) for device in named)
+    on = sorted(name for name, read in powers.items() if read is PowerState.ON)
+    return [name for name in on if name in proving or not chassis or not (name in known and known[name].outlet)]
 
 
 def note(view: HostView, event: PowerRead, gap_max_s: float) -> None:

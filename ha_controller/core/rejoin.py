@@ -190,7 +190,7 @@ def _power_on(state: State, host: Host, incident: Incident, now: float) -> None:
     if incident.powered_on_at is not None or why_not_powered_on(state, host, incident, now) or proof is None:
         return
     read = power.power_since(state, host, now - state.settings.proof_age_max_s)
-    if any(each is PowerState.ON for each in read.values()):
+    if power.against(host, read, proof.devices):
         return  # somebody did it
     if any(read.get(name) is not PowerState.OFF for name in proof.devices):
         power.ask_for_power(state, host.id, power.readable(host), now)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from ha_controller.core import trust
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost
@@ -14,7 +16,7 @@ from ha_controller.core.events import (
 )
 from ha_controller.core.incident import Lever, VmStage
 from ha_controller.core.machine import TABLE, Trigger
-from ha_controller.core.model import Device, Domain, HostState, Reading, Signal
+from ha_controller.core.model import Device, Domain, HostState, PowerState, Reading, Signal
 
 
 def test_the_transition_table_is_total():
@@ -169,6 +171,40 @@ def test_a_second_level_is_tried_when_the_first_does_not_verify(make_cloud):
     cloud.kill(3, "mute")
     cloud.run(90)
     assert [order.devices for order in cloud.ordered(Fence)] == [("bmc",), ("pdu",), ("bmc",), ("pdu",)]
+
+
+BMC = Device(name="bmc", identity_noted=True)
+PDU_A, PDU_B = (Device(name=f"pdu-{feed}", identity_noted=True, outlet=True) for feed in "ab")
+
+
+def test_an_outlet_that_is_still_on_does_not_contradict_a_bmc(make_cloud):
+    """The usual wiring: the BMC switches the host off, and the PDU behind it was not asked for anything."""
+    cloud = make_cloud(levels=((BMC,), (PDU_A,)))
+    cloud.run(6)
+    cloud.device_power[PDU_A.name] = PowerState.ON
+    cloud.kill(3, "off")
+    cloud.run(15)
+    assert cloud.state(3) is HostState.RECOVERED
+    assert cloud.incident(3).proof.devices == ("bmc",)
+
+
+@pytest.mark.parametrize(
+    ("levels", "on"),
+    [
+        (((PDU_A,), (PDU_B,)), "pdu-b"),  # a second feed
+        (((PDU_A, Device(name="ssh", identity_noted=True, proves_off=False)), (PDU_B,)), "pdu-b"),
+        (((PDU_A,), (BMC,)), "bmc"),  # it knows better than an outlet
+        (((Device(name="dummy", weak_off=True, identity_noted=True),), (PDU_A,)), "pdu-a"),
+    ],
+)
+def test_an_outlet_that_is_still_on_contradicts_whatever_else(make_cloud, levels, on):
+    cloud = make_cloud(levels=levels)
+    cloud.run(6)
+    cloud.device_power[on] = PowerState.ON
+    cloud.kill(3, "off")
+    cloud.run(120)
+    assert f"{on} reads ON" in cloud.told()
+    assert not cloud.ordered(MoveVm)
 
 
 def test_a_level_of_weak_devices_is_never_used_as_a_proof(make_cloud):

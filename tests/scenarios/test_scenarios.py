@@ -99,11 +99,10 @@ def play(scenario: dict[str, Any]) -> Played:
         boots={host: f"first-{host}" for host in range(hosts)} if "boot-id" in elsewhere else {},
         places={int(host): tuple(places.items()) for host, places in scenario.get("places", {}).items()},
         vms_per_host=scenario.get("vms_per_host", 2),
-        levels=tuple(
-            tuple(Device(name=name, identity_noted=True) for name in level)
-            for level in scenario.get("levels", [["bmc"]])
-        ),
+        levels=tuple(tuple(_device(each) for each in level) for level in scenario.get("levels", [["bmc"]])),
     )
+    if stores := scenario.get("datastores"):  # where the disks of all VMs are
+        cloud.vms = {number: replace(vm, datastores=tuple(stores)) for number, vm in cloud.vms.items()}
     cloud.recorder.held = True
     cloud.run(6)
     homes = _places(cloud)
@@ -113,6 +112,13 @@ def play(scenario: dict[str, Any]) -> Played:
         _do(cloud, step)
     cloud.run(max(0.0, begun + scenario["until"] - cloud.now))
     return Played(cloud, begun, done, homes)
+
+
+def _device(written: str | dict[str, Any]) -> Device:
+    """A device by its name, or with what is special of it."""
+    said = {"name": written} if isinstance(written, str) else written
+    lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
+    return Device(identity_noted=True, **{**said, **lists})
 
 
 def _places(cloud: Cloud) -> dict[str, str]:
@@ -174,6 +180,10 @@ def _do(cloud: Cloud, step: dict[str, Any]) -> None:
             cloud.now += seconds
         case {"restart": True}:
             cloud.restart()
+        case {"refuse": words}:
+            cloud.refusal = words
+        case {"lift_fails": words}:
+            cloud.lift_fails = words
         case {"deaf": kind}:
             cloud.deaf.add(getattr(fx, kind))
         case {"hear": kind}:
@@ -242,6 +252,8 @@ def _line(effect: fx.Effect) -> str:
         case fx.RecoverVm():
             name = effect.operation.name.lower()
             return f"END   state {effect.lcm_state} of vm {effect.vm} on host {effect.host}: recover {name}"
+        case fx.LiftOrders():
+            return f"LIFT  the order of {', '.join(effect.devices)} on host {effect.host}"
         case fx.PowerOn():
             return f"ON    host {effect.host} with {', '.join(effect.devices)}"
         case fx.DestroyDomain():

@@ -33,6 +33,14 @@ from ha_controller_fence_agents.metadata import RESERVED, NoMetadata, complaints
 WEAK_PROGRAMS: Final = frozenset(
     f"fence_{name}" for name in ("apc_snmp", "tripplite_snmp", "emerson", "ibmblade", "intelmodular", "ipdu")
 )
+#: PDUs: what they switch feeds the host, and reads ON also when its BMC has switched it off
+OUTLET_PROGRAMS: Final = frozenset(
+    f"fence_{name}"
+    for name in (
+        *("apc", "apc_snmp", "cyberpower_ssh", "eaton_snmp", "eaton_ssh", "emerson", "eps", "ipdu", "netio"),
+        *("raritan", "raritan_px3", "tripplite_snmp", "wti"),
+    )
+)
 _SAYS_OFF: Final = re.compile(r"^Status: OFF\s*$", re.MULTILINE)
 ON, OFF = 0, 2  #: exit status of the action "status"
 _NO_POWER: Final = frozenset({"fence_sbd", "fence_evacuate", "fence_compute"})
@@ -103,7 +111,9 @@ class BridgeAgent(FenceAgent[BridgeConfig]):
     def __init__(self, config: BridgeConfig) -> None:
         super().__init__(config)
         if config.weak_off or config.program in WEAK_PROGRAMS or _takes_missing_for_off(config):
-            self.capabilities = type(self).capabilities | Capability.WEAK_OFF
+            self.capabilities = self.capabilities | Capability.WEAK_OFF
+        if config.program in OUTLET_PROGRAMS:
+            self.capabilities = self.capabilities | Capability.OUTLET
         self._one_call = anyio.Lock()
 
     @classmethod

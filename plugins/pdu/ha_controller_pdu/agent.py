@@ -33,7 +33,7 @@ class PduAgent(FenceAgent[PduConfig]):
 
     kind: ClassVar[str] = "pdu"
     config_model: ClassVar[type[AgentConfig]] = PduConfig
-    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON
+    capabilities = Capability.READ_POWER | Capability.OUT_OF_BAND | Capability.POWER_ON | Capability.OUTLET
 
     def __init__(self, config: PduConfig) -> None:
         super().__init__(config)
