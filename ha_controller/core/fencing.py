@@ -87,9 +87,10 @@ def _with_attempt(incident: Incident, attempt: Attempt) -> Incident:
 
 def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
     view = state.view(host.id)
-    if view.read_back_due:
+    if view.read_back_due and state.term is not None:  # without the lead nobody would read it back
         _read_back(state, host, incident, attempt, now)
     elif now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
+        view.read_back_due = False
         lost = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="no report in time")
         state.save(_with_attempt(incident, lost))
 
