@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo test lint check peers campaign model clean
+.PHONY: help venv demo test lint check peers campaign sim planted model clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -42,6 +42,12 @@ campaign: $(VENV)/.dev                     ## half an hour: a million host-hours
 
 model: $(VENV)/.dev                        ## half a minute: every state of the protocol's model; ARGS=--accept writes its page anew
 	PYTHONPATH=tests $(BIN)/python -m protocol_model.report $(ARGS)
+
+sim: $(VENV)/.ready                         ## ten minutes or more: the core in pretended clouds full of faults, checked after every step
+	$(BIN)/ha-controller simulate run --hours 200 --seeds 1:64 $(ARGS)
+
+planted: $(VENV)/.dev                      ## minutes: mistakes planted in the core, each must be found by the simulator
+	$(BIN)/python tests/planted/bugs.py $(ARGS)
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ from ha_controller.app.service_manager import ServiceManager
 from ha_controller.app.settings import core_settings
 from ha_controller.app.wakeful import wakeful_loop
 from ha_controller.config import Config, ConfigError, describe, load
+from ha_controller.core.settings import Settings
 from ha_controller.flight import replay as flight
 from ha_controller.flight.text import BadRecord, read
 from ha_controller.flight.verdict import compared
@@ -113,6 +114,12 @@ def replay(lines: Iterable[str], config_path: Path | None) -> dict[str, Any] | N
         config, registry = loaded
         settings = core_settings(config, registry.probes)
     return compared(record, flight.replay(record, settings), settings)
+
+
+def settings_of(path: Path) -> Settings | None:
+    """What the core would be given of a configuration. None: it is bad, and was told so."""
+    loaded = _or_say(path)
+    return None if loaded is None else core_settings(loaded[0], loaded[1].probes)
 
 
 def serve(path: Path) -> int:

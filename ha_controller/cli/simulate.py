@@ -6,6 +6,7 @@ import click
 
 from ha_controller.cli.foresight import capacity, fail
 from ha_controller.cli.replay import replay
+from ha_controller.cli.simulation import run
 
 
 @click.group()
@@ -14,5 +15,6 @@ def simulate() -> None:
 
 
 simulate.add_command(replay)
+simulate.add_command(run)
 simulate.add_command(fail)
 simulate.add_command(capacity)

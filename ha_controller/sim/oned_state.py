@@ -42,8 +42,9 @@ class Oned:
     def advance(self, now: float) -> None:
         """Do what is due."""
         self._hear(now)
-        while self._timer_at <= now:
-            self._timer_at += self.timings.manager_timer_s
+        if self._timer_at <= now:
+            late_s = (now - self._timer_at) % self.timings.manager_timer_s
+            self._timer_at = now + self.timings.manager_timer_s - late_s
             self._look_for_silence(now)
         for host in self.hosts.values():
             if host.probe_due_at is not None and host.probe_due_at <= now:

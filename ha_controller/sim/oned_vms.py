@@ -82,6 +82,10 @@ class VmLifecycle:
 
         self._later(vm, now + (wait_s if answers else self._timings.ssh_timeout_s), ended)
 
+    def forget_drivers(self) -> None:
+        """oned was restarted: what its drivers were doing has no answer any more."""
+        self._due.clear()
+
     def on_host(self, host: int) -> list[OnedVm]:
         """The VMs that hold capacity there: one that migrates does on both hosts."""
         return [vm for vm in self.vms.values() if vm.holds_capacity() and host in vm.hosts]

@@ -1,0 +1,1 @@
+"""The pure core against a pretended world: virtual time, one seed, faults, and checkers after every step."""

@@ -1,0 +1,272 @@
+"""Carries out what the core orders, as fencer and recoverer do: looks first, refuses what is late or of an old term.
+
+An order to a device or to oned that has left is done, whatever becomes of the process that waits for its answer.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ha_controller.core.effects import (
+    Answer,
+    AskDomains,
+    Effect,
+    Fence,
+    LockVm,
+    MoveVm,
+    Order,
+    OrderHost,
+    ReadHost,
+    ReadPower,
+    RecoverVm,
+    RestartMonitoring,
+    ResumeVm,
+    Tell,
+    WatchClosely,
+)
+from ha_controller.core.events import (
+    DomainsRead,
+    FenceAccepted,
+    FenceReported,
+    FenceResult,
+    HostOrderReported,
+    MonitoringRestarted,
+    OnedReadFailed,
+    OrderResult,
+    PowerRead,
+    VmOrderReported,
+)
+from ha_controller.core.model import PowerState
+from ha_controller.sim.core_level.devices import SAMPLE_PERIOD_S
+
+if TYPE_CHECKING:
+    from ha_controller.sim.core_level.world import World
+
+FENCE_TIMEOUT_S, ANSWER_TIMEOUT_S, POLL_S, SPACING_S = 20.0, 15.0, 1.0, 2.0
+VmOrder = MoveVm | ResumeVm | RecoverVm | LockVm
+
+
+class _Shot:
+    """One level of devices that is being used."""
+
+    def __init__(self, order: Fence) -> None:
+        self.order = order
+        self.waiting = {*order.devices}
+        self.acknowledged: set[str] = set()
+        self.off_at: dict[str, float] = {}
+        self.refused: set[str] = set()
+        self.mismatched: set[str] = set()
+        self.first_off: dict[str, float] = {}
+
+
+class Executor:
+    """All executors of one process."""
+
+    def __init__(self, world: World) -> None:
+        """Nothing is under way."""
+        self.world = world
+        self.fencing: set[int] = set()  #: hosts whose devices are in use
+
+    def carry_out(self, effect: Effect) -> None:
+        """Begin with an effect; it reports later."""
+        world = self.world
+        match effect:
+            case WatchClosely(host=host, on=on):
+                (world.probing.watched.add if on else world.probing.watched.discard)(host)
+            case ReadHost():
+                self._read_host(effect)
+            case ReadPower():
+                asked_at = world.process.clock()
+                dead = not all(world.devices.answers(effect.host, name) for name in effect.devices)
+                world.process.after(4.0 if dead else 0.2, lambda: self._read_power(effect, asked_at))
+            case Fence():
+                world.process.after(0.02, lambda: self._fence(effect))
+            case AskDomains(host=host):
+                world.process.after(0.3, lambda: self._ask_domains(host))
+            case OrderHost():
+                world.process.after(self._oned_s(), lambda: self._order_host(effect))
+            case MoveVm() | ResumeVm() | RecoverVm() | LockVm():
+                world.process.after(self._oned_s(), lambda: self._order_vm(effect))
+            case RestartMonitoring(host=host):
+                world.process.after(self._oned_s(), lambda: self._restart_monitoring(effect))
+            case Tell():
+                world.judge.told_people(effect)
+            case Answer():
+                world.people.answered(effect)
+            case _:
+                pass
+
+    def _may_act(self, order: Order, not_after: float) -> bool:
+        """The lead is proven right before, and what is late is dropped."""
+        return order.term is not None and order.term == self.world.term and self.world.process.clock() <= not_after
+
+    # --- devices ---
+
+    def _read_power(self, order: ReadPower, asked_at: float) -> None:
+        states = tuple((name, self.world.devices.read(order.host, name)) for name in order.devices)
+        self.world.process.post(PowerRead(host=order.host, asked_at=asked_at, states=states))
+
+    def _fence(self, order: Fence) -> None:
+        if not self._may_act(order, order.not_after):
+            result = FenceResult.REFUSED if order.send else FenceResult.UNVERIFIED
+            self._fence_reported(order, result, None, "too late, or we no longer lead")
+            return
+        self.fencing.add(order.host)
+        shot = _Shot(order)
+        if order.send:
+            self.world.judge.fence_begins(order)
+        self.world.process.after(FENCE_TIMEOUT_S, lambda: self._shot_ends(shot))
+        for name in order.devices:
+            self._use(shot, name)
+
+    def _use(self, shot: _Shot, name: str) -> None:
+        world, order = self.world, shot.order
+        machine = world.devices.machine_of(order.host, name)
+        if not world.devices.answers(order.host, name):
+            return
+        if order.identity is not None and name == "bmc" and machine != order.host:
+            shot.refused.add(name)
+            shot.mismatched.add(name)
+            self._device_done(shot, name)
+            return
+        if world.devices.of(order.host, name).busy_until > world.now and order.send:
+            shot.refused.add(name)
+            world.process.after(SPACING_S, lambda: self._device_done(shot, name))
+            return
+        if order.send:
+            world.judge.sent(order.host, machine)
+            world.devices.order_off(order.host, name)
+            world.trouble.at_the_shot(machine)
+        if not (order.send and world.trouble.strikes("answer-lost")):
+            world.process.after(0.3, lambda: self._acknowledged(shot, name))
+        ordered_at = world.now
+        world.process.after(POLL_S, lambda: self._poll(shot, name, ordered_at))
+
+    def _acknowledged(self, shot: _Shot, name: str) -> None:
+        shot.acknowledged.add(name)
+        order = shot.order
+        if order.send and shot.acknowledged == {*order.devices}:
+            self.world.process.post(FenceAccepted(host=order.host, incident=order.incident, attempt=order.attempt))
+
+    def _poll(self, shot: _Shot, name: str, ordered_at: float) -> None:
+        now = self.world.now
+        if name not in shot.waiting:
+            return
+        if self.world.devices.read(shot.order.host, name) is not PowerState.OFF:
+            shot.first_off.pop(name, None)
+        elif name not in shot.first_off:
+            shot.first_off[name] = now
+        elif now >= max(shot.first_off[name] + SPACING_S, ordered_at + SAMPLE_PERIOD_S):
+            shot.off_at[name] = self.world.process.clock()
+            self._device_done(shot, name)
+            return
+        self.world.process.after(POLL_S, lambda: self._poll(shot, name, ordered_at))
+
+    def _device_done(self, shot: _Shot, name: str) -> None:
+        shot.waiting.discard(name)
+        if not shot.waiting:
+            self._shot_ends(shot)
+
+    def _shot_ends(self, shot: _Shot) -> None:
+        order = shot.order
+        if order.host not in self.fencing or shot.first_off.get("ended"):
+            return
+        shot.first_off["ended"] = 1.0
+        shot.waiting.clear()
+        self.fencing.discard(order.host)
+        together = all(self.world.devices.read(order.host, name) is PowerState.OFF for name in order.devices)
+        if len(shot.off_at) == len(order.devices) and together:
+            self.world.trouble.after_off(order.host)
+            self._fence_reported(order, FenceResult.OFF_READ, max(shot.off_at.values()), "read off twice")
+        elif shot.refused == {*order.devices}:
+            self._fence_reported(order, FenceResult.REFUSED, None, "refused", tuple(sorted(shot.mismatched)))
+        else:
+            detail = "; ".join(f"{name}: not read off" for name in order.devices if name not in shot.off_at)
+            self._fence_reported(order, FenceResult.UNVERIFIED, None, detail, tuple(sorted(shot.mismatched)))
+
+    def _fence_reported(
+        self, order: Fence, result: FenceResult, off_at: float | None, detail: str, mismatched: tuple[str, ...] = ()
+    ) -> None:
+        self.world.process.post(
+            FenceReported(
+                host=order.host,
+                incident=order.incident,
+                attempt=order.attempt,
+                result=result,
+                off_read_at=off_at,
+                detail=detail,
+                mismatched=mismatched,
+            )
+        )
+
+    # --- oned ---
+
+    def _oned_s(self) -> float:
+        return self.world.trouble.dice.uniform(1, 6) if self.world.trouble.oned_slow else 0.05
+
+    def _read_host(self, order: ReadHost) -> None:
+        asked_at = self.world.process.clock()
+        host = order.host
+
+        def answer() -> None:
+            if self.world.trouble.oned_down:
+                self.world.process.post(OnedReadFailed(host=host, detail="no answer"))
+            else:
+                self.world.process.post(self.world.inventory.host_read(host, order.vms, asked_at))
+
+        self.world.process.after(self._oned_s(), answer)
+
+    def _ask_domains(self, host: int) -> None:
+        asked_at, truth = self.world.process.clock(), self.world.truth
+        if not truth.answers(host):
+            self.world.process.post(DomainsRead(host=host, asked_at=asked_at, failure="no answer"))
+            return
+        running = tuple(sorted(truth.machines[host].vms))
+        self.world.process.post(DomainsRead(host=host, asked_at=asked_at, running=running))
+
+    def _order_host(self, order: OrderHost) -> None:
+        if not self._may_act(order, order.not_after):
+            self._host_reported(order, OrderResult.SKIPPED, "too late, or we no longer lead")
+        elif self.world.trouble.oned_down:
+            self._host_reported(order, OrderResult.UNKNOWN, "no answer")
+        else:
+            self.world.inventory.host_order(order)
+            self._host_reported(order, OrderResult.ACCEPTED, "")
+
+    def _host_reported(self, order: OrderHost, result: OrderResult, detail: str) -> None:
+        if result is OrderResult.ACCEPTED and self.world.trouble.strikes("answer-lost"):
+            result, detail = OrderResult.UNKNOWN, "the answer was lost"
+        keys = {"host": order.host, "incident": order.incident}
+        self.world.process.post(HostOrderReported(**keys, step=order.step, result=result, detail=detail))
+
+    def _restart_monitoring(self, order: RestartMonitoring) -> None:
+        failure = "no answer" if self.world.trouble.oned_down else ""
+        if not self._may_act(order, order.not_after):
+            failure = "too late, or we no longer lead"
+        elif not failure:
+            failure = self.world.inventory.restart_monitoring(order.host)
+        self.world.process.post(MonitoringRestarted(host=order.host, failure=failure))
+
+    def _order_vm(self, order: VmOrder) -> None:
+        world = self.world
+        if world.trouble.oned_down:
+            self._vm_reported(order, OrderResult.UNKNOWN, "no answer")
+            return
+        if changed := world.inventory.not_as_decided(order):
+            self._vm_reported(order, OrderResult.SKIPPED, changed)
+        elif not self._may_act(order, order.not_after):
+            self._vm_reported(order, OrderResult.SKIPPED, "too late, or we no longer lead")
+        elif world.trouble.strikes("order-late"):
+            world.inventory.vm_order_late(order, world.trouble.dice.uniform(1, 15))
+            world.process.after(ANSWER_TIMEOUT_S, lambda: self._vm_reported(order, OrderResult.UNKNOWN, "no answer"))
+        elif refused := world.inventory.vm_order(order):
+            self._vm_reported(order, OrderResult.REFUSED, refused)
+        elif world.trouble.strikes("answer-lost"):
+            self._vm_reported(order, OrderResult.UNKNOWN, "the answer was lost")
+        else:
+            self._vm_reported(order, OrderResult.ACCEPTED, "")
+
+    def _vm_reported(self, order: VmOrder, result: OrderResult, detail: str) -> None:
+        self.world.judge.vm_reported(order, result)
+        keys = {"vm": order.vm, "incident": order.incident, "attempt": order.attempt}
+        self.world.process.post(VmOrderReported(**keys, result=result, detail=detail))

@@ -1,0 +1,139 @@
+"""The table of faults: what may go wrong in the pretended world, and how often.
+
+Some come by themselves, at a rate by the hour of one host. The others are aimed: they strike with a probability at the
+very moment that a rule protects, such as between an order and its answer.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+
+
+class Per(Enum):
+    """What a number in the table counts."""
+
+    HOST_HOUR = auto()  #: so often in an hour of one host
+    MOMENT = auto()  #: probability at each such moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault:
+    """One kind of fault."""
+
+    name: str
+    usual: float
+    per: Per
+    text: str
+
+
+def _by_hour(name: str, usual: float, text: str) -> Fault:
+    return Fault(name=name, usual=usual, per=Per.HOST_HOUR, text=text)
+
+
+def _aimed(name: str, usual: float, text: str) -> Fault:
+    return Fault(name=name, usual=usual, per=Per.MOMENT, text=text)
+
+
+FAULTS: tuple[Fault, ...] = (
+    _by_hour("power-loss", 0.012, "a host loses its power, its BMC lives on"),
+    _by_hour("cord-pulled", 0.002, "host and BMC lose their power"),
+    _by_hour("hang", 0.012, "a kernel stands still, the power is on"),
+    _by_hour("freeze", 0.008, "a host stands still for 5 to 120 s and goes on as if nothing had been"),
+    _by_hour("self-reboot", 0.012, "a host reboots by itself, often faster than anybody sees it silent"),
+    _by_hour("partition", 0.004, "nobody reaches a host over the network, its VMs write on"),
+    _by_hour("half-partition", 0.008, "the controller does not reach a host, its neighbours do"),
+    _by_hour("packet-loss", 0.008, "between 5 and 40 % of a host's packets are lost for some minutes"),
+    _by_hour("rack-switch", 0.002, "the switch of a rack is out; its hosts come back one after the other"),
+    _by_hour("bmc-dead", 0.004, "a BMC answers nothing until it is repaired"),
+    _by_hour("bmc-slow", 0.004, "a BMC acknowledges at once and acts up to 12 s later"),
+    _by_hour("bmc-ignores", 0.003, "a BMC acknowledges, and does nothing"),
+    _by_hour("bmc-lies", 0.003, "a BMC reads OFF after an order that it did not carry out"),
+    _by_hour("bmc-busy", 0.003, "a BMC refuses sessions for some minutes"),
+    _by_hour("wrong-machine", 0.002, "a BMC's address leads to another machine"),
+    _by_hour("pdu-stuck", 0.002, "one of two outlets does not switch"),
+    _by_hour("oned-down", 0.003, "oned answers nothing for up to five minutes"),
+    _by_hour("oned-slow", 0.003, "oned answers after 1 to 6 s, for some minutes"),
+    _by_hour("oned-restart", 0.002, "oned forgets what its drivers were doing"),
+    _by_hour("journal-slow", 0.002, "the disk of the journal needs seconds for each record, for some minutes"),
+    _by_hour("journal-fails", 0.001, "the journal takes nothing, for up to two minutes"),
+    _by_hour("crash", 0.004, "the controller is killed"),
+    _by_hour("pause", 0.004, "the controller's process stands still for 3 to 60 s"),
+    _by_hour("clock-back", 0.002, "the controller is killed, and the clock is set back or ahead meanwhile"),
+    _by_hour("lead-lost", 0.002, "another controller leads for some minutes, and may act"),
+    _by_hour("vm-moved", 0.02, "a person migrates a VM between healthy hosts"),
+    _by_hour("pause-pressed", 0.002, "a person pauses the controller for some minutes"),
+    _aimed("crash-before-record", 0.002, "killed when a decision is made and not yet on disk"),
+    _aimed("crash-after-record", 0.002, "killed when a decision is on disk and no order has left"),
+    _aimed("crash-after-order", 0.002, "killed when an order has just left"),
+    _aimed("pause-before-order", 0.002, "the process stands still between record and order"),
+    _aimed("answer-lost", 0.02, "what a device or oned was ordered is done, and the answer is lost"),
+    _aimed("order-late", 0.01, "oned carries an order out up to 15 s later"),
+    _aimed("thaw-at-the-shot", 0.05, "a frozen host goes on just before or after its power-off"),
+    _aimed("button", 0.004, "a person powers a host on again after it was read off"),
+    _aimed("destination-dies", 0.01, "the host that a VM was just ordered to loses its power"),
+)  # fmt: skip
+_KNOWN = {fault.name: fault for fault in FAULTS}
+
+
+class BadFaults(Exception):
+    """A file of faults is not understood; in words for the person who wrote it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rates:
+    """How often what happens."""
+
+    rates: Mapping[str, float] = field(default_factory=lambda: {fault.name: fault.usual for fault in FAULTS})
+
+    def of(self, name: str) -> float:
+        """By host-hour, or as a probability."""
+        return self.rates[name]
+
+    def times(self, by_hour: float, aimed: float = 1.0) -> Rates:
+        """The same, more or less often."""
+        factors = {Per.HOST_HOUR: by_hour, Per.MOMENT: aimed}
+        changed = {name: rate * factors[_KNOWN[name].per] for name, rate in self.rates.items()}
+        return Rates(rates={name: _within(name, rate) for name, rate in changed.items()})
+
+    def only(self, *names: str) -> Rates:
+        """Nothing but these."""
+        return Rates(rates={name: rate if name in names else 0.0 for name, rate in self.rates.items()})
+
+    def with_rates(self, changed: Mapping[str, float]) -> Rates:
+        """The same with some rates changed."""
+        return Rates(rates={**self.rates, **changed})
+
+
+def _within(name: str, rate: float) -> float:
+    return min(rate, 1.0) if _KNOWN[name].per is Per.MOMENT else rate
+
+
+def load(path: Path) -> Rates:
+    """A file of faults: TOML, `name = rate`. What is not named stays as it is; `others = 0` switches that off.
+
+    Raises:
+        BadFaults: it cannot be read, or names what is not known; all at once.
+    """
+    try:
+        written = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise BadFaults(f"{path}: {error}") from None
+    others = written.pop("others", None)
+    wrong = [f"{name} is no fault" for name in written if name not in _KNOWN]
+    wrong += [f"{name} = {rate!r}: {why}" for name, rate in written.items() if (why := _why_wrong(name, rate))]
+    wrong += ["others may only be 0"] if others not in (None, 0) else []
+    if wrong:
+        raise BadFaults(f"{path}: {'; '.join(wrong)}. Known: {', '.join(_KNOWN)}")
+    begin = Rates() if others is None else Rates(rates=dict.fromkeys(_KNOWN, 0.0))
+    return begin.with_rates({name: float(rate) for name, rate in written.items()})
+
+
+def _why_wrong(name: str, rate: object) -> str:
+    if isinstance(rate, bool) or not isinstance(rate, int | float) or not rate >= 0:
+        return "a number from 0 on is needed"
+    is_probability = name in _KNOWN and _KNOWN[name].per is Per.MOMENT
+    return "a probability is at most 1" if is_probability and rate > 1 else ""

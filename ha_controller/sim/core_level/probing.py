@@ -1,0 +1,125 @@
+"""The pretended probes: what each channel shows of each host, at the pace of the prober.
+
+Answers are heard at once, silence after its time-out only. While the process stands still nothing is asked.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from ha_controller.core.events import EvidenceTaken, HostIdentified
+from ha_controller.core.model import PowerState, Reading, Signal
+from ha_controller.sim import oned_model as one
+from ha_controller.sim.core_level.layout import identity_of
+
+if TYPE_CHECKING:
+    from ha_controller.sim.core_level.world import World
+
+STEADY_S, BOOT_S, TIMEOUT_S = 1.0, 30.0, 0.5
+_SIGNALS = {PowerState.ON: Signal.ON, PowerState.OFF: Signal.OFF, PowerState.UNKNOWN: Signal.UNKNOWN}
+
+
+class Probing:
+    """All channels."""
+
+    def __init__(self, world: World) -> None:
+        """Nobody is asked yet."""
+        self.world = world
+        self.channels = {channel.name for channel in world.settings.channels}
+        self.watched: set[int] = set()
+        self.steady_at = self.slow_at = self.boots_at = 0.0
+        self._late: list[tuple[float, str, Reading]] = []  #: silence that is not known yet
+        self._monitored: dict[int, float] = {}
+
+    def forget(self) -> None:
+        """The process ended."""
+        self.watched.clear()
+        self._late.clear()
+        self._monitored.clear()
+
+    def look(self) -> None:
+        """One turn: suspects on all channels; all hosts if that is due."""
+        now, hosts = self.world.now, range(self.world.layout.hosts)
+        everyone = now >= self.steady_at
+        asked = hosts if everyone else sorted(self.watched)
+        readings: defaultdict[str, list[Reading]] = defaultdict(list)
+        for due in [due for due in self._late if due[0] <= now]:
+            readings[due[1]].append(due[2])
+        self._late = [due for due in self._late if due[0] > now]
+        for host in asked:
+            self._ask_here(host, readings)
+        if everyone:
+            self.steady_at = now + STEADY_S
+            self._ask_the_storage(readings)
+        if self.watched and now >= self.slow_at:
+            self.slow_at = now + STEADY_S
+            self._ask_about_suspects(readings)
+        if now >= self.boots_at or self.watched:
+            self._ask_boots(hosts if now >= self.boots_at else sorted(self.watched), readings)
+            self.boots_at = now + BOOT_S if now >= self.boots_at else self.boots_at
+        for channel in [name for name in readings if name in self.channels]:
+            self.world.process.post(EvidenceTaken(channel=channel, readings=tuple(readings[channel])))
+
+    def _ask_here(self, host: int, readings: defaultdict[str, list[Reading]]) -> None:
+        truth = self.world.truth
+        loss = truth.lossy.get(host, 0.0)
+        for channel, answers in (("icmp", truth.kernel_answers(host)), ("ssh", truth.answers(host))):
+            if answers and not (loss and self.world.trouble.dice.random() < loss):
+                readings[channel].append(self._reading(host, Signal.ALIVE))
+            else:
+                silent = self._reading(host, Signal.SILENT)
+                self._late.append((self.world.now + TIMEOUT_S, channel, silent))
+
+    def _ask_the_storage(self, readings: defaultdict[str, list[Reading]]) -> None:
+        for host in range(self.world.layout.hosts):
+            signal = Signal.ALIVE if self.world.truth.beats(host) else Signal.SILENT
+            readings["storage"].append(self._reading(host, signal))
+
+    def _ask_about_suspects(self, readings: defaultdict[str, list[Reading]]) -> None:
+        truth, hosts = self.world.truth, range(self.world.layout.hosts)
+        can_tell = [host for host in hosts if truth.answers(host)]
+        for host in sorted(self.watched):
+            sees = Signal.ALIVE if truth.neighbours_see(host) else Signal.SILENT
+            others = [each for each in can_tell if each != host]
+            readings["neighbours"].append(self._reading(host, sees if len(others) > 1 else Signal.UNKNOWN))
+            readings["bmc"].append(self._reading(host, self._power(host)))
+
+    def _power(self, host: int) -> Signal:
+        """By all readable devices of the first level; UNKNOWN while one of them is used."""
+        if host in self.world.executor.fencing:
+            return Signal.UNKNOWN
+        level = self.world.layout.levels[host][0]
+        states = {self.world.devices.read(host, device.name) for device in level}
+        if PowerState.ON in states:
+            return Signal.ON
+        return Signal.OFF if states == {PowerState.OFF} else Signal.UNKNOWN
+
+    def _ask_boots(self, hosts: range | list[int], readings: defaultdict[str, list[Reading]]) -> None:
+        truth = self.world.truth
+        for host in hosts:
+            if truth.answers(host) and "boot-id" in self.channels:
+                boot = f"boot {host}.{truth.machines[host].boots}"
+                reading = Reading(
+                    host=host, signal=Signal.ALIVE, sent_at=self.world.process.clock(), boot_id=boot,
+                    booted_at=self.world.wall(self.world.booted_at[host]),
+                )  # fmt: skip
+                readings["boot-id"].append(reading)
+                self.world.process.post(HostIdentified(host=host, identity=identity_of(host), source="dmi"))
+
+    def hear_oned(self) -> None:
+        """What the last inventory showed, as the channel `oned` reads it."""
+        readings = []
+        for host in self.world.oned.hosts.values():
+            before = self._monitored.get(host.id)
+            self._monitored[host.id] = host.monitored_at
+            if host.state == one.ERROR:
+                readings.append(self._reading(host.id, Signal.SILENT))
+            elif host.state != one.OFFLINE and before is not None and host.monitored_at > before:
+                sent_at = self.world.process.clock() - 20.0  # the life lies after the read that did not show it
+                readings.append(Reading(host=host.id, signal=Signal.ALIVE, sent_at=sent_at))
+        if readings:
+            self.world.process.post(EvidenceTaken(channel="oned", readings=tuple(readings)))
+
+    def _reading(self, host: int, signal: Signal) -> Reading:
+        return Reading(host=host, signal=signal, sent_at=self.world.process.clock())
