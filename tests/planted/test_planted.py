@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from planted.bugs import BUGS, passes, seeds_until_caught
 
 from ha_controller.sim.core_level import campaign
 from ha_controller.sim.core_level.faults import FAULTS, BadFaults, Rates, load
-from planted.bugs import BUGS, passes, seeds_until_caught
 
 QUICK = ("no budget", "no shared cause", "identity is not asked", "attempts are not recorded", "no boot id")
 
@@ -46,5 +46,5 @@ def test_a_file_of_faults_changes_what_it_names_and_says_what_it_does_not_know(t
     assert rates.of("hang") == 0.5
     assert {rates.of(fault.name) for fault in FAULTS} == {0.0, 0.5}
     file.write_text("hung = 0.5\nanswer-lost = 2\n")
-    with pytest.raises(BadFaults, match="hung is no fault.*at most 1"):
+    with pytest.raises(BadFaults, match=r"hung is no fault.*at most 1"):
         load(file)
