@@ -6,12 +6,11 @@ one after the other. What executors have begun ends with the process; what they 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ha_controller.core.controller import Controller, Decision
-from ha_controller.core.effects import Effect, Order
-from ha_controller.core.events import Event, EvidenceTaken, TimePassed
+from ha_controller.core.effects import Effect, Fence, Order
+from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult, TimePassed
 from ha_controller.sim.core_level.agenda import Act
 from ha_controller.sim.core_level.journal import Record
 
@@ -121,9 +120,8 @@ class Process:
         judge = self.world.judge
         for event in events:
             judge.told(event)
-        decisions = [
-            decided for event in events if (decided := controller.step(event, now)).effects or _writes(decided)
-        ]
+        decided = controller.round(events, now)
+        decisions = [decided] if decided.effects or _writes(decided) else []
         judge.decided(decisions)
         if decisions:
             self._carry_out(decisions)
@@ -160,11 +158,29 @@ class Process:
                 self.pause(trouble.dice.uniform(1, 30))
                 self.after(0.0, lambda rest=effects[index:]: self._dispatch(rest))  # type: ignore[misc]
                 return
+            if isinstance(effect, Fence) and effect.send and self._is_taken_back(effect):
+                continue
             self.world.judge.leaves(effect)
             self.world.executor.carry_out(effect)
             if is_order and trouble.strikes("crash-after-order"):
                 self.kill(trouble.down_s(), "an order has just left")
                 return
+
+    def _is_taken_back(self, order: Fence) -> bool:
+        """As the engine does it: its host has answered while the order was put on record."""
+        why = "" if self.controller is None else self.controller.why_not_sent(order, self._inbox)
+        if why:
+            self.post(
+                FenceReported(
+                    host=order.host,
+                    incident=order.incident,
+                    attempt=order.attempt,
+                    result=FenceResult.REFUSED,
+                    off_read_at=None,
+                    detail=f"not sent: {why}",
+                )
+            )
+        return bool(why)
 
 
 def _writes(decision: Decision) -> bool:
@@ -173,6 +189,3 @@ def _writes(decision: Decision) -> bool:
 
 def _has_orders(decisions: list[Decision]) -> bool:
     return any(isinstance(effect, Order) for decision in decisions for effect in decision.effects)
-
-
-Clock = Callable[[], float]
