@@ -61,7 +61,9 @@ def draw(dice: random.Random, hosts: int, settings: Settings | None) -> Layout:
 
 def _levels(dice: random.Random) -> tuple[tuple[Device, ...], ...]:
     bmc = Device(name=BMC, tells_identity=True, fingerprint="bmc 1")
-    pdus = tuple(Device(name=name, identity_noted=True, fingerprint=f"{name} 1") for name in (PDU_A, PDU_B))
+    pdus = tuple(
+        Device(name=name, identity_noted=True, fingerprint=f"{name} 1", outlet=True) for name in (PDU_A, PDU_B)
+    )
     fabric = Device(name=FABRIC, identity_noted=True, weak_off=True, fingerprint="fabric 1")
     return dice.choice((((bmc,),), ((bmc,),), ((bmc,), pdus), ((bmc,), pdus), ((fabric,), (bmc,)), (pdus, (bmc,))))
 
