@@ -188,7 +188,8 @@ class State:
         before = self.incidents.get(incident.host)
         if incident == before:
             return incident
-        if self.settings.write_attributes and self.settings.mode is not Mode.OBSERVE:
+        acts = self.term is not None and self.settings.mode is not Mode.OBSERVE
+        if self.settings.write_attributes and acts:
             self.out.extend(attributes.of(before, incident))
         if incident.open:
             self.incidents[incident.host] = incident

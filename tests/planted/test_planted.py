@@ -20,7 +20,7 @@ def test_the_same_seed_tells_the_same_story():
 
 @pytest.mark.parametrize("each", [each for each in BUGS if each.name in QUICK], ids=lambda each: each.name)
 def test_a_planted_bug_is_found_and_the_core_as_it_is_passes_that_seed(each):
-    seed, by = seeds_until_caught(each, 3)
+    seed, by = seeds_until_caught(each, 12)
     assert by in each.invariants
     assert passes(each, seed) == ""
 

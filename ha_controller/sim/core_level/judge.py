@@ -15,6 +15,7 @@ from ha_controller.core.events import Event, OrderResult, PowerRead
 from ha_controller.core.incident import AttemptOutcome, Incident, VmRecord, VmStage
 from ha_controller.core.model import HostState, PowerState
 from ha_controller.core.power import readable
+from ha_controller.sim.core_level.layout import BMC, PDU_A, PDU_B
 
 if TYPE_CHECKING:
     from ha_controller.sim.core_level.executor import VmOrder
@@ -181,7 +182,7 @@ class Judge:
             raise Violation("S2", f"{name} powers host {machine} off although its record is OK")
 
     def _stands_on_a_proof(self, number: int, source: int) -> None:
-        """Every device that can be read was read since, the proving ones OFF, none ON."""
+        """Every device that can be read was read since, the proving ones OFF, none ON but the outlets of a BMC."""
         incident, controller = self._incident(number), self.world.process.controller
         if incident.proof is None or incident.fenced_at is None:
             raise Violation("S3", f"a move from host {source} left without a proof on record")
@@ -190,9 +191,10 @@ class Judge:
         for name in readable(host) if host is not None else ():
             asked_at, power = self.read.get((incident.host, name), (0.0, PowerState.UNKNOWN))
             is_fresh = self.world.process.clock() - asked_at <= longest_s
-            if power is PowerState.ON or (
-                name in incident.proof.devices and (power is not PowerState.OFF or not is_fresh)
-            ):
+            is_proving = name in incident.proof.devices
+            feeds_only = name in (PDU_A, PDU_B) and BMC in incident.proof.devices
+            is_against = power is PowerState.ON and not feeds_only
+            if is_against or (is_proving and (power is not PowerState.OFF or not is_fresh)):
                 raise Violation("S3", f"a move from host {incident.host} left, and {name} was last read {power.value}")
 
     def move_accepted(self, order: MoveVm, source: int) -> None:
