@@ -251,6 +251,37 @@ async def test_a_lead_that_stepped_down_is_not_asked_for_again_for_a_while(rig: 
         await rig.until(lambda: leadership.term == 2)
 
 
+@pytest.mark.parametrize("ending", [Leadership.end, Leadership.step_down])
+async def test_a_lead_that_is_granted_after_its_end_was_ordered_is_given_back(
+    rig: Rig, ending: Callable[[Leadership, str], None]
+):
+    """The question was under way: nobody says a second time that the state directory is lost."""
+    asks, may_answer, acquire = anyio.Event(), anyio.Event(), rig.engine.acquire
+
+    async def slow() -> int | None:
+        asks.set()
+        await may_answer.wait()
+        return await acquire()
+
+    rig.engine.acquire = slow  # type: ignore[method-assign]
+    async with rig.running() as leadership:
+        await asks.wait()
+        ending(leadership, "the lock file was replaced")
+        may_answer.set()
+        await rig.until(lambda: rig.engine.released == [1])
+        assert leadership.term is None
+        assert not await leadership.may_act(1)
+    assert all(each.term is None for each in rig.told)
+
+
+async def test_a_process_that_has_ended_holds_nothing_whatever_it_holds(rig: Rig):
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+        leadership.ended = "the lock file was replaced"
+        assert not leadership.holds(1)
+        assert not await leadership.may_act(1)
+
+
 async def test_a_lead_that_cannot_be_regained_is_lost_for_this_process(rig: Rig, monkeypatch):
     monkeypatch.setattr(Engine, "regains", False)
     async with rig.running() as leadership:

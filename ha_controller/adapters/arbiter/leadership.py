@@ -99,7 +99,7 @@ class Leadership:
     def holds(self, term: int | None) -> bool:
         """Whether we lead in this term by our own clocks. That is no proof."""
         lead, now = self._lead, self.now()
-        if lead is None or lead.term != term or lead.doubt or self._is_over(lead, now):
+        if lead is None or not self._is_usable(lead, term, now):
             return False
         if abs(now.offset - lead.offset) > JUMP_S:
             self._bell.set()
@@ -109,7 +109,7 @@ class Leadership:
     async def may_act(self, term: int | None) -> bool:
         """Have the lead proven; whoever asks must send its order at once, without waiting for anything else."""
         lead, asked = self._lead, self.now()
-        if lead is None or lead.term != term or lead.doubt or self._is_over(lead, asked):
+        if lead is None or not self._is_usable(lead, term, asked):
             return False
         try:
             with anyio.fail_after(PROOF_TIMEOUT_S):
@@ -184,8 +184,8 @@ class Leadership:
         if term is None:
             return self.arbiter.ask_every_s
         lead = _Lead(term=term, asked=asked, offset=asked.offset)
-        if self._is_over(lead, self.now()):
-            self._lost.append(term)  # it took too long to be told
+        if self.ended or self._stays_out() or self._is_over(lead, self.now()):
+            self._lost.append(term)  # it took too long to be told, or we must not lead since
             return 0.0
         self._lead, self._looked = lead, None
         log.info("this controller leads", term=term, led_meanwhile=self.arbiter.led_meanwhile())
@@ -247,6 +247,9 @@ class Leadership:
 
     def _stays_out(self) -> bool:
         return self._out_since is not None and self._out_since.age_s(self.now()) < STAY_OUT_S
+
+    def _is_usable(self, lead: _Lead, term: int | None, now: Moment) -> bool:
+        return lead.term == term and not lead.doubt and not self.ended and not self._is_over(lead, now)
 
     def _is_over(self, lead: _Lead, now: Moment) -> bool:
         return lead.asked.age_s(now) >= self.arbiter.lead_s
