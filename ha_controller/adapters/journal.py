@@ -5,8 +5,8 @@ wait into one transaction; whoever waits is answered after COMMIT, never before.
 read-only, in worker threads, so they delay no commit.
 
 It must never answer a commit that is not on disk, never go on after a failed write (what the disk holds is then in
-doubt until the file is opened again), and never block the event loop. Only one process may have the file open for
-writing: the arbiter's lock sees to that.
+doubt until the file is opened again), and never block the event loop. One process writes: the arbiter's lock sees to
+that, and no commit is taken from a process that lost it, once another one has opened the file.
 
 Data comes from the engine and goes back to it at start, to the API and to backups. No secret belongs in here.
 """
@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
+import secrets
 import sqlite3
 import tempfile
 import threading
@@ -38,7 +39,6 @@ TIMEOUT_S = 10.0  #: for a commit, a reading, and for closing
 BACKUP_TIMEOUT_S = 120.0
 WAITING_MAX = 1000
 READERS_MAX = 4
-
 MIGRATIONS: tuple[str, ...] = (
     """
     CREATE TABLE records (key TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -49,11 +49,12 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE INDEX entries_of_host ON entries (host, id) WHERE host IS NOT NULL;
     CREATE INDEX entries_of_incident ON entries (incident, id) WHERE incident IS NOT NULL;
     """,
+    "CREATE TABLE writer (number INTEGER PRIMARY KEY CHECK (number = 1), id TEXT NOT NULL) STRICT",
 )
 """Script n brings a file from version n to n+1. Scripts are only ever added: files of every version are out there."""
 
 _COLUMNS = "at, kind, host, incident, text, data"
-
+_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
 _T = TypeVar("_T")
 _Row = tuple[float, str, int | None, int | None, str, str]
 
@@ -93,12 +94,13 @@ class _Commit:
 class Journal:
     """An open journal. Its methods are called from one event loop."""
 
-    def __init__(self, path: Path, connection: sqlite3.Connection, *, commit_timeout_s: float) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection, writer: str, *, commit_timeout_s: float) -> None:
         """Use `Journal.open`. Takes over the connection; the writer closes it."""
         self.path = path
         self.transactions = 0  #: how many transactions the writer has committed
         self._commit_timeout_s = commit_timeout_s
         self._connection = connection
+        self._id = writer
         self._queue: SimpleQueue[_Commit | None] = SimpleQueue()
         self._failure: str | None = None
         self._closed = False
@@ -116,7 +118,8 @@ class Journal:
         Raises:
             JournalError: the file is damaged, of a newer version, not a journal, or cannot be written.
         """
-        return cls(path, _open_checked(path, migrations), commit_timeout_s=commit_timeout_s)
+        writer = secrets.token_hex(8)
+        return cls(path, _open_checked(path, migrations, writer), writer, commit_timeout_s=commit_timeout_s)
 
     async def commit(self, records: Mapping[str, str | None], entries: Sequence[Entry]) -> int | None:
         """Make records (key -> text; None deletes) and entries durable, all or nothing; return the last entry's id.
@@ -242,7 +245,7 @@ class Journal:
         failure = self._failure
         if batch and failure is None:
             try:
-                ids = _transact(self._connection, batch)
+                ids = _transact(self._connection, self._id, batch)
                 self.transactions += 1
             except Exception as error:  # the border of this thread: it must live to answer those who wait
                 log.exception("the journal could not be written", path=str(self.path), error=type(error).__name__)
@@ -260,9 +263,12 @@ class Journal:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _transact(connection: sqlite3.Connection, batch: Sequence[_Commit]) -> list[int | None]:
+def _transact(connection: sqlite3.Connection, writer: str, batch: Sequence[_Commit]) -> list[int | None]:
     """All commits in one transaction; for each the id of its last entry."""
     connection.execute("BEGIN IMMEDIATE")
+    if connection.execute("SELECT id FROM writer").fetchone() != (writer,):
+        connection.execute("ROLLBACK")
+        raise JournalError("it was opened by another process since")
     ids = []
     for commit in batch:
         for key, text in commit.records.items():
@@ -270,10 +276,8 @@ def _transact(connection: sqlite3.Connection, batch: Sequence[_Commit]) -> list[
                 connection.execute("DELETE FROM records WHERE key = ?", (key,))
             else:
                 connection.execute("INSERT OR REPLACE INTO records (key, text) VALUES (?, ?)", (key, text))
-        last_id: int | None = None
-        for row in commit.rows:
-            last_id = connection.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)", row).lastrowid
-        ids.append(last_id)
+        row_ids = [connection.execute(_INSERT, row).lastrowid for row in commit.rows]
+        ids.append(row_ids[-1] if row_ids else None)
     connection.execute("COMMIT")
     return ids
 
@@ -302,7 +306,7 @@ def _storable(text: str) -> str:
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
-def _open_checked(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+def _open_checked(path: Path, migrations: Sequence[str], writer: str) -> sqlite3.Connection:
     """The writer's connection, to a file that was read through and has this version's schema."""
     try:
         path.touch(mode=0o600)  # SQLite gives its -wal and -shm files the mode of the main file
@@ -313,6 +317,7 @@ def _open_checked(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
             version = _check(connection, path, len(migrations))
             _make_durable(connection)
             _migrate(connection, version, migrations)
+            connection.execute("INSERT OR REPLACE INTO writer VALUES (1, ?)", (writer,))
             undo.pop_all()
     except (OSError, sqlite3.Error) as error:
         raise JournalError(f"the journal {path} cannot be used: {error}. {_remedy(error, path)}") from error

@@ -56,13 +56,17 @@ class StateDirectory:
         return number
 
     async def watch(self, number: int, lost: Callable[[str], None]) -> None:
-        """Look again and again whether it is still ours; `lost` is told why it is not. Then there is no way back."""
+        """Look again and again whether it is still ours; `lost` is told why it is not.
+
+        Raises:
+            NotLeading: it is not. The process must end: another one may open the journal that this one writes.
+        """
         while True:
             try:
                 await self.arbiter.renew(number)
             except (NotLeading, ArbiterUnreachable) as error:
                 lost(str(error))
-                return
+                raise NotLeading(f"the state directory is lost: {error}") from error
             await anyio.sleep(LOOK_AT_LOCK_EVERY_S)
 
 

@@ -164,6 +164,23 @@ async def test_entries_are_found_by_host_incident_id_and_direction(open_journal:
     assert await texts(limit=-1) == []
 
 
+async def test_whoever_opens_the_journal_ends_the_writing_of_those_before(
+    open_journal: Callable[..., Journal], logged: list[dict[str, object]]
+) -> None:
+    """A process that lost its lock may go on for a moment, and knows nothing of what its successor decided."""
+    old = open_journal()
+    await old.commit({"incident/7": "suspected"}, [])
+    new = open_journal()
+    await new.commit({"incident/7": "powered off"}, [entry()])
+    for _ in range(2):
+        with pytest.raises(JournalError, match="opened by another process"):
+            await old.commit({"incident/7": "suspected"}, [entry("late")])
+    await new.commit({"cloud": "new"}, [])
+    assert await new.records() == {"cloud": "new", "incident/7": "powered off"}
+    assert [line.text for line in await new.entries()] == [entry().text]
+    assert any("could not be written" in str(line["event"]) for line in logged)
+
+
 async def test_an_id_is_never_given_twice(open_journal: Callable[..., Journal], tmp_path: Path) -> None:
     journal = open_journal()
     first = await journal.commit({}, [entry()])
