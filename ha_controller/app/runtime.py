@@ -269,13 +269,14 @@ class Runtime:
             OSError: the socket or the state directory cannot be used.
         """
         async with AsyncExitStack() as stack:
-            number = await self.directory.lock()
-            stack.push_async_callback(self.directory.arbiter.release, number)
+            await self.directory.lock()
+            stack.push_async_callback(self.directory.unlock)
             state_dir = Path(self.config.state_dir)
             journal = await anyio.to_thread.run_sync(Journal.open, state_dir / "journal.db")
             stack.push_async_callback(journal.close)
             ledger = self.ledger = Ledger(journal)
             incidents, cloud, trusts = await ledger.load()
+            await self.directory.lock()  # again: now the last term is known, which may be another arbiter's
             self.controller.restore(incidents, cloud, self.clock(), trusts)
             black_box = BlackBox(self.controller, state_dir / "flights", self.clock())
             self.engine = Engine(
@@ -297,11 +298,9 @@ class Runtime:
                 self, journal=journal, ledger=ledger, second_master=second_master, black_box=black_box
             )
             await stack.enter_async_context(HttpApi(Path(self.config.api.socket), sources, self.commander).serve())
-            await self._run_parts(second_master, black_box, number, ready)
+            await self._run_parts(second_master, black_box, ready)
 
-    async def _run_parts(
-        self, second_master: SecondMaster, black_box: BlackBox, number: int, ready: Callable[[], None]
-    ) -> None:
+    async def _run_parts(self, second_master: SecondMaster, black_box: BlackBox, ready: Callable[[], None]) -> None:
         if self.engine is None:
             raise RuntimeError("the engine is built before its parts run")
         async with anyio.create_task_group() as group:
@@ -317,7 +316,7 @@ class Runtime:
                 group.start_soon(identifier.run)
             group.start_soon(second_master.run)
             group.start_soon(black_box.run)
-            group.start_soon(self.directory.watch, number, self.leadership.end)
+            group.start_soon(self.directory.watch, self.leadership.end)
             group.start_soon(self.leadership.run)
             group.start_soon(self._drill_schedule().run)
             group.start_soon(reserve_watch(self).run)

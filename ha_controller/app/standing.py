@@ -42,9 +42,10 @@ class StateDirectory:
             last_term=last_term,
         )
         self.arbiter = SingleArbiter(SingleConfig(), self.context)
+        self.number = 0  #: of this taking; higher than all before
 
-    async def lock(self) -> int:
-        """Take it for this process; returns the number of this taking.
+    async def lock(self) -> None:
+        """Take it for this process. Again once `last_term` is known: the number grows beyond it.
 
         Raises:
             NotLeading: another process has it.
@@ -53,9 +54,13 @@ class StateDirectory:
         number = await self.arbiter.acquire()
         if number is None:
             raise NotLeading(self.arbiter.refusal)
-        return number
+        self.number = number
 
-    async def watch(self, number: int, lost: Callable[[str], None]) -> None:
+    async def unlock(self) -> None:
+        """Give it back, even when cancelled."""
+        await self.arbiter.release(self.number)
+
+    async def watch(self, lost: Callable[[str], None]) -> None:
         """Look again and again whether it is still ours; `lost` is told why it is not.
 
         Raises:
@@ -63,7 +68,7 @@ class StateDirectory:
         """
         while True:
             try:
-                await self.arbiter.renew(number)
+                await self.arbiter.renew(self.number)
             except (NotLeading, ArbiterUnreachable) as error:
                 lost(str(error))
                 raise NotLeading(f"the state directory is lost: {error}") from error

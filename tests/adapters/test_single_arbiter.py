@@ -254,9 +254,9 @@ async def test_a_lock_that_is_got_too_late_is_given_back(tmp_path: Path, monkeyp
     next_term = arbiter_module._next_term
     give = arbiter_module._HandOver.give
 
-    def slow(path: Path) -> int:
+    def slow(path: Path, last_term: int) -> int:
         disk_answers.wait(10)
-        return next_term(path)
+        return next_term(path, last_term)
 
     def noticed(hand_over: arbiter_module._HandOver, lead: arbiter_module._Lead) -> None:
         give(hand_over, lead)

@@ -20,9 +20,9 @@ async def test_a_process_that_lost_its_state_directory_ends(tmp_path: Path, monk
     """It says so first, then its task group ends: the journal belongs to whoever locks the directory next."""
     monkeypatch.setattr(standing, "LOOK_AT_LOCK_EVERY_S", 0.01)
     ours, told = directory(tmp_path), list[str]()
-    number = await ours.lock()
+    await ours.lock()
     (tmp_path / "lock").unlink()
     with anyio.fail_after(5), pytest.raises(NotLeading, match="not the file that was locked"):
-        await ours.watch(number, told.append)
+        await ours.watch(told.append)
     assert len(told) == 1
     await directory(tmp_path).lock()

@@ -9,8 +9,10 @@ import anyio
 import pytest
 from world import SETTINGS
 
+from ha_controller.adapters.arbiter import Leadership
 from ha_controller.adapters.journal import Journal, JournalError
 from ha_controller.app.ledger import Ledger
+from ha_controller.app.standing import StateDirectory
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Effect
 from ha_controller.core.events import LeadChanged
@@ -40,6 +42,35 @@ async def test_a_decision_of_a_term_that_is_over_is_not_written(tmp_path: Path):
     _, cloud, _ = await ledger.load()
     assert cloud.paused_by == ""
     await journal.close()
+
+
+async def test_a_controller_that_goes_back_from_etcd_to_single_leads_in_a_higher_term(tmp_path: Path):
+    """The terms of etcd are on record; those of the lock would begin at 1, and the journal refuse every decision."""
+    journal = Journal.open(tmp_path / "journal.db")
+    ledger = Ledger(journal)
+    await ledger.commit([], None, [], [], 57)
+    directory = StateDirectory(tmp_path, lambda: 0 if not loaded else ledger.term)
+    loaded = False
+    await directory.lock()  # before the journal is opened, which knows the terms
+    loaded = True
+    await directory.lock()
+    told: list[LeadChanged] = []
+    leadership = Leadership(arbiter=directory.arbiter, report=told.append)
+    async with anyio.create_task_group() as group:
+        group.start_soon(leadership.run)
+        group.start_soon(directory.watch, leadership.end)
+        with anyio.fail_after(5):
+            while not told:
+                await anyio.sleep(0.01)
+        assert await leadership.may_act(58)
+        group.cancel_scope.cancel()
+    assert told == [LeadChanged(term=58)]
+    await ledger.commit([], None, [], [], 58)
+    await journal.close()
+    await directory.unlock()
+    again = StateDirectory(tmp_path, lambda: 0)
+    await again.lock()
+    assert again.number == 59, "it was written down"
 
 
 async def test_a_new_term_is_committed_before_anything_of_it_is_dispatched():

@@ -13,7 +13,7 @@ import fcntl
 import os
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
 
@@ -100,12 +100,16 @@ class SingleArbiter(Arbiter[SingleConfig]):
     async def acquire(self) -> int | None:
         """Take the lock and a new term; the term held already when we lead; None when another process has the lock.
 
+        A term held already that is older than the record's (another kind of arbiter led before) is counted up.
+
         Raises:
             StateDirectoryUnusable: neither lock nor term is taken.
         """
         async with self._acquiring:
             if self._lead is None:
                 await self._take()
+            elif self._lead.term < self.context.last_term():
+                await self._count_up(self._lead)
         if self._lead is None:
             self.refusal = f"another controller ({self._holder}) holds {self._lock_path}"
             return None
@@ -167,6 +171,19 @@ class SingleArbiter(Arbiter[SingleConfig]):
                 raise StateDirectoryUnusable(f"{self._lock_path}: no answer within {DISK_TIMEOUT_S:g} s") from None
             self._lead = hand_over.claim()
 
+    async def _count_up(self, lead: _Lead) -> None:
+        try:
+            with anyio.fail_after(DISK_TIMEOUT_S):
+                term = await anyio.to_thread.run_sync(
+                    _next_term, self._term_path, self.context.last_term(), abandon_on_cancel=True, limiter=self._threads
+                )
+        except StateDirectoryUnusable:
+            raise
+        except OSError as error:  # TimeoutError, too
+            raise StateDirectoryUnusable(f"{self._term_path} cannot be written: {error}") from error
+        if self._lead is lead:
+            self._lead = replace(lead, term=term)
+
     def _lock(self, hand_over: _HandOver) -> None:
         """In a worker thread: lock, write who we are, take the next term."""
         try:
@@ -177,8 +194,9 @@ class SingleArbiter(Arbiter[SingleConfig]):
                     self._holder = os.pread(descriptor, 200, 0).decode("utf-8", "replace").strip() or "pid unknown"
                     return
                 os.ftruncate(descriptor, 0)
+                last_term = self.context.last_term()
                 os.pwrite(descriptor, f"{self._name}\n".encode(), 0)
-                lead = _Lead(descriptor=descriptor, term=_next_term(self._term_path))
+                lead = _Lead(descriptor=descriptor, term=_next_term(self._term_path, last_term))
                 undo.pop_all()
         except StateDirectoryUnusable:
             raise
@@ -204,12 +222,12 @@ def _is_in_place(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _next_term(path: Path) -> int:
+def _next_term(path: Path, last_term: int) -> int:
     """Count the term up, on disk before it is used: no two leads ever share a term, not even across a power cut."""
     try:
-        term = int(path.read_text(encoding="ascii")) + 1
+        term = max(int(path.read_text(encoding="ascii")), last_term) + 1
     except FileNotFoundError:
-        term = 1
+        term = last_term + 1
     except ValueError:
         # starting again from 1 would let an old leader's orders pass for new ones
         remedy = "Write a number into it that is higher than every term in the log, then start again"
