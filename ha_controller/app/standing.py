@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import uuid
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from typing import Any
 import anyio
 import structlog
 
-from ha_controller.adapters.arbiter import Leadership, SingleArbiter, SingleConfig
+from ha_controller.adapters.arbiter import Leadership, SingleArbiter, SingleConfig, write_whole
 from ha_controller.adapters.plugins import Registry
 from ha_controller.config import Config
 from ha_controller.core.events import LeadChanged
@@ -76,11 +77,18 @@ class StateDirectory:
 
 
 def _instance_id(state_dir: Path) -> str:
-    """Stays the same for a state directory, so that a restart does not look like a rival."""
+    """Stays the same for a state directory, so that a restart does not look like a rival, and is nobody else's.
+
+    Raises:
+        OSError: it cannot be read or written, or is none.
+    """
     path = state_dir / "instance"
     if not path.exists():
-        path.write_text(uuid.uuid4().hex[:12])
-    return path.read_text().strip()
+        write_whole(path, uuid.uuid4().hex[:12])
+    found = path.read_text("utf-8", "replace").strip()
+    if not re.fullmatch("[0-9a-f]{12}", found):
+        raise OSError(f"{path} holds no id (12 hexadecimal digits). Remove it: this controller gets a new one")
+    return found
 
 
 def build_leadership(

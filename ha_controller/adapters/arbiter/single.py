@@ -232,9 +232,15 @@ def _next_term(path: Path, last_term: int) -> int:
         # starting again from 1 would let an old leader's orders pass for new ones
         remedy = "Write a number into it that is higher than every term in the log, then start again"
         raise StateDirectoryUnusable(f"{path} holds no number, and terms must never go back. {remedy}.") from None
-    temporary = path.with_name("term.new")
+    write_whole(path, f"{term}\n")
+    return term
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Put a small file at that path, on disk; a crash leaves all of it or nothing. Raises OSError."""
+    temporary = path.with_name(f"{path.name}.new")
     with temporary.open("w", encoding="ascii") as file:
-        file.write(f"{term}\n")
+        file.write(text)
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -243,4 +249,3 @@ def _next_term(path: Path, last_term: int) -> int:
         os.fsync(directory)
     finally:
         os.close(directory)
-    return term
