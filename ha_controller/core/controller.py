@@ -97,6 +97,7 @@ class Controller:
     def __init__(self, settings: Settings, now: float) -> None:
         """Begin with nothing known: every host has its full grace period."""
         self.state = State(settings=settings, settle_until=now + settings.settle_s)
+        self._term: int | None = None  #: the last one that was told by a decision
 
     def restore(
         self, incidents: Iterable[Incident], cloud: CloudRecord, now: float, trusts: Iterable[HostTrust] = ()
@@ -381,8 +382,11 @@ class Controller:
 
     def _decided(self) -> Decision:
         state = self.state
-        if not (state.out or state.dirty or state.dirty_trusts or state.cloud_dirty):
+        # a lead in which nothing happens is put on record, too: restarted, we must know that it was ours
+        is_new_term = state.term is not None and state.term != self._term
+        if not (state.out or state.dirty or state.dirty_trusts or state.cloud_dirty or is_new_term):
             return _NOTHING
+        self._term = self._term if state.term is None else state.term
         decision = Decision(
             effects=tuple(replace(each, term=state.term) if isinstance(each, Order) else each for each in state.out),
             incidents=tuple(state.dirty[number] for number in sorted(state.dirty)),

@@ -96,3 +96,28 @@ async def test_a_new_term_is_committed_before_anything_of_it_is_dispatched():
         group.cancel_scope.cancel()
     assert happened[0] == 4
     assert "one led in term 3" in happened[1].text
+
+
+async def test_a_lead_in_which_nothing_was_decided_is_on_record(tmp_path: Path):
+    """Restarted, it would take itself for another controller, and leave what died meanwhile to a person."""
+    journal = Journal.open(tmp_path / "journal.db")
+    ledger = Ledger(journal)
+    engine = Engine(
+        Controller(SETTINGS, 0.0),
+        journal=ledger,
+        dispatch=lambda effect: pytest.fail("there was nothing to do"),
+        record=lambda events, effects, now: None,
+        clock=lambda: 1.0,
+    )
+    async with anyio.create_task_group() as group:
+        group.start_soon(engine.run)
+        for term in (5, 6):
+            written = journal.transactions
+            engine.post(LeadChanged(term=term))
+            with anyio.fail_after(5):
+                while ledger.term != term:
+                    await anyio.sleep(0.01)
+            assert journal.transactions == written + 1, "once"
+            engine.post(LeadChanged(term=None))
+        group.cancel_scope.cancel()
+    await journal.close()
