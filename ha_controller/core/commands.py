@@ -22,7 +22,7 @@ from ha_controller.core.effects import (
 )
 from ha_controller.core.events import DrillReported, MaintenanceMarked, OperatorCommanded, PowerRead, Verb
 from ha_controller.core.fencing import off_is_verified
-from ha_controller.core.incident import AttemptOutcome, Incident, Proof
+from ha_controller.core.incident import Incident, Proof
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, HostState, PowerState
 from ha_controller.core.power import readable
@@ -101,7 +101,7 @@ def _reject(state: State, command: OperatorCommanded, incident: Incident, who: s
         state.answer(command.request, REFUSED, f"{name} is {incident.state.upper()}: too late to reject. {hold}")
         return
     state.save(replace(incident, rejected_by=who, approved_by=""))
-    sent = [attempt for attempt in incident.attempts if attempt.outcome is not AttemptOutcome.REFUSED]
+    sent = [attempt for attempt in incident.attempts if not attempt.had_no_effect]
     done = "no further power-off is sent; one was sent already" if sent else "it is not powered off"
     state.answer(command.request, DONE, f"Rejected: {name}: {done}.")
 
@@ -114,7 +114,7 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
             text = f"{incident.host_name} answers ({', '.join(alive)}). If it is healthy: ha-controller unfence"
             state.answer(command.request, REFUSED, text)
             return
-        incident = replace(incident, attempts_forgiven=len(incident.attempts))
+        incident = replace(incident, attempts_forgiven=len(incident.tried))
     state.view(incident.host).power.clear()
     state.view(incident.host).off_since.clear()
     state.view(incident.host).told = ""

@@ -73,6 +73,7 @@ class FenceResult(StrEnum):
     OFF_READ = "off read"  #: every device read off twice, as the protocol asks
     UNVERIFIED = "unverified"  #: at least one device may have acted, off was not read everywhere
     REFUSED = "refused"  #: every device definitely did nothing
+    NOT_SENT = "not sent"  #: no device was told anything: it was too late, or we may not act
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

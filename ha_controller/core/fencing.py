@@ -52,15 +52,21 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
         FenceResult.OFF_READ: AttemptOutcome.OFF_READ,
         FenceResult.UNVERIFIED: AttemptOutcome.UNVERIFIED,
         FenceResult.REFUSED: AttemptOutcome.REFUSED,
+        FenceResult.NOT_SENT: AttemptOutcome.NOT_SENT,
     }[event.result]
     host = state.hosts.get(incident.host)
     done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
+    is_first = incident.tried == incident.attempts
+    incident = replace(incident, attempts=incident.tried)  # those before that never left are on the trail alone
     incident = state.save(lasting.without_refused(_with_attempt(incident, done)))
     for name in event.mismatched:
         incident = state.save(bar(incident, [name]))
         if host is not None:
             trust.mismatch(state, host, name, event.detail)
-    if outcome is not AttemptOutcome.OFF_READ:
+    if outcome is AttemptOutcome.NOT_SENT:
+        if is_first:
+            _tell_not_sent(state, incident, done)
+    elif outcome is not AttemptOutcome.OFF_READ:
         _tell_unverified(state, incident, done)
 
 
@@ -70,6 +76,16 @@ def _tell_unverified(state: State, incident: Incident, attempt: Attempt) -> None
         Severity.WARNING,
         f"{incident.host_name}: power-off by {', '.join(attempt.devices)} is not verified: {attempt.detail}",
         "The next device or the next round is tried.",
+    )
+
+
+def _tell_not_sent(state: State, incident: Incident, attempt: Attempt) -> None:
+    """Once, until one leaves."""
+    state.tell_of(
+        incident,
+        Severity.WARNING,
+        f"{incident.host_name}: power-off by {', '.join(attempt.devices)} was not sent ({attempt.detail})",
+        "It is tried again. If it stays so, look at the disk of the state directory and at: ha-controller leader show",
     )
 
 
@@ -265,17 +281,19 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
 def _order_power_off(state: State, host: Host, incident: Incident, now: float) -> None:
     """Order the next level, unless every round has been tried. A level needs all its devices."""
     levels = _usable_levels(state, host, incident)
-    done = len(incident.attempts) - incident.attempts_forgiven
+    done = len(incident.tried) - incident.attempts_forgiven
     if not levels or done >= len(levels) * state.settings.fence_rounds_max:
         _exhausted(state, host, incident, now)
         return
     last = incident.attempts[-1] if incident.attempts else None
-    if done and done % len(levels) == 0 and last and now - last.ordered_at < state.settings.fence_retry_s:
+    begins_anew = done > 0 and done % len(levels) == 0
+    waits = last is not None and (begins_anew or last.outcome is AttemptOutcome.NOT_SENT)
+    if last is not None and waits and now - last.ordered_at < state.settings.fence_retry_s:
         return
     level, devices = levels[done % len(levels)]
     names = tuple(device.name for device in devices)
     attempt = Attempt(
-        number=len(incident.attempts) + 1,
+        number=1 if last is None else last.number + 1,
         level=level,
         devices=names,
         fingerprints=fingerprints(host, names),

@@ -22,6 +22,7 @@ class AttemptOutcome(StrEnum):
     OFF_READ = "off read"  #: read back off as the protocol asks; life can still void it
     UNVERIFIED = "unverified"  #: sent or maybe sent, off was not read
     REFUSED = "refused"  #: every device definitely did nothing
+    NOT_SENT = "not sent"  #: no device was told anything; does not count as tried
     VOIDED = "voided"  #: off was read, and then the host showed life
 
 
@@ -37,6 +38,11 @@ class Attempt:
     ordered_at: float
     off_read_at: float | None = None
     detail: str = ""
+
+    @property
+    def had_no_effect(self) -> bool:
+        """Whether it definitely did nothing."""
+        return self.outcome in (AttemptOutcome.REFUSED, AttemptOutcome.NOT_SENT)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,10 +190,15 @@ class Incident:
         return self.closed_at is None
 
     @property
+    def tried(self) -> tuple[Attempt, ...]:
+        """The attempts that left, or may have left."""
+        return tuple(attempt for attempt in self.attempts if attempt.outcome is not AttemptOutcome.NOT_SENT)
+
+    @property
     def untouched(self) -> bool:
         """Whether nothing that was ordered may have had an effect on the host, its VMs or OpenNebula."""
         return (
-            all(attempt.outcome is AttemptOutcome.REFUSED for attempt in self.attempts)
+            all(attempt.had_no_effect for attempt in self.attempts)
             and (self.lever is Lever.NOT_BEGUN or bool(self.rebooted))
             and (all(record.order == 0 for record in self.vms) or bool(self.rebooted))
         )

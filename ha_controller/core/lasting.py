@@ -44,13 +44,8 @@ def note_ordered(host: Host, incident: Incident, names: tuple[str, ...]) -> Inci
 
 
 def without_refused(incident: Incident) -> Incident:
-    """Forget the orders that were definitely refused, whenever they were sent."""
-    sent = {
-        name
-        for attempt in incident.attempts
-        if attempt.outcome is not AttemptOutcome.REFUSED
-        for name in attempt.devices
-    }
+    """Forget the orders that were definitely refused or never sent."""
+    sent = {name for attempt in incident.attempts if not attempt.had_no_effect for name in attempt.devices}
     return replace(incident, in_force=tuple(each for each in incident.in_force if each[0] in sent))
 
 

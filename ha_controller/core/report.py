@@ -83,7 +83,7 @@ def _progress(incident: Incident) -> str:
     running = sum(record.stage is VmStage.RUNNING for record in incident.vms)
     match incident.state:
         case HostState.FAILED:
-            step = f"is being powered off (attempt {len(incident.attempts)})"
+            step = f"is being powered off (attempt {incident.attempts[-1].number if incident.attempts else 1})"
         case HostState.OK:
             step = f"rebooted by itself; {running} of {len(incident.vms)} VMs run again"
         case HostState.FENCED:

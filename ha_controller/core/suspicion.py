@@ -205,7 +205,7 @@ def stand_down(state: State, incident: Incident, why: str, now: float) -> None:
         return
     after = replace(incident, state=state.view(incident.host).state, verdict=REBOOTED, hold="", hold_needs_person=False)
     after = replace(after, ordered_by="", approved_by="", rejected_by="", failed_at=None, guards=(), barred=())
-    state.save(replace(after, attempts_forgiven=len(after.attempts)))
+    state.save(replace(after, attempts_forgiven=len(after.tried)))
 
 
 def close(state: State, incident: Incident, why: str, now: float) -> None:

@@ -49,10 +49,10 @@ def forget_when_all_were_seen(state: State) -> None:
 
 
 def _forgive(state: State) -> None:
-    """Power-offs that were not sent for want of the lead must not count as tried; nobody knows which those were."""
+    """Power-offs that ended with the lead must not count as tried; nobody knows which of them left."""
     for incident in list(state.incidents.values()):
         if incident.state is HostState.FAILED:
-            state.save(replace(incident, attempts_forgiven=len(incident.attempts)))
+            state.save(replace(incident, attempts_forgiven=len(incident.tried)))
 
 
 def _inherit(state: State, term: int, inherited: str, now: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from pydantic import SecretStr
@@ -87,8 +87,17 @@ async def test_a_lead_that_ends_before_the_shot_or_while_the_device_is_asked_who
     assert bmc.orders == []
     assert lead.asked == [TERM] * (proofs + 1)
     [report] = [event for event in events if isinstance(event, FenceReported)]
-    assert report.result is FenceResult.REFUSED
+    assert report.result is FenceResult.NOT_SENT
     assert "no longer lead" in report.detail
+
+
+@pytest.mark.parametrize("proofs", [0, 1])
+async def test_what_was_acknowledged_before_a_restart_is_never_called_without_effect(proofs: int):
+    """It is only read back now; that this does not happen says nothing of the shot."""
+    lead, events = Lead(proofs=proofs), list[Event]()
+    await fencer(Bmc(), lead, events).fence(replace(shot(), send=False))
+    [report] = [event for event in events if isinstance(event, FenceReported)]
+    assert report.result is FenceResult.UNVERIFIED
 
 
 async def test_a_shot_is_sent_in_its_own_term():

@@ -156,6 +156,29 @@ def test_a_host_alive_after_a_definite_refusal_is_ok_again(cloud):
     assert cloud.state(3) is HostState.OK
 
 
+def test_power_offs_that_never_left_use_up_no_attempts_and_are_told_once(cloud):
+    """The disk or the proof of the lead took too long: no device was asked, so none has failed."""
+    cloud.deaf.add(Fence)
+    cloud.kill(3)
+    cloud.run(62)
+    begun = cloud.first(Fence)
+    for number in range(1, 9):  # four times as often as all levels are tried
+        while len(cloud.ordered(Fence)) < number:
+            assert cloud.now - begun < 60
+            cloud.run(0.2)
+        order = cloud.ordered(Fence)[-1]
+        assert order.attempt == number
+        keys = {"host": 3, "incident": order.incident, "attempt": order.attempt}
+        cloud.feed(FenceReported(**keys, result=FenceResult.NOT_SENT, off_read_at=None, detail="not sent: too late"))
+    assert cloud.now - begun >= 7 * cloud.settings.fence_retry_s, "not in a hurry: whatever was slow is slow"
+    assert len(cloud.incident(3).attempts) == 1, "those that left nothing behind are on the trail alone"
+    assert cloud.incident(3).untouched
+    assert cloud.told().count("power-off by bmc was not sent") == 1
+    cloud.deaf.clear()
+    cloud.run(20)
+    assert cloud.state(3) is HostState.RECOVERED
+
+
 def test_a_late_report_of_an_old_attempt_changes_nothing(cloud):
     cloud.kill(3, "mute")
     cloud.run(90)

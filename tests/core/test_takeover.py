@@ -216,7 +216,7 @@ def test_power_offs_that_were_refused_for_want_of_the_lead_do_not_count_as_tried
             standby.feed(LeadChanged(term=None, trouble="etcd does not answer"))
             standby.feed(
                 FenceReported(
-                    host=3, incident=order.incident, attempt=order.attempt, result=FenceResult.REFUSED,
+                    host=3, incident=order.incident, attempt=order.attempt, result=FenceResult.NOT_SENT,
                     off_read_at=None, detail="not sent: we no longer lead",
                 )
             )  # fmt: skip

@@ -15,6 +15,7 @@ import structlog
 
 from ha_controller.adapters.fencer.drill import Drills, Looks
 from ha_controller.adapters.fencer.switch import (
+    NOTHING_DONE,
     Device,
     Outcome,
     Sent,
@@ -95,12 +96,12 @@ class Fencer:
     async def fence(self, order: Fence) -> None:
         """Carry out one level and report exactly one `FenceReported`."""
         if not await self._may_act(order.term) or self._clock() > order.not_after:
-            self._not_begun(order, "too late, or we no longer lead")
+            self._not_begun(order, FenceResult.NOT_SENT, "too late, or we no longer lead")
             return
         devices = [self.device(order.host, name) for name in order.devices]
         known = [device for device in devices if device is not None]
         if len(known) != len(devices):
-            self._not_begun(order, "the device is no longer configured")
+            self._not_begun(order, FenceResult.REFUSED, "the device is no longer configured")
             return
         for device in known:
             device.fencing += 1
@@ -112,10 +113,10 @@ class Fencer:
             for device in known:
                 device.fencing -= 1
 
-    def _not_begun(self, order: Fence, why: str) -> None:
+    def _not_begun(self, order: Fence, result: FenceResult, why: str) -> None:
         """What was not sent did nothing; what was acknowledged before a restart may have done it."""
         if order.send:
-            self._fence_reported(order, FenceResult.REFUSED, None, f"not sent: {why}")
+            self._fence_reported(order, result, None, f"not sent: {why}")
         else:
             self._fence_reported(order, FenceResult.UNVERIFIED, None, f"not read back: {why}")
 
@@ -143,8 +144,10 @@ class Fencer:
         moments = [outcome.off_read_at for outcome in outcomes if outcome.off_read_at is not None]
         if readable and len(moments) == len(readable) and await self._off_together(readable):
             self._fence_reported(order, FenceResult.OFF_READ, max(moments), detail)
-        elif len(outcomes) == len(devices) and all(outcome.sent is Sent.REFUSED for outcome in outcomes):
-            self._fence_reported(order, FenceResult.REFUSED, None, detail, mismatched)
+        elif order.send and len(outcomes) == len(devices) and {outcome.sent for outcome in outcomes} <= NOTHING_DONE:
+            was_kept_back = any(outcome.sent is Sent.NOT for outcome in outcomes)
+            result = FenceResult.NOT_SENT if was_kept_back else FenceResult.REFUSED
+            self._fence_reported(order, result, None, detail, mismatched)
         else:
             self._fence_reported(order, FenceResult.UNVERIFIED, None, detail, mismatched)
 
@@ -157,7 +160,7 @@ class Fencer:
                 return Outcome(device=device.name, sent=Sent.REFUSED, off_read_at=None, detail=detail, mismatched=True)
             if not await self._may_act(order.term):  # the device may have taken its time
                 detail = "not sent: we no longer lead"
-                return Outcome(device=device.name, sent=Sent.REFUSED, off_read_at=None, detail=detail)
+                return Outcome(device=device.name, sent=Sent.NOT, off_read_at=None, detail=detail)
         return await self._switch.off(device, send=order.send, acknowledge=acknowledge)
 
     async def _identity(self, device: Device) -> Identity | None:

@@ -65,6 +65,10 @@ class Sent(StrEnum):
     ACCEPTED = "acknowledged"
     REFUSED = "refused"
     UNKNOWN = "no answer to the order"
+    NOT = "not sent"
+
+
+NOTHING_DONE = frozenset({Sent.REFUSED, Sent.NOT})
 
 
 @dataclass(frozen=True, kw_only=True)
