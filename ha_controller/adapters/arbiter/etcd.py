@@ -40,6 +40,7 @@ from ha_controller.plugin import (
 
 MARGIN_S = 2.0  #: our deadline is that much earlier than the lease: etcd's election time-out, and clocks that run apart
 PRESENCE_S = 30  #: a controller that is gone is shown as a member for so long
+PRESENCE_TIMEOUT_S = 1.0
 RELEASE_TIMEOUT_S = 3.0
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -212,8 +213,6 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
             self._held = None
             raise NotLeading(f"the lease of term {term} has ended in etcd")
         await self.prove(term)
-        with suppress(ArbiterUnreachable):  # it is for people to look at
-            await self._show_presence()
 
     async def prove(self, term: int) -> None:
         """Read the key through a quorum: it is there, and it is the very one that we made."""
@@ -254,7 +253,9 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
     # --- members ---
 
     async def members(self) -> Sequence[Member]:
-        """Who is on the list, the leader first."""
+        """Who is on the list, the leader first. We are kept on it here, where no renewal waits for that."""
+        with anyio.move_on_after(PRESENCE_TIMEOUT_S), suppress(ArbiterUnreachable):
+            await self._show_presence()
         leader = await self._gateway.read(self._leader_key)
         leading = _of_json(None if leader is None else leader.value)
         found = [] if leader is None else [_member(leading, leads=True)]
@@ -270,9 +271,10 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         if now < self._presence_due:
             return
         if self._presence is None or not await self._gateway.keep_alive(self._presence):
-            self._presence = await self._gateway.grant(PRESENCE_S)
-            key = self._members_prefix + self.context.instance
-            await self._gateway.put(key, self._about_us(), self._presence)
+            self._presence = None
+            lease = await self._gateway.grant(PRESENCE_S)
+            await self._gateway.put(self._members_prefix + self.context.instance, self._about_us(), lease)
+            self._presence = lease
         self._presence_due = now + PRESENCE_S / 3
 
     def _about_us(self, **more: object) -> str:

@@ -156,7 +156,7 @@ class Gateway:
         async with self._opened().post(
             endpoint.rstrip("/") + path, json=body, headers=headers, allow_redirects=False
         ) as response:
-            text = (await response.content.read(_ANSWER_BYTES_MAX)).decode()
+            text = (await _whole(response.content)).decode()
             if response.status >= 300 and not text.lstrip().startswith("{"):
                 raise ArbiterUnreachable(f"HTTP {response.status}: {one_line(text, self._secret(), self._token)}")
         answer = json.loads(text)
@@ -181,6 +181,14 @@ class Gateway:
             connector = aiohttp.TCPConnector(ssl=True if self.tls is None else self.tls, limit=16)
             self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
         return self._session
+
+
+async def _whole(content: aiohttp.StreamReader) -> bytes:
+    """The answer to its end or the bound: one `read` gives what has arrived so far."""
+    found = bytearray()
+    while len(found) < _ANSWER_BYTES_MAX and (piece := await content.read(_ANSWER_BYTES_MAX - len(found))):
+        found += piece
+    return bytes(found)
 
 
 def _asks_for_login(error: Refused) -> bool:
