@@ -6,7 +6,7 @@ documents. Hardware tells what is true.
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 from leads import always
 from world import SETTINGS, Cloud
 
-from ha_controller.adapters.opennebula import Locked, NotAllowedNow, OpenNebulaError, Unauthorized
+from ha_controller.adapters.opennebula import Locked, NotAllowedNow, OpenNebulaError, Unauthorized, Withheld
 from ha_controller.adapters.opennebula import OnedHost as ReadHostModel
 from ha_controller.adapters.opennebula import OnedVm as ReadVmModel
 from ha_controller.adapters.opennebula.documents import DATASTORES, HOST, VM
@@ -55,12 +55,32 @@ def finish(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it waits for something")
 
 
+class ProvenClient:
+    """A client's orders, each of which asks first whether it may leave."""
+
+    def __init__(self, client: DirectClient, may_send: Callable[[], Awaitable[bool]]) -> None:
+        self._client, self._may_send = client, may_send
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[None]]:
+        order = getattr(self._client, name)
+
+        async def proven(*values: Any, **named: Any) -> None:
+            if not await self._may_send():
+                raise Withheld(name, "not sent")
+            await order(*values, **named)
+
+        return proven
+
+
 class DirectClient:
     """The client's methods, answered by the embedded oned without a network."""
 
     def __init__(self, cloud: OnedCloud) -> None:
         self._cloud = cloud
         self.calls: list[tuple[str, int, object]] = []  #: what was ordered
+
+    def proven(self, may_send: Callable[[], Awaitable[bool]]) -> ProvenClient:
+        return ProvenClient(self, may_send)
 
     async def host(self, host: int) -> ReadHostModel:
         oned = self._cloud.oned

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 
+import anyio
 import pytest
 from pydantic import SecretStr
 
 from ha_controller.adapters.fencer import Device, Fencer
 from ha_controller.adapters.opennebula import Client
+from ha_controller.adapters.opennebula.gate import Lane
 from ha_controller.adapters.recoverer import Recoverer, Scope
 from ha_controller.core.effects import (
     Drill,
@@ -75,6 +78,18 @@ def fencer(bmc: Bmc, lead: Lead, events: list[Event]) -> Fencer:
     return made
 
 
+def recoverer(
+    client: Client,
+    lead: Lead | Callable[[int | None], Awaitable[bool]],
+    events: list[Event],
+    clock: Callable[[], float] = lambda: 0.0,
+) -> Recoverer:
+    may_act = lead.may_act if isinstance(lead, Lead) else lead
+    return Recoverer(
+        client, report=events.append, may_act=may_act, clock=clock, scope=Scope(), poll_s=5.0, equip=lambda hosts: {}
+    )
+
+
 def shot(term: int | None = TERM) -> Fence:
     return Fence(term=term, host=3, incident=1, attempt=1, devices=("bmc",), send=True, not_after=1e12, identity=OURS)
 
@@ -138,26 +153,70 @@ async def test_orders_to_opennebula_are_proven_right_before_they_leave(leads: bo
             assert term == TERM
             return leads
 
-        recoverer = Recoverer(
-            client, report=events.append, may_act=may_act, clock=lambda: 0.0, scope=Scope(), poll_s=5.0,
-            equip=lambda hosts: {},
-        )  # fmt: skip
+        ours = recoverer(client, may_act, events)
         move = MoveVm(term=TERM, vm=0, incident=1, attempt=1, source=0, destination=1, not_after=1e12)
-        await recoverer.order_vm(move)
+        await ours.order_vm(move)
         calls = [call.method for call in cloud.server.calls]
         assert calls[: calls_at_proof[0]] == ["one.vm.info"], "it looks first, and then asks"
         assert calls[calls_at_proof[0] :] == (["one.vm.migrate"] if leads else [])
-        await recoverer.order_vm(ResumeVm(term=TERM, vm=1, incident=1, attempt=1, host=1, not_after=1e12))
+        await ours.order_vm(ResumeVm(term=TERM, vm=1, incident=1, attempt=1, host=1, not_after=1e12))
         disable = HostStep.DISABLE
-        await recoverer.order_host(
-            OrderHost(term=TERM, host=2, incident=1, step=disable, state_before=2, not_after=1e12)
-        )
-        await recoverer.mark_maintenance(
-            MarkMaintenance(term=TERM, host=2, request=1, on=True, until=None, reason="test")
-        )
+        await ours.order_host(OrderHost(term=TERM, host=2, incident=1, step=disable, state_before=2, not_after=1e12))
+        await ours.mark_maintenance(MarkMaintenance(term=TERM, host=2, request=1, on=True, until=None, reason="test"))
         written = {call.method for call in cloud.server.calls} - {"one.vm.info", "one.hostpool.info"}
         assert bool(written) is leads, written
     vm_results = {event.result for event in events if isinstance(event, VmOrderReported)}
     host_results = {event.result for event in events if isinstance(event, HostOrderReported)}
     expected = {OrderResult.ACCEPTED if leads else OrderResult.SKIPPED}
     assert (vm_results, host_results) == (expected, expected)
+
+
+@pytest.mark.parametrize("step", [HostStep.DISABLE, HostStep.RESTORE])
+@pytest.mark.parametrize("proofs", [0, 1, 2])
+async def test_each_call_of_a_host_order_is_proven_by_itself(step: HostStep, proofs: int):
+    """Both are two calls, and the first may take its time."""
+    lead, events = Lead(proofs=proofs), list[Event]()
+    async with (
+        EmbeddedCloud(hosts=3, vms_per_host=1) as cloud,
+        Client(cloud.endpoint, SecretStr(cloud.session), timeout_s=5.0) as client,
+    ):
+        order = OrderHost(term=TERM, host=2, incident=1, step=step, state_before=2, not_after=1e12)
+        await recoverer(client, lead, events).order_host(order)
+        assert len(cloud.server.calls) == proofs
+    [report] = [event for event in events if isinstance(event, HostOrderReported)]
+    assert report.result is (OrderResult.ACCEPTED if proofs == 2 else OrderResult.SKIPPED)
+
+
+async def test_an_order_that_waited_for_a_connection_is_proven_when_it_has_one():
+    """oned is slow, its connections are taken: a proof from before the wait would be old by then."""
+    lead, events = Lead(proofs=1), list[Event]()
+    async with (
+        EmbeddedCloud(hosts=3, vms_per_host=1) as cloud,
+        Client(cloud.endpoint, SecretStr(cloud.session), timeout_s=5.0, connections=2) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        order = OrderHost(term=TERM, host=2, incident=1, step=HostStep.OFFLINE, state_before=2, not_after=1e12)
+        async with client._gate.slot(Lane.ORDER):
+            group.create_task(recoverer(client, lead, events).order_host(order))
+            await anyio.wait_all_tasks_blocked()
+            assert lead.asked == [], "not before it could leave"
+            lead.proofs = 0  # the lead ends while it waits
+    assert lead.asked == [TERM]
+    assert cloud.server.calls == []
+    [report] = [event for event in events if isinstance(event, HostOrderReported)]
+    assert report.result is OrderResult.SKIPPED
+
+
+async def test_an_order_that_became_late_while_it_waited_for_a_connection_is_not_sent():
+    lead, events, now = Lead(), list[Event](), 0.0
+    async with (
+        EmbeddedCloud(hosts=3, vms_per_host=1) as cloud,
+        Client(cloud.endpoint, SecretStr(cloud.session), timeout_s=5.0, connections=2) as client,
+        asyncio.TaskGroup() as group,
+    ):
+        order = OrderHost(term=TERM, host=2, incident=1, step=HostStep.OFFLINE, state_before=2, not_after=3.0)
+        async with client._gate.slot(Lane.ORDER):
+            group.create_task(recoverer(client, lead, events, clock=lambda: now).order_host(order))
+            await anyio.wait_all_tasks_blocked()
+            now = 4.0
+    assert cloud.server.calls == []

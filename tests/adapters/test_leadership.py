@@ -205,6 +205,34 @@ async def test_a_jump_between_the_clocks_needs_a_new_proof(rig: Rig):
         await rig.until(lambda: rig.told[-1].term is None)
 
 
+async def test_a_jump_between_the_clocks_cancels_what_is_under_way_once(rig: Rig):
+    """It was proven before the pause: its next packet would be as old as the pause was long."""
+    ended: list[str] = []
+
+    async def order(leadership: Leadership, name: str, ends: anyio.Event) -> None:
+        with leadership.order():
+            await ends.wait()
+            return
+        ended.append(name)
+
+    async with anyio.create_task_group() as group, rig.running() as leadership:
+        await rig.until(lambda: rig.told)
+        ends = anyio.Event()
+        leadership.lapse()
+        group.start_soon(order, leadership, "before", ends)
+        await rig.until(lambda: len(leadership._orders) == 1)
+        rig.pass_time(wall=30.0)
+        leadership.lapse()
+        await rig.until(lambda: ended)
+        group.start_soon(order, leadership, "after", ends)
+        await rig.until(lambda: len(leadership._orders) == 1)
+        leadership.lapse()
+        ends.set()
+        await rig.until(lambda: not leadership._orders)
+        assert await leadership.may_act(1), "the lead itself stays, once it is proven"
+    assert ended == ["before"]
+
+
 async def test_what_the_engine_denies_is_lost_at_once_and_cancels_what_is_under_way(rig: Rig):
     ended: list[str] = []
 

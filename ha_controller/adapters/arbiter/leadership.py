@@ -82,6 +82,7 @@ class Leadership:
     _lost: list[int] = field(default_factory=list)  #: terms to be given back
     _out_since: Moment | None = None  #: of `step_down`
     _looked: Moment | None = None
+    _offset: float | None = None  #: between the clocks, when the event loop last woke
     _bell: anyio.Event = field(default_factory=anyio.Event)
 
     @property
@@ -133,11 +134,17 @@ class Leadership:
                 self._orders.discard(scope)
 
     def lapse(self) -> None:
-        """End a lead whose time is over. Called whenever the event loop wakes, before anything else runs.
+        """End a lead whose time is over, and what is under way when the clock jumped.
 
+        Called whenever the event loop wakes, before anything else runs.
         A process that was frozen may find answers that arrived meanwhile: nobody must act on them first.
         """
-        if self._lead is not None and self._is_over(self._lead, self.now()):
+        now = self.now()
+        before, self._offset = self._offset, now.offset
+        if before is not None and abs(now.offset - before) > JUMP_S:
+            self._cancel_orders()  # each was proven before, however long it is ago
+            self._bell.set()
+        if self._lead is not None and self._is_over(self._lead, now):
             self._lose(self._lead.term, f"nothing was heard of the engine for {self.arbiter.lead_s:g} s")
 
     # --- keeping it ---
@@ -274,11 +281,14 @@ class Leadership:
         self._lost.append(term)
         if not self.arbiter.regains:
             self.ended = self.ended or why
-        for scope in list(self._orders):
-            scope.cancel()
+        self._cancel_orders()
         log.critical("the lead is lost: nothing is powered off or moved by this controller", term=term, why=why)
         self._tell(why)
         self._bell.set()
+
+    def _cancel_orders(self) -> None:
+        for scope in list(self._orders):
+            scope.cancel()
 
     def _tell(self, lost: str = "") -> None:
         """Report what has changed, and nothing twice."""

@@ -33,6 +33,7 @@ from ha_controller.adapters.opennebula.xmlrpc import (
     ServerFailed,
     Unauthenticated,
     Unauthorized,
+    Withheld,
 )
 
 __all__ = [
@@ -59,6 +60,7 @@ __all__ = [
     "Unauthenticated",
     "Unauthorized",
     "VmState",
+    "Withheld",
     "host_state_name",
     "vm_state_name",
 ]

@@ -11,18 +11,18 @@ for each call, and shares them in three lanes.
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
-from enum import Enum, IntEnum
-from types import MappingProxyType, TracebackType
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from copy import copy
+from dataclasses import replace
+from enum import IntEnum
+from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
 import aiohttp
 
 from ha_controller.adapters.opennebula import documents
+from ha_controller.adapters.opennebula.gate import WAITING_MAX, Gate, Lane
 from ha_controller.adapters.opennebula.models import OnedCluster, OnedDatastore, OnedHook, OnedHost, OnedUser, OnedVm
 from ha_controller.adapters.opennebula.reader import BadDocument, DocumentReader, Fields, Kind, Model
 from ha_controller.adapters.opennebula.xmlrpc import (
@@ -32,6 +32,7 @@ from ha_controller.adapters.opennebula.xmlrpc import (
     OpenNebulaError,
     Parameter,
     ReplyReader,
+    Withheld,
     request_body,
     template_text,
 )
@@ -40,7 +41,6 @@ from ha_controller.core.resources import VmGroup
 CHUNK = 65_536  #: bytes between two yields to the loop: about 3 ms of parsing
 ORDER_BODY_LIMIT = 16 << 20
 POOL_BODY_LIMIT = 1 << 30  #: oned's own limit (MESSAGE_SIZE in oned.conf)
-WAITING_MAX = 1000  #: calls that may wait for a connection; more fail at once, unsent
 VMS_PER_CALL = 500  #: about 2.3 MB on the wire
 LAST_ID = 2**31 - 1
 
@@ -60,74 +60,6 @@ class Secret(Protocol):
 
     def get_secret_value(self) -> str:
         """Return "user:password" or "user:token"."""
-
-
-class Lane(Enum):
-    """Why a call wants a connection."""
-
-    ORDER = "order"  #: goes ahead of everything that waits; one connection is never given to anything else
-    READ = "read"  #: one object
-    POOL = "pool"  #: long; one connection is never given to anything else
-    NOTE = "note"  #: for people only; not while an order waits or is under way
-
-
-_RANK = MappingProxyType({Lane.ORDER: 0, Lane.NOTE: 2})
-
-
-@dataclass(eq=False, kw_only=True, slots=True)
-class _Waiter:
-    lane: Lane
-    admitted: asyncio.Event = field(default_factory=asyncio.Event)
-
-
-class Gate:
-    """Shares a few connections so that pools never delay orders, and orders never starve pools."""
-
-    def __init__(self, connections: int) -> None:
-        """Admit this many calls at once, at least 2."""
-        if connections < 2:
-            raise ValueError("at least 2 connections are needed: one is kept for orders, one for pools")
-        self._connections = connections
-        self._busy: Counter[Lane] = Counter()
-        self._waiting: list[_Waiter] = []
-
-    @asynccontextmanager
-    async def slot(self, lane: Lane) -> AsyncIterator[None]:
-        """Hold a connection. Waiting is bounded by the caller's deadline.
-
-        Raises:
-            asyncio.QueueFull: too many calls are waiting already.
-        """
-        if len(self._waiting) >= WAITING_MAX:
-            raise asyncio.QueueFull
-        waiter = _Waiter(lane=lane)
-        self._waiting.append(waiter)
-        self._admit()
-        try:
-            await waiter.admitted.wait()
-            yield
-        finally:
-            if waiter.admitted.is_set():
-                self._busy[lane] -= 1
-            else:
-                self._waiting.remove(waiter)
-            self._admit()
-
-    def _admit(self) -> None:
-        for waiter in sorted(self._waiting, key=lambda waiter: _RANK.get(waiter.lane, 1)):
-            if self._fits(waiter.lane):
-                self._waiting.remove(waiter)
-                self._busy[waiter.lane] += 1
-                waiter.admitted.set()
-
-    def _fits(self, lane: Lane) -> bool:
-        busy = self._busy.total()
-        if lane is Lane.NOTE and (self._busy[Lane.ORDER] or self._busy[Lane.NOTE]):
-            return False  # those that wait were admitted before, if there was room
-        kept_for_others = [kept for kept in (Lane.ORDER, Lane.POOL) if kept is not lane]
-        return busy < self._connections and all(
-            busy - self._busy[kept] < self._connections - 1 for kept in kept_for_others
-        )
 
 
 class Client:
@@ -153,6 +85,17 @@ class Client:
         self._timeout_s = timeout_s
         self._gate = Gate(connections)
         self._http: aiohttp.ClientSession | None = None
+        self._may_send: Callable[[], Awaitable[bool]] | None = None
+
+    def proven(self, may_send: Callable[[], Awaitable[bool]]) -> Client:
+        """The same client, open like this one, whose orders and notes leave only if this says so.
+
+        Each call asks once it has its connection, and leaves at once then: a proof from before the wait may be old.
+        One that is not allowed raises `Withheld`.
+        """
+        client = copy(self)
+        client._may_send = may_send
+        return client
 
     def __repr__(self) -> str:
         """Show the endpoint only."""
@@ -355,6 +298,8 @@ class Client:
         sent = False
         try:
             async with asyncio.timeout(self._timeout_s), self._gate.slot(lane):
+                if self._may_send is not None and lane in (Lane.ORDER, Lane.NOTE) and not await self._may_send():
+                    raise Withheld(method, "not sent: too late, or we no longer lead")
                 sent = True
                 await self._exchange(lane, method, body, take)
         except asyncio.QueueFull:

@@ -99,6 +99,10 @@ class NoAnswer(OpenNebulaError):
         return self.sent
 
 
+class Withheld(OpenNebulaError):
+    """Whoever ordered it did not allow it any more when it had its connection: it never left."""
+
+
 class BadReply(OpenNebulaError):
     """An answer that cannot be understood."""
 

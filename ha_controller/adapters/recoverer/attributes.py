@@ -11,11 +11,12 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import structlog
 
-from ha_controller.adapters.opennebula import Client, Locked, NoAnswer, OpenNebulaError
+from ha_controller.adapters.opennebula import Client, Locked, NoAnswer, OpenNebulaError, Withheld
 from ha_controller.adapters.recoverer.scope import MARK
 from ha_controller.core.effects import WriteAttributes
 from ha_controller.plugin import one_line
@@ -94,14 +95,16 @@ class AttributeWriter:
 
     async def write(self, order: WriteAttributes) -> str:
         """Write once; returns how it ended. Raises OpenNebulaError."""
-        if not await self._may_act(order.term):
-            return "dropped"
         moment = datetime.fromtimestamp(order.at, UTC).strftime("%Y-%m-%d %H:%M UTC")
         last = {LAST: fit(f"{moment} {order.text}")}
-        if order.vm is None:
-            await self._client.note_host(order.host, last)
-        else:
-            await self._client.note_vm(order.vm, {**last, MARK: fit(order.state)})
+        client = self._client.proven(partial(self._may_act, order.term))
+        try:
+            if order.vm is None:
+                await client.note_host(order.host, last)
+            else:
+                await client.note_vm(order.vm, {**last, MARK: fit(order.state)})
+        except Withheld:
+            return "dropped"
         return "written"
 
 

@@ -20,6 +20,7 @@ from ha_controller.adapters.opennebula import (
     OnedHost,
     OnedVm,
     OpenNebulaError,
+    Withheld,
     storage,
     vm_state_name,
 )
@@ -264,13 +265,10 @@ class Recoverer:
         value = (f"{UNTIL}{until}" if until else "YES") if order.on else ""
         attributes = {IGNORE: value, IGNORE_REASON: one_line(order.reason) if order.on else ""}
         failure = ""
-        if await self._may_act(order.term):
-            try:
-                await self._client.update_host(order.host, attributes)
-            except OpenNebulaError as error:
-                failure = str(error)
-        else:
-            failure = "we no longer lead"
+        try:
+            await self._proven(order.term).update_host(order.host, attributes)
+        except OpenNebulaError as error:
+            failure = "we no longer lead" if isinstance(error, Withheld) else str(error)
         self._report(MaintenanceMarked(host=order.host, request=order.request, failure=failure))
         if not failure:
             await self.read_inventory()
@@ -284,14 +282,14 @@ class Recoverer:
         try:
             failure = await self._restart_monitoring(order)
         except OpenNebulaError as error:
-            failure = str(error)
+            failure = "we no longer lead" if isinstance(error, Withheld) else str(error)
         self._report(MonitoringRestarted(host=order.host, failure=failure))
 
     async def _restart_monitoring(self, order: RestartMonitoring) -> str:
-        host, now = await self._client.host(order.host), self._clock()
+        host, now, client = await self._client.host(order.host), self._clock(), self._proven(order.term)
         steps: Sequence[Callable[[], Awaitable[object]]]
-        unmark = [lambda: self._client.update_host(order.host, {MARK: ""})]
-        enable = [lambda: self._client.set_host_status(order.host, HostStatus.ENABLE)]
+        unmark = [lambda: client.update_host(order.host, {MARK: ""})]
+        enable = [lambda: client.set_host_status(order.host, HostStatus.ENABLE)]
         if left_offline_by_us(host, now):
             steps = [*enable, *unmark]
         elif is_restarting(host):
@@ -299,8 +297,8 @@ class Recoverer:
         elif host.state == OnedHostState.ERROR:
             mark = f"{RESTARTING} {datetime.fromtimestamp(now, UTC).isoformat(timespec='seconds')}"
             steps = [
-                lambda: self._client.update_host(order.host, {MARK: mark}),
-                lambda: self._client.set_host_status(order.host, HostStatus.OFFLINE),
+                lambda: client.update_host(order.host, {MARK: mark}),
+                lambda: client.set_host_status(order.host, HostStatus.OFFLINE),
                 *enable,
                 *unmark,
             ]
@@ -309,35 +307,31 @@ class Recoverer:
         if now > order.not_after:
             return "too late"
         for step in steps:
-            if not await self._may_act(order.term):
-                return "we no longer lead"
             await step()
         return ""
 
     async def order_host(self, order: OrderHost) -> None:
         """Carry out a host order and report exactly one result."""
-        if not await self._may_act(order.term) or self._clock() > order.not_after:
-            result, detail = OrderResult.SKIPPED, "too late, or we no longer lead"
-        else:
-            result, detail = await self._host_order(order)
+        result, detail = await self._host_order(order)
         self._report(
             HostOrderReported(host=order.host, incident=order.incident, step=order.step, result=result, detail=detail)
         )
 
     async def _host_order(self, order: OrderHost) -> tuple[OrderResult, str]:
+        client = self._proven(order.term, order.not_after)
         try:
             match order.step:
                 case HostStep.OFFLINE:
-                    await self._client.set_host_status(order.host, HostStatus.OFFLINE)
+                    await client.set_host_status(order.host, HostStatus.OFFLINE)
                 case HostStep.ENABLE:
-                    await self._client.set_host_status(order.host, HostStatus.ENABLE)
+                    await client.set_host_status(order.host, HostStatus.ENABLE)
                 case HostStep.DISABLE:
                     # the mark first: a crash in between leaves a mark on a host that is not disabled, which is harmless
-                    await self._client.update_host(order.host, {MARK: f"{FENCED} {order.incident}"})
-                    await self._client.set_host_status(order.host, HostStatus.DISABLE)
+                    await client.update_host(order.host, {MARK: f"{FENCED} {order.incident}"})
+                    await client.set_host_status(order.host, HostStatus.DISABLE)
                 case HostStep.RESTORE:
-                    await self._client.set_host_status(order.host, _BACK_TO.get(order.state_before, HostStatus.ENABLE))
-                    await self._client.update_host(order.host, {MARK: ""})
+                    await client.set_host_status(order.host, _BACK_TO.get(order.state_before, HostStatus.ENABLE))
+                    await client.update_host(order.host, {MARK: ""})
         except OpenNebulaError as error:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
@@ -356,31 +350,37 @@ class Recoverer:
             vm = await self._client.vm(order.vm)
             if changed := not_as_decided(vm, order):
                 return OrderResult.SKIPPED, changed
-            # after the look, because the look may have taken its time
-            if not await self._may_act(order.term) or self._clock() > order.not_after:
-                return OrderResult.SKIPPED, "too late, or we no longer lead"
+            client = self._proven(order.term, order.not_after)
             if vm.locked and not isinstance(order, LockVm):
-                await self._client.unlock(order.vm)
-                if not await self._may_act(order.term):  # its lock is on record, for whoever goes on
-                    return OrderResult.SKIPPED, "we no longer lead"
-            await self._send(order, vm)
+                await client.unlock(order.vm)  # its lock is on record, for whoever goes on
+            await self._send(client, order, vm)
         except OpenNebulaError as error:
             return _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
-    async def _send(self, order: VmOrder, vm: OnedVm) -> None:
+    def _proven(self, term: int | None, not_after: float = float("inf")) -> Client:
+        """Each of its calls has the lead proven, and looks at the clock, after it was given its connection."""
+
+        async def may_send() -> bool:
+            return await self._may_act(term) and self._clock() <= not_after
+
+        return self._client.proven(may_send)
+
+    async def _send(self, client: Client, order: VmOrder, vm: OnedVm) -> None:
         match order:
             case MoveVm():
                 kind = POWER_OFF_HARD if vm.pci else SAVE
-                await self._client.migrate(order.vm, order.destination, type=kind)
+                await client.migrate(order.vm, order.destination, type=kind)
             case ResumeVm():
-                await self._client.vm_action(order.vm, "resume")
+                await client.vm_action(order.vm, "resume")
             case RecoverVm():
-                await self._client.recover(order.vm, order.operation)
+                await client.recover(order.vm, order.operation)
             case LockVm():
-                await self._client.lock(order.vm, order.level)
+                await client.lock(order.vm, order.level)
 
 
 def _result_of(error: OpenNebulaError) -> OrderResult:
     """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same."""
+    if isinstance(error, Withheld):
+        return OrderResult.SKIPPED
     return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED

@@ -11,7 +11,7 @@ from leads import always
 from pydantic import SecretStr
 
 from ha_controller.adapters.opennebula import Client
-from ha_controller.adapters.opennebula.client import Gate, Lane
+from ha_controller.adapters.opennebula.gate import Gate, Lane
 from ha_controller.adapters.recoverer import AttributeWriter
 from ha_controller.adapters.recoverer.attributes import TRIES_MAX, fit
 from ha_controller.core.effects import WriteAttributes

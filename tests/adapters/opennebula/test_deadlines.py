@@ -8,7 +8,7 @@ import time
 import pytest
 
 from ha_controller.adapters.opennebula import BadReply, Client, HostStatus, NoAnswer
-from ha_controller.adapters.opennebula.client import Gate, Lane
+from ha_controller.adapters.opennebula.gate import Gate, Lane
 
 MARGIN_S = 1.5  #: how late a busy test machine may notice a deadline
 
@@ -210,7 +210,7 @@ async def test_a_waiter_that_is_cancelled_gives_its_place_to_the_next(until):
 
 
 async def test_too_many_waiting_calls_fail_at_once_and_unsent(serve, client_of, hang, until, monkeypatch):
-    monkeypatch.setattr("ha_controller.adapters.opennebula.client.WAITING_MAX", 3)
+    monkeypatch.setattr("ha_controller.adapters.opennebula.gate.WAITING_MAX", 3)
     peer = await serve({"one.vm.action": hang})
     async with client_of(peer, timeout_s=30, connections=2) as client, asyncio.TaskGroup() as group:
         orders = [group.create_task(client.vm_action(number, "resume")) for number in range(4)]
