@@ -24,6 +24,7 @@ class Store:
 
     def __init__(self) -> None:
         self.keys: dict[str, Kept] = {}
+        self.cluster = "1"
         self.leases = 0
         self.hangs = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import shutil
 import signal
 import socket
 import ssl
@@ -57,6 +58,7 @@ class Etcd:
     count: int = 3
     server: Certificate | None = None  #: with one, clients speak TLS
     client_ca: Path | None = None  #: and must show a certificate of this authority
+    token: str = "ha"  #: of it and of the members' addresses etcd makes the number of the cluster
     members: list[Member] = field(default_factory=list)
 
     def start(self) -> Etcd:
@@ -83,6 +85,7 @@ class Etcd:
             "--listen-client-urls", member.endpoint, "--advertise-client-urls", member.endpoint,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--initial-cluster", cluster, "--initial-cluster-state", state,
+            "--initial-cluster-token", self.token,
             "--heartbeat-interval", "100", "--election-timeout", "1000", "--unsafe-no-fsync",
             "--logger", "zap", "--log-outputs", "stderr",
         ]  # fmt: skip
@@ -95,6 +98,15 @@ class Etcd:
         member.frozen = False
 
     # --- faults ---
+
+    def lose_data(self) -> None:
+        """All members are set up anew, at the same addresses."""
+        self.kill(*self.members)
+        for member in self.members:
+            shutil.rmtree(member.folder / "data")
+        for member in self.members:
+            self._launch(member, "new")
+        self.wait_until_well()
 
     def kill(self, *members: Member) -> None:
         for member in members:

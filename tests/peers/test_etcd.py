@@ -149,7 +149,8 @@ async def test_a_leader_that_falls_silent_is_followed_when_its_lease_has_ended(c
 async def test_who_led_meanwhile_is_told_only_when_our_own_record_has_a_gap(controllers):
     one, two = controllers
     first = await one.lead()
-    assert one.arbiter.led_meanwhile() == "", "nobody ever led before"
+    new = "who led before is not on record in etcd"
+    assert one.arbiter.led_meanwhile() == new, "an etcd that is new looks like one that lost its data"
     await one.arbiter.release(first)
     second = await one.lead()
     assert one.arbiter.led_meanwhile() == "", "it was us"
@@ -170,6 +171,31 @@ async def test_a_copy_of_a_state_directory_is_not_taken_for_the_original(etcd: E
     assert copy.arbiter.led_meanwhile() == "one led in term 2"
     for each in (original, copy):
         await each.arbiter.close()
+
+
+async def test_an_etcd_that_lost_its_data_makes_no_standby_believe_that_nobody_led(etcd: Etcd, controllers):
+    """The standby has no record of its own, and has seen who led; the term it saw is not given a second time."""
+    one, two = controllers
+    assert await one.lead() == 1
+    assert await two.arbiter.acquire() is None
+    etcd.lose_data()
+    assert await two.lead() == 2
+    assert two.arbiter.led_meanwhile() == "who led before is not on record in etcd: it told of term 1 before"
+
+
+async def test_an_etcd_with_the_data_of_another_is_not_taken_for_the_one_we_led_in(etcd: Etcd, controllers):
+    """Restored from a backup: the last term in it is ours, and others may have led after it was made."""
+    one, _ = controllers
+    await one.arbiter.release(await one.lead())
+    key = f"{PREFIX}/term"
+    kept = await one.arbiter._gateway.read(key)
+    assert kept is not None
+    etcd.token = "restored"
+    etcd.lose_data()
+    assert await one.arbiter._gateway.read(key) is None
+    await one.arbiter._gateway.put(key, kept.value, 0)
+    assert await one.lead() == 2
+    assert one.arbiter.led_meanwhile() == "one led in term 1, and etcd's data was put back since"
 
 
 async def test_terms_never_go_back_behind_our_own_record_also_when_etcd_is_new(etcd: Etcd, tmp_path: Path):

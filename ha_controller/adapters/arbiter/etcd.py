@@ -1,8 +1,8 @@
 """The lead by etcd: a key that one controller can make, on a lease that ends by itself when its holder falls silent.
 
-Keys, below the prefix: `leader` (on the lease; exists while somebody leads), `term` (for good: the last term and whose
-it was), `members/INSTANCE` (on a lease of its own). Taking the lead is one transaction: if `leader` is not there and
-`term` is what was read, both are written.
+Keys, below the prefix: `leader` (on the lease; exists while somebody leads), `term` (for good: the last term, whose it
+was, and in which cluster of etcd), `members/INSTANCE` (on a lease of its own). Taking the lead is one transaction: if
+`leader` is not there and `term` is what was read, both are written.
 
 It must never take a time-out for a proof, nor a keep-alive alone: an etcd member that was cut off or frozen may answer
 one by itself for a moment, and a lease may outlive its time. So every renewal also reads `leader` through a quorum.
@@ -141,6 +141,7 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         self._members_prefix = f"{config.prefix}/members/"
         self._held: _Held | None = None
         self._led_meanwhile = ""
+        self._seen_term = 0  #: the highest that anybody was seen to lead in, whatever etcd holds by now
         self._leftover: tuple[int, ...] = ()  #: leases that could not be revoked yet
         self._failed_at = -math.inf  #: when etcd last did not answer
         self._presence: int | None = None
@@ -171,15 +172,20 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         await self._show_presence()
         for lease in self._leftover:
             await self._revoke(lease)  # or nobody could lead until it has ended
-        if await self._gateway.read(self._leader_key) is not None:
+        leader = await self._gateway.read(self._leader_key)
+        if leader is not None:
+            self._note_term(_of_json(leader.value).get("term"))
             return None
         last = await self._gateway.read(self._term_key)
-        last_term, last_instance, last_name = _of_term(last)
-        own_term = self.context.last_term()
-        is_whole = (last_instance == self.context.instance and last_term == own_term) or (last is None and not own_term)
+        last_term = _term_of(last)
+        self._note_term(last_term)
+        about, own_term = _of_json(None if last is None else last.value), self.context.last_term()
+        # with its data etcd loses who led; restored from a backup, it is another cluster
+        ours = (self.context.instance, own_term, self._gateway.cluster)
+        is_whole = (about.get("instance"), last_term, about.get("cluster")) == ours and self._seen_term <= own_term
         if not is_whole and time.monotonic() - self._failed_at < self.config.lease_s:
             return None
-        term = max(last_term, own_term) + 1
+        term = max(self._seen_term, own_term) + 1
         lease = await self._gateway.grant(int(self.config.lease_s))
         held = _Held(term=term, lease=lease, value=self._about_us(term=term, nonce=uuid.uuid4().hex))
         taken = False
@@ -190,14 +196,18 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
                 await self._revoke(lease)
         if not taken:
             return None
-        self._held = held
-        self._led_meanwhile = "" if is_whole else _in_words(last_term, last_name)
+        self._held, seen_term = held, self._seen_term
+        self._note_term(term)
+        self._led_meanwhile = "" if is_whole else _in_words(last, self._gateway.cluster, seen_term)
         return term
+
+    def _note_term(self, term: object) -> None:
+        self._seen_term = max(self._seen_term, term if isinstance(term, int) else 0)
 
     async def _take(self, held: _Held, term_revision: int) -> bool:
         values = {
             self._leader_key: (held.value, held.lease),
-            self._term_key: (self._about_us(term=held.term), 0),
+            self._term_key: (self._about_us(term=held.term, cluster=self._gateway.cluster), 0),
         }
         try:
             return await self._gateway.put_if({self._leader_key: 0, self._term_key: term_revision}, values)
@@ -290,23 +300,29 @@ def _of_json(text: str | None) -> dict[str, object]:
     return found if isinstance(found, dict) else {}
 
 
-def _of_term(kept: Kept | None) -> tuple[int, str, str]:
-    """The last term, and the instance and the name of its leader.
+def _term_of(kept: Kept | None) -> int:
+    """The last term; 0 if there was none.
 
     Raises:
         ArbiterUnreachable: what stands there is no term, and terms must never go back.
     """
     if kept is None:
-        return 0, "", ""
-    about = _of_json(kept.value)
-    term = about.get("term")
+        return 0
+    term = _of_json(kept.value).get("term")
     if not isinstance(term, int):
         raise ArbiterUnreachable("the key `term` in etcd holds none: write a higher one than all in the logs, as JSON")
-    return term, str(about.get("instance", "")), str(about.get("name", ""))
+    return term
 
 
-def _in_words(term: int, name: str) -> str:
-    return f"{name} led in term {term}" if name else "who led before is not on record in etcd"
+def _in_words(last: Kept | None, cluster: str, seen_term: int) -> str:
+    about = _of_json(None if last is None else last.value)
+    term, name = about.get("term", 0), about.get("name")
+    if last is None or term != seen_term:
+        seen = f": it told of term {seen_term} before" if seen_term else ""
+        return f"who led before is not on record in etcd{seen}"
+    if about.get("cluster") != cluster:
+        return f"{name} led in term {term}, and etcd's data was put back since"
+    return f"{name} led in term {term}"
 
 
 def _leader_in_words(found: Kept | None) -> str:

@@ -53,6 +53,7 @@ class Gateway:
     username: str = ""
     password: SecretStr = field(default=SecretStr(""))
     tls: ssl.SSLContext | None = None
+    cluster: str = ""  #: number of the etcd that answered the last `read`; another one when its data is another's
     _first: int = 0
     _token: str = field(default="", repr=False)
     _session: aiohttp.ClientSession | None = None
@@ -67,7 +68,9 @@ class Gateway:
 
     async def read(self, key: str) -> Kept | None:
         """What a quorum holds under a key now; None: nothing."""
-        found = _kept(await self._call("/v3/kv/range", {"key": _packed(key)}))
+        answer = await self._call("/v3/kv/range", {"key": _packed(key)})
+        self.cluster = str(_inner(answer, "header").get("cluster_id", ""))
+        found = _kept(answer)
         return found[0][1] if found else None
 
     async def read_all(self, prefix: str) -> list[tuple[str, Kept]]:
