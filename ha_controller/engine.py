@@ -175,7 +175,7 @@ class Engine:
                     host=effect.host,
                     incident=effect.incident,
                     attempt=effect.attempt,
-                    result=FenceResult.REFUSED,
+                    result=FenceResult.NOT_SENT,
                     off_read_at=None,
                     detail=f"not sent: {why}",
                 )
