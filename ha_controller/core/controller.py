@@ -291,6 +291,8 @@ class Controller:
         view.read_at, view.one_state, view.read_failed = event.asked_at, event.one_state, ""
         view.monitored_at = event.monitored_at
         view.vms = {vm.id: vm for vm in event.vms}
+        if (incident := self.state.incidents.get(event.host)) is not None:
+            situation.note_travellers(self.state, incident)
 
     def _report(self, event: Report, now: float) -> None:
         """Results of orders; those that belong to no open incident are late and are dropped."""

@@ -12,11 +12,11 @@ from ha_controller.core import guard, lasting, lever, power, trust
 from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited
 from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
-from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof
+from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof, VmRecord, VmStage
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Device, Host, HostState
+from ha_controller.core.outcome import wants_running
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
-from ha_controller.core.recovery import was_running
 from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
 from ha_controller.core.suspicion import approval_needed, ask_for_vms, deaths_remembered, stand_down, verdict_of
 
@@ -222,13 +222,19 @@ def _void(state: State, incident: Incident, attempt: Attempt, why: str, now: flo
 def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) -> None:
     """The host is FENCED: recorded with its proof before anything is moved."""
     if incident.rebooted:  # what was begun after an earlier reboot is void: all its VMs are lost once more
-        vms = tuple(record.anew() for record in incident.vms)
+        shown = state.view(incident.host).vms
+        vms = tuple(
+            replace(VmRecord.of(vm, incident.host), order=record.order)
+            if record.stage is VmStage.LEFT and (vm := shown.get(record.id)) is not None
+            else record.anew()
+            for record in incident.vms
+        )
         incident = replace(incident, rebooted="", vms=vms, lever=Lever.NOT_BEGUN, lever_since=now, lever_repeats=0)
     incident = state.enter(incident, Trigger.OFF_VERIFIED, now)
     state.view(incident.host).told = ""
     lever.note_proof(state, incident, proof)
     state.save(replace(incident, proof=proof, fenced_at=now, hold="", hold_needs_person=False, stopped=""))
-    running = tuple(record.id for record in incident.vms if was_running(record))
+    running = tuple(record.id for record in incident.vms if wants_running(record))
     death = Death(at=now, host=incident.host, host_name=incident.host_name, vms=running)
     state.save_cloud(replace(state.cloud, deaths=(*deaths_remembered(state, now), death)))
     ask_for_vms(state, incident.host, now, tuple(record.id for record in incident.vms))

@@ -226,6 +226,7 @@ class Incident:
                     record,
                     ordered_at=min(record.ordered_at, now),
                     first_ordered_at=min(record.first_ordered_at, now),
+                    settled_at=min(record.settled_at, now),
                 )
                 for record in self.vms
             ),

@@ -23,17 +23,26 @@ from ha_controller.core.turns import UNDER_WAY, Turns
 from ha_controller.core.vm_orders import note_lock, note_order
 from ha_controller.core.vm_table import Recover, Step
 
+READ_AGE_MAX_S, GAP_MAX_S = 15.0, 5.0
+
 
 def advance(state: State, host: Host, incident: Incident, now: float) -> None:
     """Take the next steps with a host that is FENCED."""
     ask_for_vms(state, host.id, now, tuple(record.id for record in incident.vms if not record.settled))
     if lever.life_stops(state, incident, now):
         return
+    view = state.view(host.id)
+    if view.read_at is None or now - view.read_at > READ_AGE_MAX_S or now - view.advanced_at > GAP_MAX_S:
+        view.waits_from = now  # no time runs while nothing can be done: here nobody looked, or OpenNebula is silent
+    view.advanced_at = now
     if incident.stopped:
+        view.waits_from = now
         return
     if state.second_master is None and now < state.settle_until:
+        view.waits_from = now
         return  # just started: the first look is on its way
     if hold := what_holds(state, incident):
+        view.waits_from = now
         state.hold(incident, hold, now)
         return
     incident = _take_in(state, host, incident, now)
@@ -41,6 +50,8 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         _recovered(state, incident, now)
         return
     if not lever.proof_is_fresh(state, host, incident, now):
+        if state.incidents[host.id].hold:
+            view.waits_from = now
         return
     incident = lever.pull(state, host, incident, now)
     if incident.lever is Lever.DONE and not incident.stopped:
@@ -86,7 +97,7 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     if step.ask is not None:
         situation.ask(state, step.ask, now)
     match step.step:
-        case Step.MOVE | Step.RESUME if poison := why_poison(state, record, now):
+        case Step.MOVE | Step.RESUME if poison := situation.why_poison(state, record, now):
             return leave_alone(state, incident, record, poison, now)
         case Step.RUNNING | Step.KEPT if vm is not None:
             return _arrived(state, incident, record, vm, step.reason, now)
@@ -96,7 +107,12 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
             return leave_alone(state, incident, record, step.reason, now)
         case _ if step.patient:
             return _paused(state, record, step.reason, now)
-        case _ if record.first_ordered_at and now - record.first_ordered_at > state.settings.vm_timeout_s:
+        case Step.MOVE if record.stage is VmStage.WAITING:
+            return replace(record, reason=record.reason or step.reason)
+        case _ if (
+            record.first_ordered_at
+            and now - max(record.first_ordered_at, state.view(host.id).waits_from) > state.settings.vm_timeout_s
+        ):
             last = step.reason or record.reason or "OpenNebula accepts the order and does nothing"
             return leave_alone(
                 state, incident, record, f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}", now
@@ -146,19 +162,9 @@ def _paused(state: State, record: VmRecord, reason: str, now: float) -> VmRecord
     return replace(record, reason=reason, first_ordered_at=now if is_due else record.first_ordered_at)
 
 
-def why_poison(state: State, record: VmRecord, now: float) -> str:
-    """Why a VM of which nothing was ordered yet may be what kills its hosts; empty if it is not suspect."""
-    if record.stage is not VmStage.WAITING:
-        return ""
-    lately = [death for death in state.cloud.deaths if now - death.at < state.settings.poison_within_s]
-    died = sorted({death.host_name for death in lately if record.id in death.vms})
-    if len(died) < state.settings.poison_after:
-        return ""
-    return f"it ran on {', '.join(died)} when they died, so it may be what kills them. Start it by hand"
-
-
 def _waited_too_long(state: State, incident: Incident, now: float) -> bool:
-    return incident.lever is Lever.DONE and now - incident.lever_since > state.settings.vm_wait_max_s
+    since = max(incident.lever_since, state.view(incident.host).waits_from)
+    return incident.lever is Lever.DONE and now - since > state.settings.vm_wait_max_s
 
 
 def leave_alone(state: State, incident: Incident, record: VmRecord, reason: str, now: float) -> VmRecord:

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lever, moving, suspicion, takeover
+from ha_controller.core import lever, moving, situation, suspicion, takeover
 from ha_controller.core.effects import ORDER_VALID_S, ResumeVm, Severity
 from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmPolicy, VmState
+from ha_controller.core.outcome import wants_running
 from ha_controller.core.recovery import START_FAILURES, claims_running, is_unknown, was_running
 from ha_controller.core.state import Hold, NewBoot, State
 from ha_controller.core.turns import Turns
@@ -106,12 +107,22 @@ def readmitted(state: State, incident: Incident, now: float) -> None:
         _open(state, host, replace(boot, lost_since=incident.lost_since), left, incident.foreign, now)
 
 
+def _tell_unsettled(state: State, incident: Incident, record: VmRecord, vm: Vm | None) -> None:
+    """The host is in use again, and nobody goes on with this VM: where it is, is said."""
+    on = state.hosts.get(-1 if vm is None or vm.host is None else vm.host)
+    where = f" ({vm.label}{f' on {on.name}' if on else ''})" if vm is not None else ""
+    text = f"{record.name} has no outcome: {incident.host_name} was given back while it was being moved{where}"
+    state.tell_of(incident, Severity.WARNING, text, "Look at it, and start it by hand if it does not run.")
+
+
 def _left_behind(state: State, host: Host, incident: Incident) -> tuple[VmRecord, ...]:
     """VMs that ran when the host failed, were never ordered away, and are still there: nobody else starts them."""
     vms, left = state.view(host.id).vms, []
     for record in incident.vms:
         vm = vms.get(record.id)
         if vm is None or vm.host != host.id or record.order or not was_running(record):
+            if not record.settled and wants_running(record):
+                _tell_unsettled(state, incident, record, vm)
             continue
         waits = vm.state == VmState.POWEROFF and _ended_with_it(vm, incident.opened_at)
         if (waits or is_unknown(vm) or claims_running(vm)) and not _policy_against(state, host, record, vm):
@@ -239,7 +250,7 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     if vm is not None and claims_running(vm) and (record.tries or _has_news(state, host, incident)):
         state.tell_of(incident, Severity.INFO, f"{record.name} runs again on {host.name}", "Nothing to do.")
         return replace(record, stage=VmStage.RUNNING, reason=f"runs again on {host.name}", settled_at=now)
-    if poison := moving.why_poison(state, record, now):
+    if poison := situation.why_poison(state, record, now):
         return moving.leave_alone(state, incident, record, poison, now)
     waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries
     longest_s = state.settings.vm_timeout_s if record.tries else state.settings.vm_wait_max_s

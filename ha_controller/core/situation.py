@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from ha_controller.core.effects import AskDomains
 from ha_controller.core.events import DomainsRead
-from ha_controller.core.incident import Incident, VmRecord
+from ha_controller.core.incident import Incident, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, Vm, VmState
 from ha_controller.core.outcome import Care, Presence, Situation
 from ha_controller.core.state import DomainsView, State
@@ -50,6 +50,41 @@ def presence(state: State, host: int | None, vm: int, since: float, now: float) 
     if vm in said.running:
         return Presence.RUNS
     return Presence.THERE if vm in said.others else Presence.ABSENT
+
+
+def note_travellers(state: State, incident: Incident) -> None:
+    """A VM that is seen migrating while its incident waits is one that was: its other end is asked before it is moved.
+
+    OpenNebula may take a migration back whose end it could not see, and the VM runs at the other end all the same.
+    """
+    vms = state.view(incident.host).vms
+    records = tuple(_as_seen(record, vms.get(record.id), incident.host) for record in incident.vms)
+    if records != incident.vms:
+        state.save(replace(incident, vms=records))
+
+
+def _as_seen(record: VmRecord, vm: Vm | None, host: int) -> VmRecord:
+    if vm is None or record.order or record.settled or not row_of(vm.state, vm.lcm_state).travels:
+        return record
+    seen = VmRecord.of(vm, host)
+    return replace(
+        record,
+        was_state=seen.was_state,
+        was_lcm_state=seen.was_lcm_state,
+        was_label=seen.was_label,
+        other_host=seen.other_host,
+    )
+
+
+def why_poison(state: State, record: VmRecord, now: float) -> str:
+    """Why a VM of which nothing was ordered yet may be what kills its hosts; empty if it is not suspect."""
+    if record.stage not in (VmStage.WAITING, VmStage.RECOVERING) or record.destination is not None:
+        return ""
+    lately = [death for death in state.cloud.deaths if now - death.at < state.settings.poison_within_s]
+    died = sorted({death.host_name for death in lately if record.id in death.vms})
+    if len(died) < state.settings.poison_after:
+        return ""
+    return f"it ran on {', '.join(died)} when they died, so it may be what kills them. Start it by hand"
 
 
 def ask(state: State, host: int, now: float) -> None:

@@ -245,7 +245,7 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
             tell_that_oned_is_needed(state, host, f"is {verdict.kind.value} ({verdict.reason})")
             return  # an incident without its VMs would forget them; the reading is on its way
     elif view.read_at is None or now - view.read_at > READ_AGE_MAX_S / 2:
-        ask_for_vms(state, host.id, now)
+        ask_for_vms(state, host.id, now, () if incident is None else tuple(record.id for record in incident.vms))
     if incident is None:
         incident = open_incident(state, host, verdict, now)
     if not incident.ordered_by:
