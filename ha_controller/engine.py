@@ -41,7 +41,6 @@ from ha_controller.core.events import (
     EvidenceTaken,
     FenceAccepted,
     FenceReported,
-    FenceResult,
     HostOrderReported,
     MonitoringRestarted,
     OperatorCommanded,
@@ -160,27 +159,11 @@ class Engine:
             await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries, term)
             self._term = self._term if term is None else term
         for effect in effects:
-            if not self._is_taken_back(effect):
+            if report := self.controller.taken_back(effect, self._inbox):
+                self.post(report)
+            else:
                 self._dispatch(effect)
         self._record(events, effects, now)
-
-    def _is_taken_back(self, effect: Effect) -> bool:
-        """Whether the host of a power-off has answered while that was put on record, which a slow disk draws out."""
-        if not isinstance(effect, Fence) or not effect.send:
-            return False
-        why = self.controller.why_not_sent(effect, self._inbox)
-        if why:
-            self.post(
-                FenceReported(
-                    host=effect.host,
-                    incident=effect.incident,
-                    attempt=effect.attempt,
-                    result=FenceResult.NOT_SENT,
-                    off_read_at=None,
-                    detail=f"not sent: {why}",
-                )
-            )
-        return bool(why)
 
     def _entries(self, events: Sequence[Event], effects: Sequence[Effect]) -> list[TrailEntry]:
         now = self._clock()

@@ -148,21 +148,9 @@ class Controller:
             self._advance(host, now)
         return self._decided()
 
-    def why_not_sent(self, order: Fence, waiting: Iterable[Event]) -> str:
-        """What speaks against an order that was decided, by what came in while it was put on record; empty if nothing.
-
-        Reads only. Life that the verdict expects (the kernel of a hung host) is none that speaks against it.
-        """
-        incident = self.state.incidents.get(order.host)
-        evidence = [event for event in waiting if isinstance(event, EvidenceTaken)]
-        alive = {
-            event.channel
-            for event in evidence
-            for reading in event.readings
-            if reading.host == order.host and reading.signal is Signal.ALIVE
-        }
-        unexpected = [] if incident is None else guard.unexpected_life(self.state, order.host, incident, sorted(alive))
-        return f"{', '.join(unexpected)} answered meanwhile" if unexpected else ""
+    def taken_back(self, order: Effect, waiting: Iterable[Event]) -> FenceReported | None:
+        """The report of a power-off that must not leave after all, by what came in while it was put on record."""
+        return guard.taken_back(self.state, order, waiting) if isinstance(order, Fence) else None
 
     def next_deadline(self, now: float) -> float | None:
         """When to call with TimePassed at the latest; None: evidence will come anyway."""

@@ -1,6 +1,7 @@
 """Cluster-wide vetoes, looked at before FAILED and before every attempt.
 
 Each guard answers with its reason, also when it has no objection. One that cannot tell says no.
+Life is looked for once more when an order leaves: `taken_back`.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from ha_controller.core.detector import (
     leaving_since,
     power_is_blind,
 )
+from ha_controller.core.effects import Fence
+from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult
 from ha_controller.core.incident import Incident
-from ha_controller.core.model import Domain, Host, HostState, OnedHostState
+from ha_controller.core.model import Domain, Host, HostState, OnedHostState, Signal
 from ha_controller.core.state import State
 
 DAY_S = 86400.0
@@ -309,6 +312,32 @@ def unexpected_life(state: State, host: int, incident: Incident, alive: Iterable
     away = {channel.name for channel in channels if channel.domain is not Domain.MANAGEMENT}
     expected: dict[str, set[str]] = {VerdictKind.HUNG: kernel, VerdictKind.ISOLATED: away}
     return [name for name in alive if name not in expected.get(incident.verdict, set())]
+
+
+def taken_back(state: State, order: Fence, waiting: Iterable[Event]) -> FenceReported | None:
+    """Whether the host of a power-off has answered while that was put on record, which a slow disk draws out.
+
+    Reads only. Life that the verdict expects (the kernel of a hung host) does not speak against it.
+    """
+    incident = state.incidents.get(order.host)
+    evidence = [event for event in waiting if isinstance(event, EvidenceTaken)]
+    alive = {
+        event.channel
+        for event in evidence
+        for reading in event.readings
+        if reading.host == order.host and reading.signal is Signal.ALIVE
+    }
+    unexpected = [] if incident is None else unexpected_life(state, order.host, incident, sorted(alive))
+    if not order.send or not unexpected:
+        return None
+    return FenceReported(
+        host=order.host,
+        incident=order.incident,
+        attempt=order.attempt,
+        result=FenceResult.NOT_SENT,
+        off_read_at=None,
+        detail=f"not sent: {', '.join(unexpected)} answered meanwhile",
+    )
 
 
 GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...] = (

@@ -165,6 +165,7 @@ class Vm:
     found_missing_at: float = 0.0  #: when OpenNebula itself saw that it runs no more; 0: it did not end like that
     obstacle: str = ""  #: why it must not be touched at all (a device, an unknown policy); empty = may be moved
     storage_obstacle: str = ""  #: why it would be without its disks elsewhere
+    disks_lost: bool = False  #: that is known, and not only feared because something cannot be told
     memory_obstacle: str = ""  #: why its saved memory would be lost when it is moved while SUSPENDED
     lock_level: int = 0  #: 0 none, 1 use, 2 manage, 3 admin, 4 all
     policy: VmPolicy | None = None  #: as written on the VM; None: nothing is

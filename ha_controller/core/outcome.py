@@ -128,7 +128,7 @@ def _here(record: VmRecord, vm: Vm, now: Situation) -> Next:
     if vm.obstacle:
         return _leave(vm.obstacle)
     if vm.storage_obstacle and not row.travels:
-        if _may_recreate(now) and vm.state == VmState.ACTIVE and not was.travels:
+        if _may_recreate(now) and vm.disks_lost and vm.state == VmState.ACTIVE and not was.travels:
             return _recreate_or_wait(row)
         return _leave(vm.storage_obstacle)
     if (was.travels or row.travels) and record.other_host is None:

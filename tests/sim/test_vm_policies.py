@@ -97,6 +97,21 @@ def test_a_vm_with_local_disks_is_made_anew_only_if_it_and_the_operator_say_so()
     assert ("recover", 4) not in cloud.calls(1)
 
 
+@pytest.mark.parametrize("shared", [None, "gone"])
+def test_a_vm_whose_datastore_cannot_be_told_is_not_made_anew(shared):
+    """What is not known to be lost may be there, and making it anew would empty it."""
+    cloud = cloud_with("recreate", recreate_allowed=True)
+    known = cloud.recoverer._cache.datastores
+    store = cloud.oned.vms[0].datastore
+    if shared == "gone":
+        del known[store]
+    else:
+        known[store] = replace(known[store], shared=None)
+    dies(cloud)
+    assert cloud.record(0).stage is VmStage.LEFT
+    assert ("recover", 4) not in cloud.calls(0)
+
+
 def test_a_vm_that_can_be_moved_is_not_made_anew():
     cloud = dies(cloud_with("recreate", recreate_allowed=True))
     assert [what for what, _ in cloud.calls(0)] == ["migrate"]

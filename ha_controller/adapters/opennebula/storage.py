@@ -7,7 +7,7 @@ for a VM that is moved while POWEROFF or SUSPENDED. What cannot be told counts a
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from ha_controller.adapters.opennebula.models import OnedDatastore, OnedDisk, OnedVm
 from ha_controller.adapters.opennebula.states import VmState
@@ -32,32 +32,50 @@ def datastores_of(vm: OnedVm) -> tuple[int, ...] | None:
     return tuple(sorted(images | ({vm.ds_id} if on_system and vm.ds_id is not None else set())))
 
 
+class _Obstacle(NamedTuple):
+    reason: str
+    is_known: bool = True  #: False: it is only feared, because something cannot be told
+
+
 def why_without_disks(vm: OnedVm, datastores: Mapping[int, OnedDatastore]) -> str:
     """Why a VM would start without its disks, or with others, on another host; empty if it has them there."""
+    return next((obstacle.reason for obstacle in _obstacles(vm, datastores)), "")
+
+
+def disks_are_lost(vm: OnedVm, datastores: Mapping[int, OnedDatastore]) -> bool:
+    """Whether it is known that disks lie on the dead host. What is only feared may be shared, and hold data."""
+    known = [obstacle.is_known for obstacle in _obstacles(vm, datastores)]
+    return bool(known) and all(known)
+
+
+def _obstacles(vm: OnedVm, datastores: Mapping[int, OnedDatastore]) -> Iterator[_Obstacle]:
     system = datastores.get(-1 if vm.ds_id is None else vm.ds_id)
     if system is None:
-        return f"its system datastore {vm.ds_id} is not visible to us, so it may be local"
-    if not system.shared:
+        yield _Obstacle(f"its system datastore {vm.ds_id} is not visible to us, so it may be local", is_known=False)
+    elif not system.shared:
         said = "SHARED=NO" if system.shared is False else "it has no SHARED attribute"
-        return f"its system datastore {system.name} is not shared ({said}): its disks lie on the dead host"
-    if driver := next((each for each in (vm.tm_mad, system.tm_mad) if each.lower() in LOCAL_DRIVERS), ""):
-        return f"its disks lie on the dead host (TM_MAD={driver})"
-    return next((reason for disk in vm.disks for reason in _reasons(disk, datastores)), "")
+        text = f"its system datastore {system.name} is not shared ({said}): its disks lie on the dead host"
+        yield _Obstacle(text, is_known=system.shared is False)
+    elif driver := next((each for each in (vm.tm_mad, system.tm_mad) if each.lower() in LOCAL_DRIVERS), ""):
+        yield _Obstacle(f"its disks lie on the dead host (TM_MAD={driver})")
+    for disk in vm.disks:
+        yield from _obstacles_of(disk, datastores)
 
 
-def _reasons(disk: OnedDisk, datastores: Mapping[int, OnedDatastore]) -> Iterator[str]:
+def _obstacles_of(disk: OnedDisk, datastores: Mapping[int, OnedDatastore]) -> Iterator[_Obstacle]:
     """Of one disk: the driver for this system datastore goes first, then its own, then that of its image's store."""
     if disk.tm_mad_system:
         if disk.tm_mad_system.lower() in LOCAL_DRIVERS:
-            yield f"disk {disk.id} lies on the dead host (TM_MAD_SYSTEM={disk.tm_mad_system})"
+            yield _Obstacle(f"disk {disk.id} lies on the dead host (TM_MAD_SYSTEM={disk.tm_mad_system})")
         return
     if disk.tm_mad.lower() in LOCAL_DRIVERS:
-        yield f"disk {disk.id} lies on the dead host (TM_MAD={disk.tm_mad})"
+        yield _Obstacle(f"disk {disk.id} lies on the dead host (TM_MAD={disk.tm_mad})")
     image = None if disk.ds_id is None else datastores.get(disk.ds_id)
     if disk.ds_id is not None and image is None:
-        yield f"disk {disk.id} is on datastore {disk.ds_id}, which is not visible to us, so it may be local"
+        text = f"disk {disk.id} is on datastore {disk.ds_id}, which is not visible to us, so it may be local"
+        yield _Obstacle(text, is_known=False)
     elif image is not None and image.tm_mad.lower() in LOCAL_DRIVERS:
-        yield f"disk {disk.id} lies on the dead host (datastore {image.name}, TM_MAD={image.tm_mad})"
+        yield _Obstacle(f"disk {disk.id} lies on the dead host (datastore {image.name}, TM_MAD={image.tm_mad})")
 
 
 def why_without_memory(vm: OnedVm, datastores: Mapping[int, OnedDatastore]) -> str:

@@ -244,6 +244,7 @@ class Recoverer:
             found_missing_at=float(vm.found_missing_at),
             obstacle=why_untouched(vm),
             storage_obstacle=storage.why_without_disks(vm, self._cache.datastores),
+            disks_lost=storage.disks_are_lost(vm, self._cache.datastores),
             memory_obstacle=storage.why_without_memory(vm, self._cache.datastores),
             policy=policy_of(vm),
             lock_level=vm.lock_level,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ha_controller.core.controller import Controller, Decision
-from ha_controller.core.effects import Effect, Fence, Order
-from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult, TimePassed
+from ha_controller.core.effects import Effect, Order
+from ha_controller.core.events import Event, EvidenceTaken, TimePassed
 from ha_controller.sim.core_level.agenda import Act
 from ha_controller.sim.core_level.journal import Record
 
@@ -158,29 +158,14 @@ class Process:
                 self.pause(trouble.dice.uniform(1, 30))
                 self.after(0.0, lambda rest=effects[index:]: self._dispatch(rest))  # type: ignore[misc]
                 return
-            if isinstance(effect, Fence) and effect.send and self._is_taken_back(effect):
+            if self.controller is not None and (report := self.controller.taken_back(effect, self._inbox)):
+                self.post(report)
                 continue
             self.world.judge.leaves(effect)
             self.world.executor.carry_out(effect)
             if is_order and trouble.strikes("crash-after-order"):
                 self.kill(trouble.down_s(), "an order has just left")
                 return
-
-    def _is_taken_back(self, order: Fence) -> bool:
-        """As the engine does it: its host has answered while the order was put on record."""
-        why = "" if self.controller is None else self.controller.why_not_sent(order, self._inbox)
-        if why:
-            self.post(
-                FenceReported(
-                    host=order.host,
-                    incident=order.incident,
-                    attempt=order.attempt,
-                    result=FenceResult.REFUSED,
-                    off_read_at=None,
-                    detail=f"not sent: {why}",
-                )
-            )
-        return bool(why)
 
 
 def _writes(decision: Decision) -> bool:

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ha_controller.adapters.opennebula.storage import why_without_disks, why_without_memory
+from ha_controller.adapters.opennebula.storage import disks_are_lost, why_without_disks, why_without_memory
 
 STORES = {
     number: SimpleNamespace(id=number, name=name, tm_mad=driver, shared=shared)
@@ -65,6 +65,13 @@ def test_shared_disks_are_there_on_every_host(known):
 )
 def test_a_vm_that_would_start_without_a_disk_is_refused_with_the_reason(known, reason):
     assert reason in why_without_disks(known, STORES)
+    feared = ("not visible to us", "no SHARED attribute")
+    assert disks_are_lost(known, STORES) is not any(words in reason for words in feared)
+
+
+def test_disks_of_which_one_may_be_shared_are_not_called_lost():
+    assert not disks_are_lost(vm(disk(store=98), store=5, driver="ssh"), STORES)
+    assert not disks_are_lost(vm(disk(), driver="shared"), STORES)
 
 
 @pytest.mark.parametrize(("store", "driver"), [(0, "shared"), (1, "qcow2")])
