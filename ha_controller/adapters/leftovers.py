@@ -1,6 +1,7 @@
 """Destroys a domain that is left over on a returned host, over SSH: never the only one of its VM.
 
-Looks into OpenNebula right before: nothing is sent unless the VM is RUNNING on the very host where the decision saw it.
+Looks into OpenNebula right before, logged in already: nothing is sent unless the VM is RUNNING on the very host where
+the decision saw it.
 """
 
 from __future__ import annotations
@@ -61,13 +62,23 @@ class DomainDestroyer:
         address = next((target.address for target in self._targets() if target.host == order.host), "")
         if not address:
             return "not sent: its address is not known"
-        vm = next(iter(await self._read_vms([order.vm])), None)
-        if vm is None or vm.host != order.runs_on or vm.host == order.host or not claims_running(vm):
-            return "not sent: OpenNebula does not show it RUNNING where it did"
-        if not await self._may_act(order.term) or self._clock() > order.not_after:
-            return "not sent: too late, or we no longer lead"
-        output = await run_command(self._login, address, command_for(order.vm), timeout_s=DESTROY_TIMEOUT_S)
+        output = await run_command(
+            self._login,
+            address,
+            command_for(order.vm),
+            timeout_s=DESTROY_TIMEOUT_S,
+            why_not=lambda: self._why_not(order),
+        )
         lines = output.text.split()
         if output.status != 0 or not lines or lines[-1] != DONE:
             return f"virsh destroy ended with exit code {output.status}, without saying that it did it"
+        return ""
+
+    async def _why_not(self, order: DestroyDomain) -> str:
+        """Looked at when the login is done: hosts that were just powered on take their time with that."""
+        vm = next(iter(await self._read_vms([order.vm])), None)
+        if vm is None or vm.host != order.runs_on or vm.host == order.host or not claims_running(vm):
+            return "OpenNebula does not show it RUNNING where it did"
+        if not await self._may_act(order.term) or self._clock() > order.not_after:
+            return "too late, or we no longer lead"
         return ""

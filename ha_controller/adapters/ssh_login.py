@@ -7,6 +7,7 @@ farewell that could be waited for. It never shows what a host said in an error: 
 from __future__ import annotations
 
 import os
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -42,8 +43,18 @@ class LoginFailed(FenceError):
     """The host could not be asked: no connection, no login, another host's key. The text is one line."""
 
 
-async def run_command(login: SshLogin, address: str, command: str, *, timeout_s: float) -> Output:
+async def run_command(
+    login: SshLogin,
+    address: str,
+    command: str,
+    *,
+    timeout_s: float,
+    why_not: Callable[[], Awaitable[str]] | None = None,
+) -> Output:
     """Log in to a literal address and run a command; a key may be bound to another one (a forced command).
+
+    Args:
+        why_not: asked once more when the login is done, which may take seconds: what it says keeps the command back.
 
     Raises:
         LoginFailed: the command was not run, or its end is not known.
@@ -62,6 +73,8 @@ async def run_command(login: SshLogin, address: str, command: str, *, timeout_s:
                 login_timeout=timeout_s,
             )
             try:
+                if why_not is not None and (why := await why_not()):
+                    raise LoginFailed(f"not sent: {why}")
                 return await _run(connection, command)
             finally:
                 connection.abort()

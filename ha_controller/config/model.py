@@ -170,7 +170,9 @@ class Recover(Section):
     recreate: StrictBool = False  #: VMs with the policy recreate may be made anew, and lose what is not on images
     powered_off: Literal["move", "leave"] = "move"  #: VMs that did not run
     locked: Literal["leave", "move"] = "leave"  #: move: unlock, move, lock again
-    rejoin: Literal["ask", "auto"] = "ask"  #: who readmits a returned host that passes the gate: a person, or nobody
+    rejoin: Literal["ask", "auto"] = (
+        "ask"  #: who readmits a returned host that passes the gate: a person, or the controller by itself
+    )
     destroy_leftovers: StrictBool = False  #: on a returned host, domains of VMs that run elsewhere
     power_on: StrictBool = False  #: a host that we powered off, once, when its VMs are cared for
     soften_anti_affinity: StrictBool = False  #: what fits nowhere else may be beside VMs it should be apart from

@@ -186,7 +186,7 @@ class Controller:
             case DrillReported():
                 commands.drill_reported(state, event, now)
             case HostIdentified():
-                trust.note_said(state, event)
+                trust.host_identified(state, event)
             case MonitoringRestarted():
                 suspicion.monitoring_restarted(state, event)
             case DomainsRead():

@@ -23,6 +23,7 @@ LOOK_EVERY_S = 10.0
 AGE_MAX_S = 15.0  #: an older list, or an older reading of the VMs on it, says nothing
 DESTROY_AGAIN_S = 20.0
 DESTROYS_MAX = 3
+HELD_BY = "leftover domains: "  #: begins the hold of an incident that waits for their end
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -95,11 +96,11 @@ def tell(state: State, incident: Incident, left: Leftovers) -> Incident:
     if left.unknown:
         return incident
     if not left.vms:
-        if view.leftovers_told:
+        is_held = incident.state is HostState.RECOVERED and incident.hold.startswith(HELD_BY)  # also after a restart
+        if view.leftovers_told or is_held:
             state.tell_of(incident, Severity.INFO, f"{name}: no domain is left over there any more", "Nothing to do.")
-            view.leftovers_told = ()
-            incident = state.save(replace(incident, hold="", hold_needs_person=False))
-        return incident
+        view.leftovers_told = ()
+        return state.save(replace(incident, hold="", hold_needs_person=False)) if is_held else incident
     text = f"{name} is back and still has {names(state, incident, left.vms)}, by {left.source}"
     if view.leftovers_told != left.vms:
         view.leftovers_told = left.vms
@@ -109,7 +110,7 @@ def tell(state: State, incident: Incident, left: Leftovers) -> Incident:
         state.tell_of(incident, Severity.CRITICAL, f"{text}. The host stays disabled", next_step)
     if incident.state is not HostState.RECOVERED:
         return incident  # what holds the power-off is shown there
-    return state.save(replace(incident, hold=f"leftover domains: {text}", hold_needs_person=True))
+    return state.save(replace(incident, hold=f"{HELD_BY}{text}", hold_needs_person=True))
 
 
 # --- destroying -------------------------------------------------------------------------------------------------------

@@ -23,7 +23,8 @@ from ha_controller.core.turns import UNDER_WAY, Turns
 from ha_controller.core.vm_orders import note_lock, note_order
 from ha_controller.core.vm_table import Recover, Step
 
-READ_AGE_MAX_S, GAP_MAX_S = 15.0, 5.0
+STALE_AFTER_S = 15.0  #: OpenNebula told nothing new of the VMs for so long: it is not there
+GAP_MAX_S = 5.0  #: nobody looked for so long: this process stood still
 
 
 def advance(state: State, host: Host, incident: Incident, now: float) -> None:
@@ -32,7 +33,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
     if lever.life_stops(state, incident, now):
         return
     view = state.view(host.id)
-    if view.read_at is None or now - view.read_at > READ_AGE_MAX_S or now - view.advanced_at > GAP_MAX_S:
+    if view.read_at is None or now - view.read_at > STALE_AFTER_S or now - view.advanced_at > GAP_MAX_S:
         view.waits_from = now  # no time runs while nothing can be done: here nobody looked, or OpenNebula is silent
     view.advanced_at = now
     if incident.stopped:
@@ -181,7 +182,7 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
     if view.read_at is None or view.read_at < incident.lever_since:
         return
     turns = Turns(state, now)
-    turns.tell_cycles(incident, now)
+    turns.tell_cycles(incident)
     incident = turns.pass_over(incident)
     under_way = sum(record.stage in UNDER_WAY for record in incident.vms)
     seen_running = any(record.stage is VmStage.RUNNING for record in incident.vms)

@@ -40,11 +40,12 @@ def against(host: Host, powers: Mapping[str, PowerState], proving: Sequence[str]
     The outlet of a host that its BMC has switched off still reads ON. Beside the OFF of another outlet, that would be
     a second feed.
     """
-    known = {device.name: device for device in devices(host)}
-    named = [known[name] for name in proving if name in known]
-    chassis = any(device.proves_off and not (device.outlet or device.weak_off) for device in named)
+    known = devices(host)
+    outlets = {device.name for device in known if device.outlet}
+    strong = {device.name for device in known if device.proves_off and not (device.outlet or device.weak_off)}
+    chassis_is_off = not strong.isdisjoint(proving)
     on = sorted(name for name, read in powers.items() if read is PowerState.ON)
-    return [name for name in on if name in proving or not chassis or not (name in known and known[name].outlet)]
+    return [name for name in on if name in proving or not (chassis_is_off and name in outlets)]
 
 
 def note(view: HostView, event: PowerRead, gap_max_s: float) -> None:

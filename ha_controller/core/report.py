@@ -69,6 +69,12 @@ def _verdict(state: State) -> tuple[int, str]:
     suspects = [host.name for host in state.hosts.values() if state.view(host.id).state is HostState.SUSPECT]
     if suspects:
         return DEGRADED, f"{', '.join(sorted(suspects)[:3])} does not answer; looking closely. Nothing for you to do."
+    if state.settings.mode is not Mode.OBSERVE and (helpless := _helpless(state)):
+        more = f" and {len(helpless) - 3} more" if len(helpless) > 3 else ""
+        return DEGRADED, (
+            f"All hosts answer, but could not be powered off if they failed: {', '.join(helpless[:3])}{more}. "
+            "Why: ha-controller fencing list"
+        )
     recovered = [incident.host_name for incident in state.incidents.values()]
     if recovered:
         return WELL, f"All VMs are cared for. {', '.join(sorted(recovered))} waits for repair."
@@ -77,6 +83,16 @@ def _verdict(state: State) -> tuple[int, str]:
     if state.leader:
         return WELL, f"All hosts are well. {state.leader} leads; this controller stands by."
     return WELL, "All hosts are well."
+
+
+def _helpless(state: State) -> list[str]:
+    """Hosts of which no fence device passes its check now, or has passed one yet."""
+    return sorted(
+        host.name
+        for host in state.hosts.values()
+        if not host.excluded and state.view(host.id).state is HostState.OK
+        if not any(device.ok and not device.mismatch for device in state.view(host.id).devices.values())
+    )
 
 
 def _progress(incident: Incident) -> str:

@@ -87,6 +87,7 @@ class HostView:
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs
+    cycles_told: tuple[tuple[int, int], ...] = ()  #: the dependencies among its VMs that are ignored, as last told
     explained: str = ""  #: the last decision that was put on record
     told: str = ""  #: the last hold that people were told about
     destroys: dict[int, tuple[int, float]] = field(

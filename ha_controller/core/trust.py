@@ -154,7 +154,7 @@ def note_host(state: State, host: Host, identity: Identity, source: str) -> None
     state.save_trust(replace(known, identity=identity, source=source, devices=(), seen_on=seen_on))
 
 
-def note_said(state: State, event: HostIdentified) -> None:
+def host_identified(state: State, event: HostIdentified) -> None:
     """The host said which machine it is; what the operator noted goes over that."""
     host = state.hosts.get(event.host)
     if host is not None and host.identity is None:

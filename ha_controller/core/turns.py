@@ -79,15 +79,7 @@ class Turns:
     def pass_over(self, incident: Incident) -> Incident:
         """Give up waiting for VMs that make no progress, and tell it once. With "stop", nobody is passed over."""
         settings = self._state.settings
-        if settings.tier_stops or self._now - self._progress[incident.id] <= settings.tier_timeout_s:
-            return incident
-        stuck = {
-            blocker.id: blocker
-            for record in incident.vms
-            if record.stage is VmStage.WAITING
-            for blocker in self.waits_for(incident, record)
-            if self._is_overdue(incident, blocker)
-        }
+        stuck = {} if settings.tier_stops else self._stuck(incident)
         if not stuck:
             return incident
         names = ", ".join(f"{each.name} ({each.reason or each.stage})" for _, each in sorted(stuck.items()))
@@ -102,17 +94,21 @@ class Turns:
 
     def why_stopped(self, incident: Incident) -> str:
         """With "stop": what is in the way for longer than it may take; empty if nothing is."""
-        settings = self._state.settings
-        if not settings.tier_stops or self._now - self._progress[incident.id] <= settings.tier_timeout_s:
-            return ""
-        stuck = {
-            blocker.name
+        stuck = self._stuck(incident) if self._state.settings.tier_stops else {}
+        names = sorted({each.name for each in stuck.values()})
+        return f"{', '.join(names)} not ready" if names else ""
+
+    def _stuck(self, incident: Incident) -> dict[int, VmRecord]:
+        """VMs that others wait for, and with which nothing has happened for too long."""
+        if self._now - self._progress[incident.id] <= self._state.settings.tier_timeout_s:
+            return {}
+        return {
+            blocker.id: blocker
             for record in incident.vms
             if record.stage is VmStage.WAITING
             for blocker in self.waits_for(incident, record)
             if self._is_overdue(incident, blocker)
         }
-        return f"{', '.join(sorted(stuck))} not ready" if stuck else ""
 
     def in_words(self, blockers: list[VmRecord]) -> str:
         """Like "waits for db-1 (tier 10) and others"."""
@@ -120,13 +116,15 @@ class Turns:
         more = " and others" if len(blockers) > 1 else ""
         return f"waits for {first.name} (tier {self.tier(first.id)}){more}"
 
-    def tell_cycles(self, incident: Incident, now: float) -> None:
-        """Tell which dependencies are ignored because they lead in a circle."""
+    def tell_cycles(self, incident: Incident) -> None:
+        """Tell which dependencies are ignored because they lead in a circle; once for each set."""
         names = {vm: record.name for vm, (_, record) in self._records.items()}
         cut = [f"{names[vm]} does not wait for {names[other]}" for vm, other in self._order.cut]
-        if cut:
+        view = self._state.view(incident.host)
+        if cut and view.cycles_told != self._order.cut:
+            view.cycles_told = self._order.cut
             what = f"HA_AFTER leads in a circle: {'; '.join(cut[:3])}"
-            self._state.explain(incident.host, what, "a VM cannot start after itself", now)
+            self._state.explain(incident.host, what, "a VM cannot start after itself", self._now)
 
     def _is_ready(self, vm: int) -> bool:
         incident, record = self._records[vm]

@@ -10,7 +10,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from world import SETTINGS, Cloud
 
-from ha_controller.core.effects import MoveVm
+from ha_controller.core.effects import Explain, MoveVm
 from ha_controller.core.incident import VmRecord, VmStage
 from ha_controller.core.order import order_of
 from ha_controller.core.resources import Role, Startup, VmGroup
@@ -161,6 +161,18 @@ def test_a_circle_is_cut_and_told(make_cloud):
     fail(cloud)
     assert first_moves(cloud) == [31, 30]
     assert settled(cloud)
+
+
+def test_a_circle_among_vms_that_fit_nowhere_is_told_once(make_cloud):
+    """What is told again and again is also written to disk again and again."""
+    cloud = make_cloud()
+    for vm, other in ((30, "31"), (31, "30")):
+        write(cloud, vm, other)
+        cloud.vms[vm] = replace(cloud.vms[vm], memory_mb=10**7)
+    fail(cloud, 60)
+    assert "no room" in cloud.incident(3).hold
+    assert sum("leads in a circle" in each.what for each in cloud.ordered(Explain)) == 1
+    assert len(cloud.ordered(Explain)) < 20
 
 
 def test_who_is_waited_for_is_in_a_tier_at_least_as_high():

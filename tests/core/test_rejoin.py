@@ -217,6 +217,16 @@ def test_people_are_called_once_with_both_hosts_and_told_when_it_is_over():
     assert unfenced(cloud).code == 0
 
 
+def test_the_end_of_leftovers_is_told_after_a_restart_too():
+    """Which hold it is stands on record; what was told does not."""
+    cloud = haunted()
+    cloud.restart()
+    cloud.domains[3, 30] = "absent"
+    cloud.run(30)
+    assert cloud.told().count("no domain is left over there any more") == 1
+    assert not cloud.incident(3).hold
+
+
 def test_a_host_whose_proof_was_void_is_looked_at_too_and_nothing_is_destroyed_there():
     cloud = seen(**ASKED, destroy_leftovers=True)
     cloud.domains[3, 30] = "running"

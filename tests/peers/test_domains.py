@@ -169,18 +169,21 @@ esac
 echo "$@" >> {0}/asked"""
 
 
-async def destroyed(sshd: Sshd, vms: list[Vm], *, leads: bool = True, late: bool = False, vm: int = 42) -> str:
+async def destroyed(
+    sshd: Sshd, vms: list[Vm], *, leads: bool = True, late: bool = False, vm: int = 42, port: int | None = None
+) -> str:
     events: list[DomainDestroyed] = []
 
     async def read_vms(wanted: Sequence[int]) -> list[Vm]:
         assert list(wanted) == [vm]
+        assert port is None, "looked before the login, which may take seconds"
         return vms
 
     async def may_act(term: int | None) -> bool:
         return leads and term == 7
 
     account = SshLogin(
-        username="root", key_file=sshd.folder / "key", known_hosts=sshd.folder / "known_hosts", port=sshd.port
+        username="root", key_file=sshd.folder / "key", known_hosts=sshd.folder / "known_hosts", port=port or sshd.port
     )
     destroyer = DomainDestroyer(
         account,
@@ -229,6 +232,11 @@ async def test_nothing_is_destroyed_too_late_or_without_the_lead(sshd, how):
     virsh(sshd, KEEPS_A_LIST.format(sshd.folder))
     assert "not sent" in await destroyed(sshd, [MOVED], **how)
     assert not (sshd.folder / "asked").exists()
+
+
+@pytest.mark.peer
+async def test_the_last_look_is_taken_when_the_login_is_done(sshd):
+    assert "connection refused" in await destroyed(sshd, [MOVED], port=1)
 
 
 @pytest.mark.peer

@@ -319,22 +319,25 @@ class Recoverer:
         )
 
     async def _host_order(self, order: OrderHost) -> tuple[OrderResult, str]:
-        client = self._proven(order.term, order.not_after)
+        first, then = self._proven(order.term, order.not_after), self._proven(order.term)
+        has_begun = False
         try:
             match order.step:
                 case HostStep.OFFLINE:
-                    await client.set_host_status(order.host, HostStatus.OFFLINE)
+                    await first.set_host_status(order.host, HostStatus.OFFLINE)
                 case HostStep.ENABLE:
-                    await client.set_host_status(order.host, HostStatus.ENABLE)
+                    await first.set_host_status(order.host, HostStatus.ENABLE)
                 case HostStep.DISABLE:
                     # the mark first: a crash in between leaves a mark on a host that is not disabled, which is harmless
-                    await client.update_host(order.host, {MARK: f"{FENCED} {order.incident}"})
-                    await client.set_host_status(order.host, HostStatus.DISABLE)
+                    await first.update_host(order.host, {MARK: f"{FENCED} {order.incident}"})
+                    has_begun = True
+                    await then.set_host_status(order.host, HostStatus.DISABLE)
                 case HostStep.RESTORE:
-                    await client.set_host_status(order.host, _BACK_TO.get(order.state_before, HostStatus.ENABLE))
-                    await client.update_host(order.host, {MARK: ""})
+                    await first.set_host_status(order.host, _BACK_TO.get(order.state_before, HostStatus.ENABLE))
+                    has_begun = True
+                    await then.update_host(order.host, {MARK: ""})
         except OpenNebulaError as error:
-            return _result_of(error), str(error)
+            return OrderResult.UNKNOWN if has_begun else _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
     async def order_vm(self, order: VmOrder) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ha_controller.core.settings import Settings
 from ha_controller.sim.core_level.faults import Rates
-from ha_controller.sim.core_level.world import HEAL_S, World
+from ha_controller.sim.core_level.world import World
 
 SCHEMA = "ha-controller/simulate/v1"
 IDLE_AFTER_DEATHS = 20  #: fewer may all have been held by chance
@@ -118,4 +118,4 @@ def wall_clock() -> float:
     return time.monotonic()
 
 
-__all__ = ["HEAL_S", "SCHEMA", "Tally", "Task", "part", "run", "trace", "wall_clock"]
+__all__ = ["SCHEMA", "Tally", "Task", "part", "run", "trace", "wall_clock"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ha_controller.core.model import Device, PowerState
+from ha_controller.core.model import PowerState
 from ha_controller.sim.core_level.layout import BMC, FABRIC
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ class Behaviour:
     lying_until: float = 0.0
     wired_to: int | None = None  #: another machine
     stuck: bool = False  #: an outlet that does not switch
-    fingerprint: int = 1
     history: list[tuple[float, bool]] = field(default_factory=list)  #: when it read on or off, newest last
 
 
@@ -99,20 +98,6 @@ class Devices:
         else:
             truth.supply(machine, **{name: False})
 
-    def shown(self, host: int, device: Device) -> Device:
-        """The device as the inventory has it now."""
-        number = self.of(host, device.name).fingerprint
-        if number == 1:
-            return device
-        return Device(
-            name=device.name,
-            identity_noted=device.identity_noted,
-            weak_off=device.weak_off,
-            tells_identity=device.tells_identity,
-            fingerprint=f"{device.name} {number}",
-        )
-
     def repair(self, host: int, name: str) -> None:
         """Everything that was wrong with it is mended."""
-        before = self.of(host, name)
-        self.known[(host, name)] = Behaviour(fingerprint=before.fingerprint, lying_until=0.0)
+        self.known[(host, name)] = Behaviour()

@@ -108,7 +108,7 @@ class Executor:
 
     def _fence(self, order: Fence) -> None:
         if not self._may_act(order, order.not_after):
-            result = FenceResult.REFUSED if order.send else FenceResult.UNVERIFIED
+            result = FenceResult.NOT_SENT if order.send else FenceResult.UNVERIFIED
             self._fence_reported(order, result, None, "too late, or we no longer lead")
             return
         self.fencing.add(order.host)

@@ -57,9 +57,7 @@ class Inventory:
             vms=tuple(vm.id for vm in vms),
             places=(("HA_RACK", world.layout.racks[host]),),
             marked=str(known.attributes.get(MARK, "")).startswith("FENCED"),
-            levels=tuple(
-                tuple(world.devices.shown(host, device) for device in level) for level in world.layout.levels[host]
-            ),
+            levels=world.layout.levels[host],
         )
 
     def host_read(self, host: int, wanted: tuple[int, ...], asked_at: float) -> HostRead:

@@ -14,7 +14,6 @@ from ha_controller.core.effects import Effect, Fence, MoveVm, Order, OrderHost, 
 from ha_controller.core.events import Event, OrderResult, PowerRead
 from ha_controller.core.incident import AttemptOutcome, Incident, VmRecord, VmStage
 from ha_controller.core.model import HostState, PowerState
-from ha_controller.core.power import readable
 from ha_controller.sim.core_level.layout import BMC, PDU_A, PDU_B
 
 if TYPE_CHECKING:
@@ -183,12 +182,12 @@ class Judge:
 
     def _stands_on_a_proof(self, number: int, source: int) -> None:
         """Every device that can be read was read since, the proving ones OFF, none ON but the outlets of a BMC."""
-        incident, controller = self._incident(number), self.world.process.controller
+        incident = self._incident(number)
         if incident.proof is None or incident.fenced_at is None:
             raise Violation("S3", f"a move from host {source} left without a proof on record")
-        host = None if controller is None else controller.state.hosts.get(incident.host)
         longest_s = self.world.settings.proof_age_max_s + PROOF_SLACK_S
-        for name in readable(host) if host is not None else ():
+        readable = [device.name for device in self.world.layout.devices(incident.host) if device.proves_off]
+        for name in readable:
             asked_at, power = self.read.get((incident.host, name), (0.0, PowerState.UNKNOWN))
             is_fresh = self.world.process.clock() - asked_at <= longest_s
             is_proving = name in incident.proof.devices

@@ -68,7 +68,7 @@ class Process:
         self.world.judge.started()
         decision = self.controller.resume(now)
         self._carry_out([decision])
-        self.world.surroundings.introduce()
+        self.world.introduce()
 
     def kill(self, down_s: float, why: str) -> None:
         """End it here and now; it is started again later."""

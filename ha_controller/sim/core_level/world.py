@@ -52,7 +52,7 @@ class World:
         self.judge, self.trouble = Judge(self), Trouble(self, dice, rates)
         self.devices, self.inventory = Devices(self), Inventory(self)
         self.process, self.probing, self.executor = Process(self), Probing(self), Executor(self)
-        self.people, self.surroundings = People(self), self
+        self.people = People(self)
         self._sleeps, self._oned_at = True, BEGIN
         self.process.start()
         self.wake()
@@ -111,7 +111,7 @@ class World:
         identity = layout.identity_of(self.devices.machine_of(host, name)) if device.tells_identity else None
         is_ok = power is not PowerState.UNKNOWN
         event = DeviceChecked(
-            host=host, device=name, fingerprint=self.devices.shown(host, device).fingerprint, ok=is_ok, power=power,
+            host=host, device=name, fingerprint=device.fingerprint, ok=is_ok, power=power,
             summary="read" if is_ok else "no answer", identity=identity if is_ok else None,
         )  # fmt: skip
         self.process.post(event)

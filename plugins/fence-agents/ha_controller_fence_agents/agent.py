@@ -37,8 +37,19 @@ WEAK_PROGRAMS: Final = frozenset(
 OUTLET_PROGRAMS: Final = frozenset(
     f"fence_{name}"
     for name in (
-        *("apc", "apc_snmp", "cyberpower_ssh", "eaton_snmp", "eaton_ssh", "emerson", "eps", "ipdu", "netio"),
-        *("raritan", "raritan_px3", "tripplite_snmp", "wti"),
+        "apc",
+        "apc_snmp",
+        "cyberpower_ssh",
+        "eaton_snmp",
+        "eaton_ssh",
+        "emerson",
+        "eps",
+        "ipdu",
+        "netio",
+        "raritan",
+        "raritan_px3",
+        "tripplite_snmp",
+        "wti",
     )
 )
 _SAYS_OFF: Final = re.compile(r"^Status: OFF\s*$", re.MULTILINE)

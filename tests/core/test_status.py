@@ -1,0 +1,54 @@
+"""The cloud in one sentence: what a person reads first at night."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ha_controller.core import report
+from ha_controller.core.events import DeviceChecked
+from ha_controller.core.model import PowerState
+from ha_controller.core.settings import Mode
+
+
+def said(cloud) -> tuple[int, str]:
+    answer = report.status(cloud.controller.state, cloud.now)
+    return answer["code"], answer["verdict"]
+
+
+def checked(cloud, host: int, *, ok: bool) -> None:
+    power = PowerState.ON if ok else PowerState.UNKNOWN
+    cloud.feed(DeviceChecked(host=host, device="bmc", fingerprint="", ok=ok, power=power, summary="no answer"))
+
+
+def test_a_cloud_whose_hosts_answer_and_could_be_powered_off_is_well(cloud):
+    assert said(cloud) == (report.WELL, "All hosts are well.")
+
+
+def test_hosts_that_could_not_be_powered_off_are_named_before_they_fail(cloud):
+    checked(cloud, 2, ok=False)
+    code, verdict = said(cloud)
+    assert code == report.DEGRADED
+    assert "could not be powered off if they failed: kvm-02. Why: ha-controller fencing list" in verdict
+    checked(cloud, 2, ok=True)
+    assert said(cloud) == (report.WELL, "All hosts are well.")
+
+
+def test_before_any_device_was_checked_nothing_is_called_well(cloud):
+    for view in cloud.controller.state.views.values():
+        view.devices.clear()
+    code, verdict = said(cloud)
+    assert code == report.DEGRADED
+    assert "kvm-00, kvm-01, kvm-02 and 5 more" in verdict
+
+
+@pytest.mark.parametrize("excluded", [True, False])
+def test_what_nobody_would_power_off_anyway_is_no_worry(cloud, excluded):
+    if excluded:
+        cloud.excluded = {2: "HA_IGNORE=YES on the host in OpenNebula"}
+        cloud.inventory()
+    else:
+        cloud.reconfigure(replace(cloud.settings, mode=Mode.OBSERVE))
+    checked(cloud, 2, ok=False)
+    assert said(cloud)[0] == report.WELL
