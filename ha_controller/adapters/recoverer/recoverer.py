@@ -337,7 +337,8 @@ class Recoverer:
                     has_begun = True
                     await then.update_host(order.host, {MARK: ""})
         except OpenNebulaError as error:
-            return OrderResult.UNKNOWN if has_begun else _result_of(error), str(error)
+            half_done = has_begun and isinstance(error, Withheld)
+            return OrderResult.UNKNOWN if half_done else _result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
     async def order_vm(self, order: VmOrder) -> None:
