@@ -32,6 +32,9 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from ha_controller.adapters.journal_schema import MIGRATIONS
+from ha_controller.deadlines import fairly_within
+
 log = structlog.get_logger(__name__)
 
 KINDS = frozenset({"intent", "report", "decision", "drill", "operator", "told"})
@@ -39,19 +42,6 @@ TIMEOUT_S = 10.0  #: for a commit, a reading, and for closing
 BACKUP_TIMEOUT_S = 120.0
 WAITING_MAX = 1000
 READERS_MAX = 4
-MIGRATIONS: tuple[str, ...] = (
-    """
-    CREATE TABLE records (key TEXT PRIMARY KEY, text TEXT NOT NULL) STRICT, WITHOUT ROWID;
-    CREATE TABLE entries (
-        id INTEGER PRIMARY KEY AUTOINCREMENT, at REAL NOT NULL, kind TEXT NOT NULL,
-        host INTEGER, incident INTEGER, text TEXT NOT NULL, data TEXT NOT NULL
-    ) STRICT;
-    CREATE INDEX entries_of_host ON entries (host, id) WHERE host IS NOT NULL;
-    CREATE INDEX entries_of_incident ON entries (incident, id) WHERE incident IS NOT NULL;
-    """,
-    "CREATE TABLE writer (number INTEGER PRIMARY KEY CHECK (number = 1), id TEXT NOT NULL) STRICT",
-)
-"""Script n brings a file from version n to n+1. Scripts are only ever added: files of every version are out there."""
 
 _COLUMNS = "at, kind, host, incident, text, data"
 _INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
@@ -142,13 +132,15 @@ class Journal:
             raise JournalError(f"{WAITING_MAX} commits wait for {self.path} already: the disk does not keep up")
         commit = _Commit(records=texts, rows=rows)
         self._queue.put(commit)
+        answer = asyncio.wrap_future(commit.answer)
         try:
-            with anyio.fail_after(self._commit_timeout_s):
-                return await asyncio.wrap_future(commit.answer)
+            return await fairly_within(self._commit_timeout_s, lambda: asyncio.shield(answer))
         except TimeoutError:
             problem = f"the disk did not answer within {self._commit_timeout_s:g} s, outcome unknown"
             self._failure = self._failure or _in_doubt(self.path, problem)
             raise JournalError(self._failure) from None
+        finally:
+            answer.cancel()
 
     async def records(self) -> dict[str, str]:
         """All records, key -> text, in the order of their keys. Raises JournalError: the file cannot be read."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Self
@@ -20,6 +20,7 @@ from typing import ClassVar, Self
 import anyio
 import anyio.to_thread
 
+from ha_controller.deadlines import fairly_within
 from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
 
 DISK_TIMEOUT_S = 5.0
@@ -135,16 +136,19 @@ class SingleArbiter(Arbiter[SingleConfig]):
         if lead is None or lead.term != term:
             raise NotLeading(f"the lead of term {term} is not held. {self.refusal}".rstrip())
         in_place = False
-        with anyio.move_on_after(DISK_TIMEOUT_S):
-            in_place = await anyio.to_thread.run_sync(
-                _is_in_place, lead.descriptor, self._lock_path, abandon_on_cancel=True, limiter=self._threads
-            )
+        with suppress(TimeoutError):
+            in_place = await fairly_within(DISK_TIMEOUT_S, lambda: self._look(lead))
         if self._lead is not lead:
             raise NotLeading(f"the lead of term {term} was given back meanwhile")
         if not in_place:
             # whoever removed the file let the next controller lock a new one: we may not be alone
             self._drop()
             raise NotLeading(f"{self._lock_path} is not the file that was locked, or cannot be read: lead given up")
+
+    async def _look(self, lead: _Lead) -> bool:
+        return await anyio.to_thread.run_sync(
+            _is_in_place, lead.descriptor, self._lock_path, abandon_on_cancel=True, limiter=self._threads
+        )
 
     async def members(self) -> list[Member]:
         """This controller when it leads, else the one that was seen to hold the lock. Others are not known."""
