@@ -20,8 +20,10 @@ from ha_controller.adapters.opennebula import OnedVm as ReadVmModel
 from ha_controller.adapters.opennebula.documents import DATASTORES, HOST, VM
 from ha_controller.adapters.opennebula.reader import DocumentReader
 from ha_controller.adapters.recoverer import AttributeWriter, Recoverer, Scope
+from ha_controller.adapters.recoverer.names import names_of_nobody
 from ha_controller.core.effects import (
     AskDomains,
+    AskNames,
     Effect,
     Fence,
     LockVm,
@@ -32,7 +34,7 @@ from ha_controller.core.effects import (
     ResumeVm,
     WriteAttributes,
 )
-from ha_controller.core.events import DomainsRead, VmOrderReported
+from ha_controller.core.events import DomainsRead, NamesRead, VmOrderReported
 from ha_controller.core.incident import VmRecord
 from ha_controller.core.model import Host
 from ha_controller.core.settings import Settings
@@ -92,6 +94,9 @@ class DirectClient:
     async def vms(self, vms: Iterable[int]) -> list[ReadVmModel]:
         oned = self._cloud.oned
         return [_read(VM, oned_xml.vm(oned, oned.vms[vm], all_history=False)) for vm in vms]
+
+    async def all_vms(self) -> list[ReadVmModel]:
+        return await self.vms(sorted(self._cloud.oned.vms))
 
     async def set_host_status(self, host: int, status: int) -> None:
         self._cloud.oned.set_status(host, status, self._cloud.now)
@@ -233,6 +238,10 @@ class OnedCloud(Cloud):
             case WriteAttributes():
                 with suppress(Locked):
                     finish(self.writer.write(effect))
+            case AskNames():
+                missing = names_of_nobody(effect.names, finish(self.client.all_vms()))
+                keys = {"host": effect.host, "incident": effect.incident, "names": effect.names}
+                self.feed(NamesRead(**keys, missing=missing))
             case AskDomains(host=host):
                 self._tell_truth(host)
             case Fence(host=host):

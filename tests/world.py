@@ -12,6 +12,8 @@ from ha_controller.adapters.opennebula import vm_state_name
 from ha_controller.core.controller import Controller, Decision
 from ha_controller.core.effects import (
     AskDomains,
+    AskNames,
+    AskReady,
     DestroyDomain,
     Effect,
     Fence,
@@ -40,12 +42,15 @@ from ha_controller.core.events import (
     HostRead,
     InventoryRead,
     LeadChanged,
+    NamesRead,
     OperatorCommanded,
     OrderResult,
     OrdersLifted,
     OrdersRenewed,
     PoweredOn,
     PowerRead,
+    Readiness,
+    ReadyRead,
     SecondMasterLooked,
     SelfChecked,
     SettingsChanged,
@@ -55,6 +60,7 @@ from ha_controller.core.events import (
 )
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Device, Domain, Host, HostState, HostTrust, PowerState, Reading, Signal, Vm
+from ha_controller.core.order import names_of
 from ha_controller.core.resources import PciDevice, VmGroup
 from ha_controller.core.settings import Channel, Mode, Settings
 from ha_controller.core.vm_table import Recover
@@ -109,12 +115,13 @@ class Cloud:
     domains: dict[tuple[int, int], str] = field(default_factory=dict)  #: (host, VM) -> "running", "paused", "absent"
     no_answer: set[int] = field(default_factory=set)  #: hosts that do not say which VMs are on them
     no_start: dict[int, set[int]] = field(default_factory=dict)  #: VM -> hosts on which it does not start
+    unready: dict[int, tuple[Readiness, str]] = field(default_factory=dict)  #: VMs that run and are not ready, and why
     refusal: str = ""  #: in which words OpenNebula refuses to move VMs
     zombies: dict[int, tuple[int, ...]] = field(default_factory=dict)
     destroy_fails: str = ""
     power_on_fails: str = ""
     pci: dict[int, tuple[PciDevice, ...]] = field(default_factory=dict)  #: free devices of hosts
-    groups: tuple[VmGroup, ...] = ()
+    groups: tuple[VmGroup, ...] | None = ()
     lift_fails: str = ""  #: why lasting orders cannot be lifted or renewed
     levels: tuple[tuple[Device, ...], ...] = ((Device(name="bmc", identity_noted=True),),)
 
@@ -306,6 +313,14 @@ class Cloud:
                 self._recover(effect)
             case AskDomains(host=host):
                 self._tell_domains(host)
+            case AskReady(vm=vm, incident=incident):
+                readiness, why = self.unready.get(vm, (Readiness.READY, ""))
+                keys = {"vm": vm, "incident": incident, "asked_at": self.now}
+                self.feed(ReadyRead(**keys, readiness=readiness, detail=why))
+            case AskNames(host=host, incident=incident, names=names):
+                known = {name for vm in self.vms.values() for name in names_of(vm.id, vm.name, vm.startup)}
+                missing = tuple(name for name in names if name not in known)
+                self.feed(NamesRead(host=host, incident=incident, names=names, missing=missing))
             case MoveVm() if self.refusal:
                 self._reported(effect, OrderResult.REFUSED, self.refusal)
             case MoveVm(vm=vm, destination=destination):

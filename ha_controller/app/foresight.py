@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -11,6 +12,7 @@ from anyio.to_thread import run_sync
 from ha_controller.core import reserve, simulate
 from ha_controller.core.events import ReserveAssessed
 from ha_controller.core.model import Host
+from ha_controller.core.order import is_of_groups
 from ha_controller.core.simulate import ClusterCapacity, Loss, Snapshot
 
 if TYPE_CHECKING:
@@ -41,7 +43,15 @@ class Foresight:
         """
         taken = await self._snapshot(hosts)
         loss = await self._beside(lambda: taken.lose(hosts))
-        return {"schema": SCHEMA, **_loss(taken, loss)}
+        names = sorted(name for name in loss.strangers if not is_of_groups(name))
+        missing = await self._runtime.names.missing(names) if names else ()
+        starts = await self._beside(lambda: loss.starts(taken.settings))
+        return {
+            "schema": SCHEMA,
+            **_loss(taken, loss),
+            "order": [asdict(each) for each in starts],
+            "order_faults": list(loss.order_faults(missing)),
+        }
 
     async def capacity(self) -> Json:
         """How many hosts may fail, by cluster and for each host.

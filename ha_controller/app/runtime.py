@@ -22,7 +22,8 @@ from ha_controller.adapters.leftovers import DomainDestroyer
 from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
 from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNebulaError, Unauthenticated
 from ha_controller.adapters.plugins import Registry
-from ha_controller.adapters.recoverer import AttributeWriter, FencePlan, Recoverer
+from ha_controller.adapters.readiness import ReadinessAsker
+from ha_controller.adapters.recoverer import AttributeWriter, FencePlan, NameReader, Recoverer
 from ha_controller.app.armory import Armory
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.clock import ControllerClock
@@ -41,6 +42,8 @@ from ha_controller.core.detector import life_since, silence_confirmed, suspiciou
 from ha_controller.core.effects import (
     Answer,
     AskDomains,
+    AskNames,
+    AskReady,
     DestroyDomain,
     Drill,
     Effect,
@@ -105,7 +108,8 @@ class Runtime:
             post=self.post,
             clock=self.clock,
         )
-        self.domain_reader, self.destroyer = self._make_domain_tools()
+        self.domain_reader, self.destroyer, self.readiness_asker = self._make_host_tools()
+        self.names = NameReader(self.client, report=self.post)
         self.commander = Commander(self.post)
         self.foresight = Foresight(self)
         self.notifier = NotifierQueue([LogNotifier()])
@@ -133,7 +137,7 @@ class Runtime:
             told=self._told,
         )
 
-    def _make_domain_tools(self) -> tuple[DomainReader, DomainDestroyer]:
+    def _make_host_tools(self) -> tuple[DomainReader, DomainDestroyer, ReadinessAsker]:
         login, targets = host_login(self.config), self.watching.targets
         destroyer = DomainDestroyer(
             login,
@@ -143,7 +147,11 @@ class Runtime:
             may_act=self.leadership.may_act,
             clock=self.clock,
         )
-        return DomainReader(login, targets=targets, report=self.post, clock=self.clock), destroyer
+        return (
+            DomainReader(login, targets=targets, report=self.post, clock=self.clock),
+            destroyer,
+            ReadinessAsker(login, targets=targets, report=self.post, clock=self.clock),
+        )
 
     # --- between the parts ---
 
@@ -215,6 +223,10 @@ class Runtime:
                 self.attributes.put(effect)
             case AskDomains():
                 self._start(self.domain_reader.read, effect)
+            case AskReady():
+                self._start(self.readiness_asker.ask, effect)
+            case AskNames():
+                self._start(self.names.read, effect)
             case Tell():
                 self._tell(effect)
             case Explain():

@@ -27,10 +27,24 @@ def _show_fail(answer: Json) -> None:
     if rows:
         show.table(["VM", "NAME", "TO", "OUTCOME", "WHY"], rows)
         click.echo("")
+    _show_order(answer["order"])
+    for fault in answer["order_faults"]:
+        click.echo(f"Not followed: {show.safe(fault)}")
     click.echo(
         f"If {', '.join(map(show.safe, answer['hosts']))} failed now: {answer['moved']} VMs would run elsewhere, "
         f"{answer['nowhere']} would fit nowhere, {answer['left_alone']} would be left alone."
     )
+
+
+def _show_order(starts: Json) -> None:
+    """In which order they would start, if anything is written about that."""
+    plain = {(each["tier"], each["ready"], *each["after"]) for each in starts}
+    if len(plain) < 2:
+        return
+    click.echo("In this order:")
+    rows = [[each["tier"], each["vm"], each["name"], ", ".join(each["after"]) or "-", each["ready"]] for each in starts]
+    show.table(["TIER", "VM", "NAME", "AFTER", "READY WHEN"], rows)
+    click.echo("")
 
 
 def _note(row: Json) -> str:

@@ -204,7 +204,7 @@ def pending_list(output: str) -> None:
 @click.argument("incident", type=int)
 @reason_option
 def pending_approve(incident: int, reason: str) -> None:
-    """Have the host of INCIDENT powered off, if it is still silent."""
+    """Say yes to what INCIDENT asks: power off a silent host, or start VMs before others are ready."""
     order("approve", incident=incident, reason=reason)
 
 

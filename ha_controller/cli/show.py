@@ -157,6 +157,8 @@ def _explain_incident(record: Json) -> None:
     for vm in record["vms"]:
         was = f"VM {vm['id']} {safe(vm['name'])} (was {safe(vm['was_label'])})"
         click.echo(f"  {was}: {vm['stage']}. {safe(vm['reason'])}")
+    for fault in record["order_faults"]:
+        click.echo(f"Not followed {safe(fault)}")
     if blocked := record["stopped"] or record["hold"]:
         click.echo(f"Blocked      {safe(blocked)}")
     if record["state"] in ("suspect", "failed"):

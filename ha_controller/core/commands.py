@@ -27,6 +27,7 @@ from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, HostState, PowerState
 from ha_controller.core.power import readable
 from ha_controller.core.state import PendingCommand, State
+from ha_controller.core.turns import Turns
 
 #: between the deadline of one reading (4 s, three tries at most) and that of the API (40 s)
 DEVICES_ANSWER_MAX_S = 25.0
@@ -61,7 +62,7 @@ def _for_incident(state: State, command: OperatorCommanded, incident: Incident, 
     name = incident.host_name
     match command.verb:
         case Verb.APPROVE:
-            _approve(state, command, incident, who)
+            _approve(state, command, incident, who, now)
         case Verb.REJECT:
             _reject(state, command, incident, who)
         case Verb.HOLD:
@@ -81,8 +82,11 @@ def _incident(state: State, command: OperatorCommanded) -> Incident | None:
     return state.incidents.get(command.host) if command.host is not None else None
 
 
-def _approve(state: State, command: OperatorCommanded, incident: Incident, who: str) -> None:
+def _approve(state: State, command: OperatorCommanded, incident: Incident, who: str, now: float) -> None:
     name = incident.host_name
+    if incident.state is HostState.FENCED and (passed_over := Turns(state, now).overrule(incident, who)):
+        state.answer(command.request, DONE, f"Approved: other VMs of {name} start before {passed_over}.")
+        return
     if incident.state is HostState.OK and incident.rebooted:
         state.save(replace(incident, start_approved_by=who))
         state.answer(command.request, DONE, f"Approved: the VMs of {name} are started there again.")

@@ -20,7 +20,9 @@ from ha_controller.core import (
     leftovers,
     lever,
     moving,
+    order_faults,
     power,
+    readiness,
     reboot,
     rejoin,
     reserve,
@@ -48,12 +50,14 @@ from ha_controller.core.events import (
     LeadChanged,
     MaintenanceMarked,
     MonitoringRestarted,
+    NamesRead,
     OnedReadFailed,
     OperatorCommanded,
     OrdersLifted,
     OrdersRenewed,
     PoweredOn,
     PowerRead,
+    ReadyRead,
     ReserveAssessed,
     SecondMasterLooked,
     SelfChecked,
@@ -68,7 +72,7 @@ from ha_controller.core.state import HostView, State
 
 Report = (
     FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
-    | HostOrderReported | VmOrderReported
+    | HostOrderReported | VmOrderReported | ReadyRead | NamesRead
 )  # fmt: skip
 
 #: asked of each reading: looked up once
@@ -166,13 +170,14 @@ class Controller:
                 return self._evidence(event, now)
             case TimePassed():
                 rejoin.advance(state, now)
+                readiness.advance(state, now)
             case InventoryRead():
                 self._inventory(event, now)
                 return set(state.hosts)
             case HostRead():
                 self._host_read(event)
                 return {event.host}
-            case VmOrderReported():
+            case VmOrderReported() | ReadyRead() | NamesRead():
                 self._report(event, now)
                 return set()  # hundreds may come at once, and each look costs milliseconds: the tick sees to it
             case (
@@ -201,9 +206,7 @@ class Controller:
                 device_checks.note(state, event, now)
             case OperatorCommanded():
                 commands.obey(state, event, now)
-            case SettingsChanged():
-                state.settings = event.settings
-            case OnedReadFailed() | LeadChanged() | SelfChecked() | SecondMasterLooked():
+            case OnedReadFailed() | LeadChanged() | SelfChecked() | SecondMasterLooked() | SettingsChanged():
                 self._surroundings(event, now)
             case _:
                 assert_never(event)
@@ -304,6 +307,10 @@ class Controller:
                 lever.host_order_reported(self.state, incident, event, now)
             case VmOrderReported():
                 moving.vm_order_reported(self.state, incident, event, now)
+            case ReadyRead():
+                readiness.note(self.state, event, now)
+            case NamesRead():
+                order_faults.note(self.state, incident, event, now)
 
     def _power_read(self, event: PowerRead, now: float) -> None:
         view = self.state.views.get(event.host)
@@ -311,7 +318,9 @@ class Controller:
             power.note(view, event, gap_max_s=2 * self.state.settings.proof_age_max_s)
         commands.power_read(self.state, event, now)
 
-    def _surroundings(self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked, now: float) -> None:
+    def _surroundings(
+        self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked | SettingsChanged, now: float
+    ) -> None:
         state = self.state
         match event:
             case OnedReadFailed():
@@ -322,6 +331,8 @@ class Controller:
                 state.self_check, state.self_check_detail = event.ok, event.detail
             case SecondMasterLooked():
                 state.second_master, state.second_master_detail = event.present, event.detail
+            case SettingsChanged():
+                state.settings = event.settings
 
     def _readdressed(self, event: HostReaddressed, now: float) -> None:
         """Its full grace period begins anew, unless an incident is open: that goes by what is on record."""

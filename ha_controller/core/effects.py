@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ha_controller.core.model import Identity, VmState
+from ha_controller.core.resources import ReadyGate
 from ha_controller.core.vm_table import Recover
 
 #: the exit codes of an answer: done, there is no such thing, refused for safety, try again in a moment
@@ -227,6 +228,25 @@ class AskDomains:
     host: int
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskReady:
+    """Ask a VM that runs whether it is ready, once. Changes nothing."""
+
+    vm: int
+    incident: int
+    host: int | None  #: on which it was seen RUNNING; None: not known
+    gate: ReadyGate
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class AskNames:
+    """Look in OpenNebula for the VMs and OneFlow roles that these names of HA_AFTER mean. Changes nothing."""
+
+    host: int
+    incident: int
+    names: tuple[str, ...]
+
+
 class Severity(StrEnum):
     """How loud a message is."""
 
@@ -273,5 +293,5 @@ class Answer:
 Effect = (
     WatchClosely | ReadHost | ReadPower | Fence | Drill | RenewOrders | LiftOrders | PowerOn | DestroyDomain
     | MarkMaintenance | RestartMonitoring | OrderHost | MoveVm | ResumeVm | RecoverVm | LockVm | WriteAttributes
-    | AskDomains | Tell | Explain | Answer
+    | AskDomains | AskReady | AskNames | Tell | Explain | Answer
 )  # fmt: skip

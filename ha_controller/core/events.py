@@ -207,6 +207,36 @@ class DomainsRead:
     failure: str = ""
 
 
+class Readiness(StrEnum):
+    """What a VM that was asked whether it is ready has shown."""
+
+    READY = "ready"
+    NOT_YET = "not yet"  #: it, or its host, says no, or nobody answers
+    UNKNOWN = "unknown"  #: it could not be asked: that is not ready either
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadyRead:
+    """A VM was asked whether it is ready."""
+
+    vm: int
+    incident: int
+    asked_at: float
+    readiness: Readiness
+    detail: str = ""  #: why not
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NamesRead:
+    """OpenNebula was looked through for names of HA_AFTER. `failure` says why it was not: then nothing is known."""
+
+    host: int
+    incident: int
+    names: tuple[str, ...]
+    missing: tuple[str, ...] = ()  #: those that no VM and no OneFlow role has
+    failure: str = ""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class HostIdentified:
     """A host said which machine it is."""
@@ -339,7 +369,8 @@ class OperatorCommanded:
 
 Event = (
     EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | MonitoringRestarted | DomainsRead | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
+    | MonitoringRestarted | DomainsRead | ReadyRead | NamesRead
+    | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
     | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | ReserveAssessed | SettingsChanged | TimePassed | OperatorCommanded

@@ -95,6 +95,7 @@ class VmRecord:
     startup: Startup = NOTHING_WRITTEN  #: as it was written then
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
+    runs_on: int | None = None  #: where it was seen RUNNING, as its outcome
     refused_on: tuple[int, ...] = ()  #: hosts that OpenNebula refused to move it to: the last resort
     ordered_at: float = 0.0
     first_ordered_at: float = 0.0  #: its way to an outcome is timed from here
@@ -168,6 +169,7 @@ class Incident:
     lever_repeats: int = 0
     lever_pulls: int = 0  #: how often it was pulled again, for VMs that fell back to RUNNING
     passed_over: tuple[int, ...] = ()  #: VMs that nobody here waits for any more: they were not ready in time
+    order_faults: tuple[str, ...] = ()  #: what is written on VMs about their order and not followed, as it was told
     hold: str = ""  #: why nothing happens right now; recomputed all the time
     hold_needs_person: bool = False
     stopped: str = ""  #: why nothing will happen until a person decides

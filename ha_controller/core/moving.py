@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lever, situation, vm_orders
+from ha_controller.core import lever, order_faults, situation, vm_orders
 from ha_controller.core.destinations import BEFORE_A_MOVE, Destinations
 from ha_controller.core.effects import ORDER_VALID_S, MoveVm, ResumeVm, Severity
 from ha_controller.core.events import OrderResult, VmOrderReported
@@ -19,7 +19,7 @@ from ha_controller.core.model import Host, HostState, Vm, VmState
 from ha_controller.core.outcome import Next, next_step, wants_running
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
-from ha_controller.core.turns import UNDER_WAY, Turns
+from ha_controller.core.turns import ORDER_OF_STARTS, UNDER_WAY, Turns
 from ha_controller.core.vm_orders import note_lock, note_order
 from ha_controller.core.vm_table import Recover, Step
 
@@ -154,7 +154,8 @@ def _arrived(state: State, incident: Incident, record: VmRecord, vm: Vm, more: s
         f"{record.name} {reason}{f'; {more}' if unlocked else ''}",
         "Lock it again: onevm lock." if unlocked else "Nothing to do.",
     )
-    return replace(record, stage=VmStage.RUNNING if runs else VmStage.KEPT, reason=reason, settled_at=now)
+    stage, runs_on = (VmStage.RUNNING, vm.host) if runs else (VmStage.KEPT, None)
+    return replace(record, stage=stage, runs_on=runs_on, reason=reason, settled_at=now)
 
 
 def _paused(state: State, record: VmRecord, reason: str, now: float) -> VmRecord:
@@ -182,8 +183,7 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
     if view.read_at is None or view.read_at < incident.lever_since:
         return
     turns = Turns(state, now)
-    turns.tell_cycles(incident)
-    incident = turns.pass_over(incident)
+    incident = turns.pass_over(order_faults.tell(state, incident, turns, now))
     under_way = sum(record.stage in UNDER_WAY for record in incident.vms)
     seen_running = any(record.stage is VmStage.RUNNING for record in incident.vms)
     to_start = sum(wants_running(record) and record.stage is not VmStage.LEFT for record in incident.vms)
@@ -225,15 +225,16 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
 
 def _hold(state: State, incident: Incident, turns: Turns, nowhere: list[VmRecord], now: float) -> None:
     """Say why not all of them go on: no room, or a tier that is not ready."""
-    if nowhere:
+    if stopped := turns.why_stopped(incident):
+        approve = f"To let the others start: ha-controller pending approve {incident.id}"
+        next_step = f"{approve}. Or start them, or give them HA_POLICY=leave"
+        state.hold(incident, Hold(ORDER_OF_STARTS, stopped, next_step, needs_person=True), now)
+    elif nowhere:
         some = "; ".join(f"{record.name} {record.reason}" for record in nowhere[:3])
         reason = f"{len(nowhere)} of {len(incident.vms)} VMs wait for a place: {some}"
         state.hold(
             incident, Hold("no room", reason, "They are placed as soon as there is room: free or add a host"), now
         )
-    elif stopped := turns.why_stopped(incident):
-        next_step = "Start them, or give them HA_POLICY=leave; or set recover.tier_on_timeout"
-        state.hold(incident, Hold("order of starts", stopped, next_step, needs_person=True), now)
     elif incident.hold:
         state.save(replace(incident, hold="", hold_needs_person=False))
 

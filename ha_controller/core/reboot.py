@@ -249,7 +249,8 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         return moving.leave_alone(state, incident, record, reason, now)
     if vm is not None and claims_running(vm) and (record.tries or _has_news(state, host, incident)):
         state.tell_of(incident, Severity.INFO, f"{record.name} runs again on {host.name}", "Nothing to do.")
-        return replace(record, stage=VmStage.RUNNING, reason=f"runs again on {host.name}", settled_at=now)
+        reason = f"runs again on {host.name}"
+        return replace(record, stage=VmStage.RUNNING, runs_on=host.id, reason=reason, settled_at=now)
     if poison := situation.why_poison(state, record, now):
         return moving.leave_alone(state, incident, record, poison, now)
     waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries

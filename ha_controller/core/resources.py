@@ -6,6 +6,7 @@ Plain frozen values in OpenNebula's own units. How they are matched is told in `
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +77,28 @@ class NumaRequest:
         return sum(memory_kb for _, memory_kb in self.nodes)
 
 
+class ReadyBy(StrEnum):
+    """What shows that a VM that runs is ready."""
+
+    TCP = "tcp"  #: a port of its answers
+    AGENT = "agent"  #: its guest agent answers
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReadyGate:
+    """HA_READY of a VM: what is asked until it answers."""
+
+    by: ReadyBy
+    port: int = 0  #: of TCP
+    address: str = ""  #: of TCP; empty: OpenNebula knows no address of the VM
+
+    def __str__(self) -> str:
+        """For people: "port 5432 of 192.0.2.7"."""
+        if self.by is ReadyBy.AGENT:
+            return "guest agent"
+        return f"port {self.port}{f' of {self.address}' if self.address else ''}"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Startup:
     """What is written on a VM about the order in which it starts."""
@@ -85,8 +108,10 @@ class Startup:
         str, ...
     ] = ()  #: HA_AFTER: ids, names, "group:NAME", "group:NAME/ROLE", "service:ID/ROLE", "role:ROLE"
     ready_delay_s: float | None = None  #: HA_READY_DELAY: ready so long after it was seen RUNNING
+    ready: ReadyGate | None = None  #: HA_READY; None: seen RUNNING is enough
     service: int | None = None  #: the OneFlow service that it belongs to
     role: str = ""  #: and its role there
+    wrong: tuple[str, ...] = ()  #: what of it cannot be read, in words
 
 
 NOTHING_WRITTEN = Startup()

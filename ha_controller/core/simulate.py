@@ -5,13 +5,13 @@ Uses the very planner that recovers, with what is known at this moment. Changes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from ha_controller.core.destinations import problem, task_of
 from ha_controller.core.incident import VmRecord
 from ha_controller.core.model import Host, HostState, LcmState, Vm
-from ha_controller.core.order import order_of
+from ha_controller.core.order import Order, faults, order_of, ready_when, starts
 from ha_controller.core.outcome import Situation, next_step, wants_running
 from ha_controller.core.placement import Placement, Problem, Task, plan
 from ha_controller.core.recovery import claims_running
@@ -30,6 +30,17 @@ class Left:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Start:
+    """When a VM would start."""
+
+    vm: int
+    name: str
+    tier: int
+    after: tuple[str, ...]  #: names of VMs that are ready first
+    ready: str  #: when it counts as ready itself
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Loss:
     """What would become of the VMs of hosts that fail."""
 
@@ -37,6 +48,8 @@ class Loss:
     placements: tuple[Placement, ...] = ()
     left: tuple[Left, ...] = ()
     must_run: frozenset[int] = frozenset()  #: the VMs among them that run now
+    order: Order = field(default_factory=Order)
+    records: tuple[VmRecord, ...] = ()  #: of the VMs in that order
 
     @property
     def unserved(self) -> tuple[Placement, ...]:
@@ -47,6 +60,30 @@ class Loss:
     def nowhere(self) -> tuple[Placement, ...]:
         """The VMs that would fit nowhere."""
         return tuple(each for each in self.placements if each.destination is None)
+
+    @property
+    def strangers(self) -> frozenset[str]:
+        """Names in HA_AFTER that none of these VMs has: others may, or nobody."""
+        return frozenset(key for names in self.order.strangers.values() for _, key in names)
+
+    def order_faults(self, missing: Container[str]) -> tuple[str, ...]:
+        """What is written on the VMs about their order and would not be followed. `missing`: names of nobody."""
+        return faults(self.records, self.order, missing, {record.id: record.name for record in self.records})
+
+    def starts(self, settings: Settings) -> list[Start]:
+        """In which order the VMs would start that run now and find a place."""
+        known = {record.id: record for record in self.records}
+        placed = {each.vm for each in self.placements if each.destination is not None}
+        return [
+            Start(
+                vm=vm,
+                name=known[vm].name,
+                tier=self.order.tiers[vm],
+                after=tuple(known[other].name for other in self.order.after.get(vm, ()) if other in placed),
+                ready=ready_when(known[vm].startup, settings.ready_delay_s),
+            )
+            for vm in starts(self.order, placed & self.must_run & known.keys())
+        ]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,11 +101,12 @@ class Snapshot:
         tasks: list[Task] = []
         left: list[Left] = []
         lost = [VmRecord.of(vm, host) for host in sorted(failed) for vm in self.vms.get(host, ())]
+        running = tuple(record for record in lost if wants_running(record))
         default = self.settings.vm_priority
-        tiers = order_of([record for record in lost if wants_running(record)], self.world.groups, default).tiers
+        order = order_of(running, self.world.groups, default)
         for host in sorted(failed):
             for vm in self.vms.get(host, ()):
-                match _task_of(vm, self.hosts[host], self.settings, tiers.get(vm.id, default)):
+                match _task_of(vm, self.hosts[host], self.settings, order.tiers.get(vm.id, default)):
                     case Task() as task:
                         tasks.append(task)
                     case Left() as alone:
@@ -76,7 +114,14 @@ class Snapshot:
         others = tuple(each for each in self.world.candidates if each.host.id not in failed)
         made = plan(replace(self.world, tasks=tuple(tasks), candidates=others))
         must_run = frozenset(task.vm.id for task in tasks if wants_running(VmRecord.of(task.vm)))
-        return Loss(hosts=tuple(sorted(failed)), placements=made.placements, left=tuple(left), must_run=must_run)
+        return Loss(
+            hosts=tuple(sorted(failed)),
+            placements=made.placements,
+            left=tuple(left),
+            must_run=must_run,
+            order=order,
+            records=running,
+        )
 
 
 def snapshot(state: State, vms: Iterable[Vm], now: float) -> Snapshot:

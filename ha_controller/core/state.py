@@ -51,6 +51,30 @@ class DomainsView:
 
 
 @dataclass(slots=True)
+class ReadyView:
+    """What is known of the readiness of a VM that runs."""
+
+    settled_at: float  #: since when it runs: another start is another question
+    since: float  #: since when it is asked for
+    asked_at: float = -1e9
+    awaited: bool = False  #: an answer is on its way
+    ready_at: float | None = None
+    why_not: str = ""  #: empty: no answer yet
+    shown_at: float = -1e9  #: when that was last put on record
+    told: bool = False  #: people know that it is not ready in time
+
+
+@dataclass(slots=True)
+class NamesView:
+    """Which names in HA_AFTER of an incident's VMs nobody has."""
+
+    incident: int
+    asked_at: float = -1e9
+    answered: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
 class HostView:
     """What is known of one host and is forgotten at a restart."""
 
@@ -85,9 +109,10 @@ class HostView:
     monitoring_restart_due_at: float = 0.0  #: when its monitoring may be started anew
     cause_at: float = 0.0  #: when others were last silent with it by what they share
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
+    turned_at: float = -1e9  #: when it was last looked whose turn it is among its VMs
+    turns_since: float = 0.0  #: tiers wait since then at the earliest: nobody looked before, or others were passed over
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs
-    cycles_told: tuple[tuple[int, int], ...] = ()  #: the dependencies among its VMs that are ignored, as last told
     explained: str = ""  #: the last decision that was put on record
     told: str = ""  #: the last hold that people were told about
     destroys: dict[int, tuple[int, float]] = field(
@@ -163,6 +188,8 @@ class State:
     oned_detail: str = "not reached yet"
     groups: tuple[VmGroup, ...] | None = None
     planned: Planned | None = None
+    readiness: dict[tuple[int, int], ReadyView] = field(default_factory=dict)  #: by (incident, VM)
+    names: dict[int, NamesView] = field(default_factory=dict)  #: by host
     reserve: ReserveAssessed | None = None  #: the last that could be computed
     reserve_failure: str = ""  #: why it could not be computed since
     reserve_told: dict[int, tuple[object, ...]] = field(default_factory=dict)  #: cluster -> what is not kept
@@ -272,7 +299,8 @@ class State:
         if view.told != hold.kind:
             self.tell_of(incident, Severity.WARNING, f"{incident.host_name}: {hold.text}", hold.next_step)
         view.told = hold.kind
-        return self.save(replace(incident, hold=hold.text, hold_needs_person=hold.needs_person))
+        text = f"{hold.text}. {hold.next_step}" if hold.needs_person else hold.text  # wherever it is shown, what to do
+        return self.save(replace(incident, hold=text, hold_needs_person=hold.needs_person))
 
     def brake(self, incident: Incident) -> Hold | None:
         """What stops every order of an incident, however far it is: a person, the mode, the scope."""

@@ -7,9 +7,11 @@ passed over, unless the operator says stop; then people are told what is in the 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import replace
 from itertools import islice, takewhile
 
+from ha_controller.core import readiness
 from ha_controller.core.effects import Severity
 from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import HostState
@@ -17,6 +19,8 @@ from ha_controller.core.order import order_of
 from ha_controller.core.outcome import wants_running
 from ha_controller.core.state import State
 
+ORDER_OF_STARTS = "order of starts"  #: the kind of the hold when a tier is not ready, and others are not to go on
+STOOD_STILL_S = 30.0  #: nobody looked for so long: the controller was started anew, or people held it
 UNDER_WAY = (VmStage.MOVING, VmStage.RESUMING)
 
 
@@ -33,10 +37,10 @@ class Turns:
             for record in incident.vms
             if wants_running(record) and record.stage not in (VmStage.LEFT, VmStage.KEPT)
         }
-        self._order = order_of(
+        self.order = order_of(
             [record for _, record in self._records.values()], state.groups, state.settings.vm_priority
         )
-        self._progress = {incident.id: _progress(incident) for incident in incidents}
+        self._progress = {incident.id: self._last_progress(incident) for incident in incidents}
         self._pending = {vm for vm in self._records if not self._is_ready(vm)}
         self._queues = {
             incident.id: sorted(
@@ -56,7 +60,7 @@ class Turns:
 
     def tier(self, vm: int) -> int:
         """The tier of a VM: what was not running before is in none, and comes last."""
-        return self._order.tiers.get(vm, self._state.settings.vm_priority)
+        return self.order.tiers.get(vm, self._state.settings.vm_priority)
 
     def ordered(self, record: VmRecord) -> None:
         """Count a VM that is under way."""
@@ -70,7 +74,7 @@ class Turns:
         """The VMs that must be ready before this one may start, the most important first; `most` of each kind."""
         if record.id not in self._records:
             return []
-        tier, named = self.tier(record.id), set(self._order.after.get(record.id, ()))
+        tier, named = self.tier(record.id), set(self.order.after.get(record.id, ()))
         queue = (vm for vm in self._queues[incident.id] if vm not in incident.passed_over)
         above = islice(takewhile(lambda vm: self.tier(vm) > tier, queue), most)
         waiting = {*above, *(named & self._pending)}.difference(incident.passed_over)
@@ -78,11 +82,14 @@ class Turns:
 
     def pass_over(self, incident: Incident) -> Incident:
         """Give up waiting for VMs that make no progress, and tell it once. With "stop", nobody is passed over."""
-        settings = self._state.settings
+        settings, view = self._state.settings, self._state.view(incident.host)
+        if self._now - view.turned_at > STOOD_STILL_S:
+            self._begin_anew(incident)
+        view.turned_at = self._now
         stuck = {} if settings.tier_stops else self._stuck(incident)
         if not stuck:
             return incident
-        names = ", ".join(f"{each.name} ({each.reason or each.stage})" for _, each in sorted(stuck.items()))
+        names = _in_words(stuck.values())
         self._state.tell_of(
             incident,
             Severity.WARNING,
@@ -90,25 +97,55 @@ class Turns:
             f"{names}",
             "Look at them; recover.tier_on_timeout says what is done then.",
         )
+        return self._pass_over(incident, stuck)
+
+    def _begin_anew(self, incident: Incident) -> None:
+        """What is in the way from now on has its whole time."""
+        self._state.view(incident.host).turns_since = self._progress[incident.id] = self._now
+
+    def _pass_over(self, incident: Incident, stuck: Iterable[int]) -> Incident:
+        self._begin_anew(incident)
         return self._state.save(replace(incident, passed_over=tuple(sorted({*incident.passed_over, *stuck}))))
 
     def why_stopped(self, incident: Incident) -> str:
         """With "stop": what is in the way for longer than it may take; empty if nothing is."""
         stuck = self._stuck(incident) if self._state.settings.tier_stops else {}
-        names = sorted({each.name for each in stuck.values()})
-        return f"{', '.join(names)} not ready" if names else ""
+        whys = sorted({(each.name, readiness.why_not(each)) for each in stuck.values()})
+        names = ", ".join(f"{name} ({why})" if why else name for name, why in whys)
+        return f"{names} not ready" if names else ""
+
+    def overrule(self, incident: Incident, who: str) -> str:
+        """With "stop", and at a person's word: the others start before what is in the way. Returns what that is.
+
+        Only for what is in the way at this moment: the next tier that is not ready in time is asked about again.
+        """
+        stuck = self._stuck(incident) if self._state.settings.tier_stops else {}
+        names = _in_words(stuck.values())
+        if stuck:
+            self._pass_over(replace(incident, hold="", hold_needs_person=False), stuck)
+            self._state.view(incident.host).told = ""
+            self._state.explain(incident.host, f"others start before {names}", f"approved by {who}", self._now)
+        return names
 
     def _stuck(self, incident: Incident) -> dict[int, VmRecord]:
-        """VMs that others wait for, and with which nothing has happened for too long."""
+        """VMs that others wait for, and with which nothing has happened for too long.
+
+        Of this incident not those that wait themselves: who is in their way is in the way.
+        """
         if self._now - self._progress[incident.id] <= self._state.settings.tier_timeout_s:
             return {}
+        waiting = [record for record in incident.vms if record.stage is VmStage.WAITING]
+        blockers = {blocker.id: blocker for record in waiting for blocker in self.waits_for(incident, record)}
         return {
-            blocker.id: blocker
-            for record in incident.vms
-            if record.stage is VmStage.WAITING
-            for blocker in self.waits_for(incident, record)
-            if self._is_overdue(incident, blocker)
+            vm: blocker
+            for vm, blocker in blockers.items()
+            if self._is_overdue(incident, blocker) and not self._waits_here(incident, blocker)
         }
+
+    def _waits_here(self, incident: Incident, blocker: VmRecord) -> bool:
+        other = self._records[blocker.id][0]
+        is_here = other.id == incident.id and blocker.stage is VmStage.WAITING
+        return is_here and bool(self.waits_for(incident, blocker, most=1))
 
     def in_words(self, blockers: list[VmRecord]) -> str:
         """Like "waits for db-1 (tier 10) and others"."""
@@ -116,20 +153,20 @@ class Turns:
         more = " and others" if len(blockers) > 1 else ""
         return f"waits for {first.name} (tier {self.tier(first.id)}){more}"
 
-    def tell_cycles(self, incident: Incident) -> None:
-        """Tell which dependencies are ignored because they lead in a circle; once for each set."""
-        names = {vm: record.name for vm, (_, record) in self._records.items()}
-        cut = [f"{names[vm]} does not wait for {names[other]}" for vm, other in self._order.cut]
-        view = self._state.view(incident.host)
-        if cut and view.cycles_told != self._order.cut:
-            view.cycles_told = self._order.cut
-            what = f"HA_AFTER leads in a circle: {'; '.join(cut[:3])}"
-            self._state.explain(incident.host, what, "a VM cannot start after itself", self._now)
+    def records_of(self, incident: Incident) -> list[VmRecord]:
+        """Those of its VMs that are in the order."""
+        return [record for known, record in self._records.values() if known.id == incident.id]
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Of all VMs in the order."""
+        return {vm: record.name for vm, (_, record) in self._records.items()}
 
     def _is_ready(self, vm: int) -> bool:
         incident, record = self._records[vm]
         if record.stage is VmStage.RUNNING:
-            return self._now >= record.settled_at + self._delay_s(record)
+            since = readiness.since(self._state, incident, record)
+            return since is not None and self._now >= since + self._delay_s(record)
         return record.stage is VmStage.WAITING and self._has_no_place(incident, vm)
 
     def _delay_s(self, record: VmRecord) -> float:
@@ -147,6 +184,13 @@ class Turns:
         delay_s = self._delay_s(blocker) if blocker.stage is VmStage.RUNNING else 0.0
         since = max(self._progress[incident.id], self._progress[other.id]) + delay_s
         return self._now - since > self._state.settings.tier_timeout_s
+
+    def _last_progress(self, incident: Incident) -> float:
+        """When something last happened to one of its VMs, or to OpenNebula's view of its host."""
+        at = [max(record.ordered_at, record.settled_at) for record in incident.vms]
+        view = self._state.views.get(incident.host)
+        since = incident.opened_at if view is None else max(incident.opened_at, view.turns_since)
+        return max(since, incident.lever_since, readiness.last_at(self._state, incident), *at)
 
     # --- throttles ---
 
@@ -184,12 +228,6 @@ class Turns:
         return ""
 
 
-def _progress(incident: Incident) -> float:
-    """When something last happened to one of its VMs, or to OpenNebula's view of its host."""
-    return max(
-        [
-            incident.opened_at,
-            incident.lever_since,
-            *(max(record.ordered_at, record.settled_at) for record in incident.vms),
-        ]
-    )
+def _in_words(stuck: Iterable[VmRecord]) -> str:
+    """The VMs that are in the way, and why, by their ids."""
+    return ", ".join(f"{each.name} ({each.reason or each.stage})" for each in sorted(stuck, key=lambda each: each.id))

@@ -9,7 +9,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ha_controller import __version__
-from ha_controller.core.effects import Answer, AskDomains, Effect, MarkMaintenance, ReadPower, Tell, WatchClosely
+from ha_controller.core.effects import (
+    Answer,
+    AskDomains,
+    AskNames,
+    AskReady,
+    Effect,
+    MarkMaintenance,
+    ReadPower,
+    Tell,
+    WatchClosely,
+)
 from ha_controller.core.events import Event, EvidenceTaken
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import Host, HostTrust, Reading
@@ -17,7 +27,7 @@ from ha_controller.core.resources import VmGroup
 from ha_controller.core.settings import Settings
 
 #: of what the core decided, this is not kept; the rest are orders, explanations, and the readings of hosts it asked for
-NOT_KEPT = (Answer, AskDomains, MarkMaintenance, ReadPower, Tell, WatchClosely)
+NOT_KEPT = (Answer, AskDomains, AskNames, AskReady, MarkMaintenance, ReadPower, Tell, WatchClosely)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

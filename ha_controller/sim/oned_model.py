@@ -127,6 +127,7 @@ class OnedVm:
     attributes: dict[str, str | dict[str, str]] = field(default_factory=dict)
     groups: tuple[tuple[int, str], ...] = ()  #: the id of its VM group and its role there; one at most
     history: list[History] = field(default_factory=list)
+    address: str = ""  #: of its network card; empty: it has none
 
     @property
     def host(self) -> int:

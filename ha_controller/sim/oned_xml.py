@@ -97,6 +97,9 @@ def vm(oned: Oned, known: OnedVm, *, all_history: bool) -> str:
         f"<VCPU>{cdata(1)}</VCPU>"
         f"{groups}<VMID>{cdata(known.id)}</VMID>"
     )
+    if known.address:
+        card = {"IP": known.address, "NETWORK": "net", "NETWORK_ID": "0", "NIC_ID": "0"}
+        template += tag("NIC", attributes(card))
     records = known.history if all_history else known.history[-1:]
     lock = "<LOCK><LOCKED>4</LOCKED><OWNER>0</OWNER><TIME>0</TIME><REQ_ID>-1</REQ_ID></LOCK>" if known.locked else ""
     return (

@@ -10,9 +10,12 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from world import SETTINGS, Cloud
 
-from ha_controller.core.effects import Explain, MoveVm
+from ha_controller.core import report
+from ha_controller.core.effects import Answer, AskNames, Explain, MoveVm
+from ha_controller.core.events import NamesRead, Verb
 from ha_controller.core.incident import VmRecord, VmStage
-from ha_controller.core.order import order_of
+from ha_controller.core.order import order_of, starts
+from ha_controller.core.order_faults import ASK_AGAIN_S
 from ha_controller.core.resources import Role, Startup, VmGroup
 
 
@@ -107,7 +110,7 @@ def test_with_stop_the_incident_is_held_until_the_vm_has_an_outcome(make_cloud):
     cloud.deaf.add(MoveVm)
     fail(cloud, 20)
     assert first_moves(cloud) == [31]
-    assert cloud.incident(3).hold == "order of starts: vm-31 not ready"
+    assert cloud.incident(3).hold.startswith("order of starts: vm-31 not ready. To let the others start: ha-controller")
     assert cloud.incident(3).hold_needs_person
     cloud.deaf.clear()
     cloud.run(150)
@@ -154,6 +157,181 @@ def test_who_is_not_being_recovered_is_not_waited_for(make_cloud, name):
     assert settled(cloud)
 
 
+def shop(*vms: int) -> VmGroup:
+    return VmGroup(id=1, name="shop", roles=(Role(name="db", vms=vms),))
+
+
+@pytest.mark.parametrize("name", ["no-such-vm", "999", "group:none", "group:shop/web", "service:1/db", "role:db"])
+def test_a_name_that_nobody_has_is_told_once_and_delays_nobody(make_cloud, name):
+    cloud = make_cloud(groups=(shop(51),))
+    write(cloud, 30, name)
+    fail(cloud, 6)
+    cloud.restart()
+    cloud.run(40)
+    assert settled(cloud)
+    assert cloud.told().count(f"vm-30: HA_AFTER names {name}: ") == 1
+    assert len(cloud.incident(3).order_faults) == 1
+
+
+@pytest.mark.parametrize("name", ["vm-70", "70", "group:shop", "group:shop/db", "service:4/db"])
+def test_a_name_that_somebody_has_who_runs_elsewhere_is_not_told(make_cloud, name):
+    cloud = make_cloud(groups=(shop(51),))
+    write(cloud, 30, name)
+    cloud.vms[51] = replace(cloud.vms[51], startup=Startup(service=4, role="db"))
+    fail(cloud, 40)
+    assert settled(cloud)
+    assert "HA_AFTER" not in cloud.told()
+
+
+def test_names_that_are_looked_up_only_when_all_vms_run_are_told_then(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 30, "nobody", *[f"nobody-{number}" for number in range(9)])
+    cloud.deaf.add(AskNames)
+    fail(cloud)
+    assert cloud.state(3) == "recovered"
+    [asked] = cloud.ordered(AskNames)
+    cloud.feed(NamesRead(host=3, incident=asked.incident, names=asked.names, missing=asked.names))
+    assert cloud.told().count("HA_AFTER names nobody, ") == 1
+    assert "nobody-3 and 5 more: no VM and no OneFlow role has that name" in cloud.told()
+
+
+def test_vm_groups_that_could_not_be_read_are_not_called_missing(make_cloud):
+    cloud = make_cloud(groups=None)
+    write(cloud, 30, "group:none")
+    fail(cloud, 40)
+    assert settled(cloud)
+    assert "HA_AFTER" not in cloud.told()
+
+
+def test_names_that_cannot_be_looked_up_are_not_called_missing_and_are_looked_up_again(make_cloud):
+    cloud = make_cloud(hosts=3, settings=replace(SETTINGS, max_failed_share=0.5))
+    write(cloud, 20, "nobody")
+    cloud.vms[21] = replace(cloud.vms[21], memory_mb=10**7)  # so that the incident goes on
+    cloud.deaf.add(AskNames)
+    fail(cloud, 20, 2)
+    [asked] = cloud.ordered(AskNames)
+    keys = {"host": 2, "incident": asked.incident, "names": ("nobody",)}
+    cloud.feed(NamesRead(**keys, failure="no answer"))
+    cloud.run(ASK_AGAIN_S)
+    assert len(cloud.ordered(AskNames)) == 2
+    assert "HA_AFTER" not in cloud.told()
+    cloud.feed(NamesRead(**{**keys, "incident": 77}, missing=("nobody",)))  # another incident's
+    cloud.run(1)
+    assert "HA_AFTER" not in cloud.told()
+    cloud.feed(NamesRead(**keys, missing=("nobody",)))
+    cloud.run(2 * ASK_AGAIN_S)
+    assert cloud.told().count("HA_AFTER names nobody") == 1
+    assert len(cloud.ordered(AskNames)) == 2
+
+
+def test_what_cannot_be_read_is_told_once_by_name(make_cloud):
+    cloud = make_cloud()
+    write(cloud, 30, wrong=("HA_READY=tcp:0 is not understood",))
+    fail(cloud)
+    assert settled(cloud)
+    assert cloud.told().count("vm-30: HA_READY=tcp:0 is not understood") == 1
+    assert cloud.incident(3).order_faults == ("vm-30: HA_READY=tcp:0 is not understood",)
+
+
+# --- a person goes on ---
+
+
+def stopped(make_cloud, **settings: object) -> Cloud:
+    """VM 31 is in the way of the others of its host."""
+    cloud = make_cloud(vms_per_host=3, settings=replace(SETTINGS, tier_timeout_s=8.0, tier_stops=True, **settings))
+    write(cloud, 31, priority=7, ready_delay_s=0.0)
+    write(cloud, 32, priority=3)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 20)
+    assert first_moves(cloud) == [31]
+    return cloud
+
+
+def answer(cloud: Cloud) -> str:
+    return cloud.ordered(Answer)[-1].text
+
+
+def test_approve_lets_the_next_tier_go_on_and_the_one_after_it_is_asked_about_again(make_cloud):
+    cloud = stopped(make_cloud)
+    number = cloud.incident(3).id
+    assert f"pending approve {number}" in cloud.told()
+    assert report.pending(cloud.controller.state)[0]["can_approve"]
+    cloud.operator(Verb.APPROVE, incident=number)
+    assert (
+        answer(cloud)
+        == "Approved: other VMs of kvm-03 start before vm-31 (UNKNOWN, leads to PROLOG_MIGRATE_UNKNOWN, BOOT, RUNNING)."
+    )
+    assert cloud.incident(3).passed_over == (31,)
+    cloud.run(2)
+    assert first_moves(cloud) == [31, 32]
+    assert cloud.incident(3).hold == ""
+    cloud.restart()
+    cloud.run(30)
+    assert first_moves(cloud) == [31, 32]
+    assert "order of starts: vm-32 not ready" in cloud.incident(3).hold
+    cloud.operator(Verb.APPROVE, incident=number)
+    cloud.run(2)
+    assert first_moves(cloud) == [31, 32, 30]
+    assert any("others start before vm-32" in each.what and "ann" in each.because for each in cloud.ordered(Explain))
+
+
+def test_the_next_tier_has_its_whole_time_when_the_one_before_is_passed_over(make_cloud):
+    cloud = stopped(make_cloud, moves_parallel=1)
+    cloud.run(60)  # far beyond its time, and nobody has an answer
+    cloud.operator(Verb.APPROVE, host=3)
+    cloud.run(1)
+    assert cloud.incident(3).hold == ""
+    assert cloud.incident(3).passed_over == (31,)
+
+
+@pytest.mark.parametrize("end", ["release", "resume", "restart"])
+def test_a_tier_has_its_whole_time_when_nobody_could_do_anything(make_cloud, end):
+    cloud = make_cloud(settings=replace(SETTINGS, tier_timeout_s=20.0))
+    write(cloud, 31, priority=7, ready_delay_s=15.0)
+    fail(cloud, 8)
+    assert first_moves(cloud) == [31]
+    cloud.operator(Verb.PAUSE if end == "resume" else Verb.HOLD, None if end == "resume" else 3)
+    cloud.run(100)
+    if end == "restart":
+        cloud.restart()
+    cloud.operator(Verb.RESUME if end == "resume" else Verb.RELEASE, None if end == "resume" else 3)
+    cloud.run(10)
+    assert "others start before" not in cloud.told()
+    assert settled(cloud)
+
+
+def test_the_second_stop_is_told_like_the_first(make_cloud):
+    cloud = stopped(make_cloud)
+    cloud.operator(Verb.APPROVE, host=3)
+    cloud.run(30)
+    assert cloud.told().count("order of starts: vm-31 not ready") == 1
+    assert cloud.told().count("order of starts: vm-32 not ready") == 1
+
+
+@pytest.mark.parametrize("settings", [{"tier_stops": False}, {"tier_timeout_s": 300.0}])
+def test_approve_does_nothing_where_nothing_is_asked(make_cloud, settings):
+    cloud = make_cloud(settings=replace(SETTINGS, **{"tier_timeout_s": 8.0, "tier_stops": True, **settings}))
+    write(cloud, 31, priority=7)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 10)
+    cloud.operator(Verb.APPROVE, host=3)
+    assert answer(cloud) == "kvm-03 is FENCED: nothing to approve."
+    assert 30 not in cloud.incident(3).passed_over or not settings.get("tier_stops", True)
+
+
+def test_a_tier_that_is_stopped_is_shown_before_vms_that_find_no_room(make_cloud):
+    """It is the one of the two that needs a person."""
+    cloud = make_cloud(vms_per_host=3, settings=replace(SETTINGS, tier_timeout_s=8.0, tier_stops=True))
+    write(cloud, 31, priority=7)
+    write(cloud, 32, priority=9)
+    cloud.vms[32] = replace(cloud.vms[32], memory_mb=10**7)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 20)
+    assert cloud.incident(3).hold.startswith("order of starts: vm-31 not ready")
+    assert "fits on no host" in cloud.incident(3).vm(32).reason
+    assert "no room" in cloud.told()
+
+
 def test_a_circle_is_cut_and_told(make_cloud):
     cloud = make_cloud()
     write(cloud, 30, "31")
@@ -171,7 +349,7 @@ def test_a_circle_among_vms_that_fit_nowhere_is_told_once(make_cloud):
         cloud.vms[vm] = replace(cloud.vms[vm], memory_mb=10**7)
     fail(cloud, 60)
     assert "no room" in cloud.incident(3).hold
-    assert sum("leads in a circle" in each.what for each in cloud.ordered(Explain)) == 1
+    assert cloud.told().count("leads in a circle") == 1
     assert len(cloud.ordered(Explain)) < 20
 
 
@@ -205,6 +383,10 @@ def test_no_dependencies_make_a_circle_or_a_tier_that_waits_for_a_lower_one(writ
     assert done == {each.id for each in records}
     assert all(order.tiers[vm] <= order.tiers[other] for vm, others in order.after.items() for other in others)
     assert all(order.tiers[n] >= p for n, (p, _) in enumerate(written))
+    shown = starts(order, range(len(written)))
+    assert sorted(shown) == [*range(len(written))]
+    assert all(shown.index(other) < shown.index(vm) for vm, others in order.after.items() for other in others)
+    assert [order.tiers[vm] for vm in shown] == sorted(order.tiers.values(), reverse=True)
 
 
 @hypothesis_settings(max_examples=15, deadline=None)

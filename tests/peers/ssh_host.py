@@ -91,6 +91,17 @@ class Sshd:
             return False
 
 
+def virsh(sshd: Sshd, script: str) -> None:
+    """What `virsh` does on the host: the key's command puts it into the path and then runs what was asked for."""
+    folder = sshd.folder / "bin"
+    folder.mkdir(exist_ok=True)
+    (folder / "virsh").write_text(f"#!/bin/sh\n{script}\n")
+    (folder / "virsh").chmod(0o755)
+    key = (sshd.folder / "key.pub").read_text()
+    command = f"PATH={folder}:$PATH; eval $SSH_ORIGINAL_COMMAND"
+    (sshd.folder / "authorized_keys").write_text(f'command="{command}",restrict {key}')
+
+
 class NamespaceHost:
     """A host with a network, a process space and an sshd of its own."""
 

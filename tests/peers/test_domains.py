@@ -16,7 +16,7 @@ from ha_controller.core.effects import AskDomains, DestroyDomain
 from ha_controller.core.events import DomainDestroyed, DomainsRead
 from ha_controller.core.model import Vm
 from ha_controller.plugin import Target
-from tests.peers.ssh_host import Sshd
+from tests.peers.ssh_host import Sshd, virsh
 
 LIST = """\
  Id   Name          State
@@ -37,17 +37,6 @@ def sshd(tmp_path: Path, require_peer: Callable[[str], str]) -> Iterator[Sshd]:
     made = Sshd(tmp_path / "host")
     yield made
     made.stop()
-
-
-def virsh(sshd: Sshd, script: str) -> None:
-    """What `virsh` does on the host: the key's command puts it into the path and then runs what was asked for."""
-    folder = sshd.folder / "bin"
-    folder.mkdir(exist_ok=True)
-    (folder / "virsh").write_text(f"#!/bin/sh\n{script}\n")
-    (folder / "virsh").chmod(0o755)
-    key = (sshd.folder / "key.pub").read_text()
-    command = f"PATH={folder}:$PATH; eval $SSH_ORIGINAL_COMMAND"
-    (sshd.folder / "authorized_keys").write_text(f'command="{command}",restrict {key}')
 
 
 async def said(sshd: Sshd, *, login: bool = True, target: Target | None = None) -> DomainsRead:

@@ -17,7 +17,7 @@ from oned_world import OnedCloud
 from world import SETTINGS, Cloud
 
 from ha_controller.core import effects as fx
-from ha_controller.core.events import LeadChanged, SecondMasterLooked, SelfChecked, Verb
+from ha_controller.core.events import LeadChanged, Readiness, SecondMasterLooked, SelfChecked, Verb
 from ha_controller.core.model import Device, Domain, Signal
 from ha_controller.core.resources import PciDevice, PciRequest, Role, VmGroup
 from ha_controller.core.settings import Channel, Mode, Settings
@@ -73,7 +73,8 @@ def played(story: Path) -> Played:
 def log_of(story: Path) -> list[str]:
     """The log of a story: orders and messages with the seconds since it began."""
     cloud, begun, done, homes = played(story)
-    asked = {effect: at for at, effect in reversed(cloud.effects) if isinstance(effect, fx.AskDomains)}  # told once
+    questions = (fx.AskDomains, fx.AskReady, fx.AskNames)
+    asked = {effect: at for at, effect in reversed(cloud.effects) if isinstance(effect, questions)}  # told once
     told = [(at, effect) for at, effect in cloud.effects[done:] if asked.get(effect, at) == at]
     lines = [f"{at - begun:6.1f}  {line}" for at, effect in told if (line := _line(effect))]
     hosts = [cloud.host(host) for host in range(cloud.hosts)]
@@ -174,6 +175,10 @@ def _do(cloud: Cloud, step: dict[str, Any]) -> None:
         case {"one_state": number, "host": host}:
             cloud.one_states[host] = number
             cloud.inventory()
+        case {"unready": vm, "readiness": readiness, "because": why}:
+            cloud.unready[vm] = (Readiness(readiness), why)
+        case {"ready": vm}:
+            del cloud.unready[vm]
         case {"domain": vm, "on": host, "is": what}:
             cloud.domains[host, vm] = what
         case {"clock": seconds}:
@@ -215,6 +220,7 @@ def _do_with_vm(cloud: OnedCloud, step: dict[str, Any]) -> None:
             cloud.oned.vms[vm].attributes["HA_POLICY"] = policy
         case {"vm": vm, "written": attributes}:
             cloud.oned.vms[vm].attributes.update(attributes)
+            cloud.oned.vms[vm].address = step.get("address", "")
         case {"vm": vm, "locked": locked}:
             cloud.oned.vms[vm].locked = locked
         case {"vm": vm, "datastore": datastore}:
@@ -262,6 +268,10 @@ def _line(effect: fx.Effect) -> str:
             return f"LOCK  vm {effect.vm}"
         case fx.AskDomains():
             return f"ASK   host {effect.host} which VMs are there"
+        case fx.AskReady():
+            return f"ASK   vm {effect.vm} on host {effect.host} whether it is ready: {effect.gate}"
+        case fx.AskNames():
+            return f"ASK   OpenNebula whether anybody is {', '.join(effect.names)}"
         case fx.Tell():
             return f"{effect.severity.value.upper():<8} {effect.text}. {effect.next_step}"
         case fx.Answer():

@@ -99,6 +99,7 @@ def _vm(vm: Fields) -> OnedVm:
         pci=asked_devices(template),
         numa=asked_topology(template),
         disks=_disks(template),
+        addresses=_addresses(template),
         automatic_requirements=intern(template.text("AUTOMATIC_REQUIREMENTS")),
         sched_requirements=user_template.text("SCHED_REQUIREMENTS") or template.text("SCHED_REQUIREMENTS"),
         vmgroup_id=group.optional("VMGROUP_ID"),
@@ -128,6 +129,13 @@ def _disks(template: Fields) -> tuple[OnedDisk, ...]:
         )
         for disk in template.every("DISK")
     )
+
+
+def _addresses(template: Fields) -> tuple[str, ...]:
+    """Of cards in virtual networks, whose addresses OpenNebula has leased; an alias comes after all cards."""
+    cards = [card for name in ("NIC", "NIC_ALIAS") for card in template.every(name) if card.text("NETWORK_ID")]
+    kinds = ("IP", "IP6", "IP6_GLOBAL", "IP6_ULA")
+    return tuple(address for card in cards for kind in kinds if (address := card.line(kind)))
 
 
 def _cores(text: str) -> float:

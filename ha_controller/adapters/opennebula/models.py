@@ -86,6 +86,7 @@ class OnedVm:
     pci: tuple[PciRequest, ...]  #: with one, it is migrated with type 1 or 2 only
     numa: NumaRequest | None
     disks: tuple[OnedDisk, ...]
+    addresses: tuple[str, ...]  #: IP and IP6 of its network cards, in their order
     automatic_requirements: str
     sched_requirements: str
     vmgroup_id: int | None

@@ -39,7 +39,8 @@ from ha_controller.adapters.recoverer.scope import (
     noted_identity,
     zombies_of,
 )
-from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, startup_of, travels, why_untouched
+from ha_controller.adapters.recoverer.startup import startup_of
+from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, travels, why_untouched
 from ha_controller.core.effects import (
     HostStep,
     LockVm,

@@ -19,10 +19,6 @@ IGNORE_REASON = "HA_IGNORE_REASON"
 DRILL = "HA_DRILL"  #: host attribute: "YES" = in maintenance and empty it may be drilled by itself
 UNTIL = "until "
 POLICY = "HA_POLICY"  #: VM attribute: "leave" = never move it
-PRIORITY, AFTER, READY_DELAY = "HA_PRIORITY", "HA_AFTER", "HA_READY_DELAY"  #: VM attributes: the order of starts
-SERVICE, ROLE = "SERVICE_ID", "ROLE_NAME"  #: written by OneFlow on the VMs of a service
-PRIORITY_MAX = 10000
-READY_DELAY_MAX_S = 3600.0
 UUID, SERIAL = "HA_UUID", "HA_SERIAL"  #: host attributes: which machine it is, as the operator noted it
 
 

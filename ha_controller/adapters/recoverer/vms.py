@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 from ha_controller.adapters.opennebula import OnedVm, vm_state_name
-from ha_controller.adapters.recoverer.scope import (
-    AFTER,
-    POLICY,
-    PRIORITY,
-    PRIORITY_MAX,
-    READY_DELAY,
-    READY_DELAY_MAX_S,
-    ROLE,
-    SERVICE,
-)
+from ha_controller.adapters.recoverer.scope import POLICY
 from ha_controller.core.effects import LockVm, MoveVm, RecoverVm, ResumeVm
 from ha_controller.core.model import LcmState, VmPolicy, VmState
-from ha_controller.core.resources import Startup
 from ha_controller.core.vm_table import is_forbidden, row_of
 from ha_controller.plugin import one_line
 
@@ -39,27 +29,6 @@ def policy_of(vm: OnedVm) -> VmPolicy | None:
     """What its owner or the operator wrote on the VM; None: nothing that is known."""
     written = vm.attributes.get(POLICY, "").strip().lower()
     return VmPolicy(written) if written in [each.value for each in VmPolicy] else None
-
-
-def startup_of(vm: OnedVm) -> Startup:
-    """What is written on it about the order of starts. What cannot be read counts as not written."""
-    priority = _whole(vm.attributes.get(PRIORITY, ""))
-    delay = _whole(vm.attributes.get(READY_DELAY, ""))
-    names = (one_line(name).strip() for name in vm.attributes.get(AFTER, "").split(","))
-    return Startup(
-        priority=None if priority is None else max(-PRIORITY_MAX, min(PRIORITY_MAX, priority)),
-        after=tuple(name for name in names if name),
-        ready_delay_s=None if delay is None else max(0.0, min(READY_DELAY_MAX_S, float(delay))),
-        service=_whole(vm.attributes.get(SERVICE, "")),
-        role=one_line(vm.attributes.get(ROLE, "")),
-    )
-
-
-def _whole(written: str) -> int | None:
-    try:
-        return int(written) if len(written) <= 20 else None
-    except ValueError:
-        return None
 
 
 def not_as_decided(vm: OnedVm, order: VmOrder) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from ha_controller.core.effects import (
     Answer,
     AskDomains,
+    AskReady,
     Effect,
     Fence,
     LockVm,
@@ -34,6 +35,8 @@ from ha_controller.core.events import (
     OnedReadFailed,
     OrderResult,
     PowerRead,
+    Readiness,
+    ReadyRead,
     VmOrderReported,
 )
 from ha_controller.core.model import PowerState
@@ -83,6 +86,8 @@ class Executor:
                 world.process.after(0.02, lambda: self._fence(effect))
             case AskDomains(host=host):
                 world.process.after(0.3, lambda: self._ask_domains(host))
+            case AskReady(vm=vm, incident=incident):
+                world.process.after(0.3, lambda: self._ask_ready(vm, incident))
             case OrderHost():
                 world.process.after(self._oned_s(), lambda: self._order_host(effect))
             case MoveVm() | ResumeVm() | RecoverVm() | LockVm():
@@ -223,6 +228,11 @@ class Executor:
             return
         running = tuple(sorted(truth.machines[host].vms))
         self.world.process.post(DomainsRead(host=host, asked_at=asked_at, running=running))
+
+    def _ask_ready(self, vm: int, incident: int) -> None:
+        """Guests boot at once here; how they boot is no concern of the core's safety."""
+        asked_at = self.world.process.clock()
+        self.world.process.post(ReadyRead(vm=vm, incident=incident, asked_at=asked_at, readiness=Readiness.READY))
 
     def _order_host(self, order: OrderHost) -> None:
         if not self._may_act(order, order.not_after):
