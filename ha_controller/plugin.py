@@ -1,4 +1,4 @@
-"""The public plugin interface: what a fence agent, a probe channel or an arbiter must look like.
+"""The public plugin interface: what a fence agent, a probe channel, an arbiter or a notifier must look like.
 
 A plugin is a distribution with an entry point in the group `ha_controller` whose module implements one of the hooks
 at the end of this file. The hooks only *register classes*; they are never called while a host is being fenced.
@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, SecretStr
 from ha_controller.core.model import Domain, Identity, PowerState, Reading, Signal
 from ha_controller.durations import Duration, duration_field
 from ha_controller.lead import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
+from ha_controller.notify import Message, NotDelivered, Notifier, NotifierConfig, Undeliverable
 
 ENTRY_POINT_GROUP = "ha_controller"
 hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
@@ -31,11 +32,6 @@ hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
 
 
 # --- errors -----------------------------------------------------------------------------------------------------------
-#
-# FenceError            the device did not do, or may not have done, what was asked
-# ├── Unreachable       no answer: nothing is known about the power
-# ├── AccessDenied      the device refuses this login or this right; a retry cannot help
-# └── Rejected          the device answered and refused the order; nothing was done
 
 
 class FenceError(Exception):
@@ -350,6 +346,11 @@ class HookSpecs:
         """Return the arbiter classes of this plugin."""
         raise NotImplementedError  # pluggy calls the plugins' implementations, never a specification
 
+    @hookspec
+    def ha_controller_notifiers(self) -> Sequence[type[Notifier[Any]]]:
+        """Return the notifier classes of this plugin."""
+        raise NotImplementedError  # pluggy calls the plugins' implementations, never a specification
+
 
 __all__ = [
     "ENTRY_POINT_GROUP",
@@ -368,7 +369,11 @@ __all__ = [
     "HookSpecs",
     "Identity",
     "Member",
+    "Message",
+    "NotDelivered",
     "NotLeading",
+    "Notifier",
+    "NotifierConfig",
     "OnedView",
     "PowerState",
     "Probe",
@@ -382,6 +387,7 @@ __all__ = [
     "Signal",
     "SlowProbeConfig",
     "Target",
+    "Undeliverable",
     "Unreachable",
     "Variant",
     "addresses_of",

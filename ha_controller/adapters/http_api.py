@@ -6,7 +6,6 @@ at the other end is what the kernel says (SO_PEERCRED): root, the controller's o
 
 from __future__ import annotations
 
-import itertools
 import os
 import pwd
 import socket
@@ -22,15 +21,13 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.opennebula import OpenNebulaError
-from ha_controller.core.effects import Answer
-from ha_controller.core.events import OperatorCommanded, Verb
+from ha_controller.core.events import Verb
 
 log = structlog.get_logger(__name__)
 
 Json = Any
-ANSWER_MAX_S = 40.0
-DRILL_ANSWER_MAX_S = 1500.0  #: a host has to boot between two devices
 HTTP_OF_CODE = {0: 200, 3: 404, 4: 409, 6: 503, 9: 421}
 TRUSTED_USERS = ("root", "oneadmin")
 
@@ -80,6 +77,12 @@ class Sources(Protocol):
     async def doctor(self) -> Json:
         """Live checks."""
 
+    def notifiers(self) -> Json:
+        """The ways to reach people, and how their messages ended."""
+
+    async def test_notifiers(self, names: Sequence[str], *, who: str) -> Json:
+        """Send a test through these now; one row each, with why it failed."""
+
     async def simulate_fail(self, hosts: Sequence[int]) -> Json:
         """Where the VMs of these hosts would go; raises OpenNebulaError."""
 
@@ -114,61 +117,6 @@ class StepDownBody(BaseModel):
 
     reason: str = Field(default="", max_length=500)
     force: bool = False
-
-
-class Commander:
-    """Posts operators' commands and hands their answers back."""
-
-    def __init__(self, post: Callable[[OperatorCommanded], None]) -> None:
-        """`post` hands the event to the engine."""
-        self._post = post
-        self._numbers = itertools.count(1)
-        self._waiting: dict[int, tuple[anyio.Event, list[Answer]]] = {}
-
-    def answered(self, answer: Answer) -> None:
-        """Take in the core's answer; nobody may wait for it any more."""
-        if waiting := self._waiting.get(answer.request):
-            waiting[1].append(answer)
-            waiting[0].set()
-
-    async def order(
-        self,
-        verb: Verb,
-        *,
-        who: str,
-        reason: str,
-        host: int | None,
-        incident: int | None,
-        for_s: float | None = None,
-        force: bool = False,
-        repaired: bool = False,
-    ) -> Answer:
-        """Order something and wait for the answer.
-
-        Raises:
-            TimeoutError: the core did not answer.
-        """
-        number, bell, answers = next(self._numbers), anyio.Event(), list[Answer]()
-        self._waiting[number] = (bell, answers)
-        try:
-            self._post(
-                OperatorCommanded(
-                    request=number,
-                    verb=verb,
-                    who=who,
-                    reason=reason,
-                    host=host,
-                    incident=incident,
-                    for_s=for_s,
-                    force=force,
-                    repaired=repaired,
-                )
-            )
-            with anyio.fail_after(DRILL_ANSWER_MAX_S if verb is Verb.DRILL else ANSWER_MAX_S):
-                await bell.wait()
-            return answers[0]
-        finally:
-            del self._waiting[number]
 
 
 class HttpApi:
@@ -216,6 +164,8 @@ class HttpApi:
             web.get(r"/api/v1/incidents/{number:\d{1,18}}/flight", self._flight),
             web.get("/api/v1/events", self._events),
             web.get("/api/v1/doctor", self._doctor),
+            web.get("/api/v1/notifiers", _reads(sources.notifiers)),
+            web.post("/api/v1/notifiers/test", self._test_notifiers),
             web.get("/api/v1/leader", self._leader),
             web.post("/api/v1/leader/step-down", self._step_down),
             web.get("/api/v1/simulate/fail", self._simulate_fail),
@@ -274,6 +224,14 @@ class HttpApi:
     async def _doctor(self, request: web.Request) -> web.Response:
         del request
         return web.json_response(await self._sources.doctor())
+
+    async def _test_notifiers(self, request: web.Request) -> web.Response:
+        """Send a test message through one notifier (`?name=`) or through all."""
+        known = [row["name"] for row in self._sources.notifiers()]
+        names = request.query.getall("name", known)
+        if unknown := sorted(set(names) - set(known)):
+            return _problem(404, 3, f"There is no notifier {', '.join(unknown)}. See: ha-controller notify list")
+        return web.json_response(await self._sources.test_notifiers(names, who=_peer_name(request)))
 
     async def _simulate_fail(self, request: web.Request) -> web.Response:
         hosts: list[int] = []

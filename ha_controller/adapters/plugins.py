@@ -1,4 +1,4 @@
-"""Finds fence agents, probe channels and arbiters of installed distributions through their entry points.
+"""Finds fence agents, probe channels, arbiters and notifiers of installed distributions through their entry points.
 
 Runs once at start. Each entry point is loaded by itself, with a plugin manager of its own: a plugin that fails, in
 whatever way, becomes a reported error and costs nobody else a class. Only kinds that the configuration names are
@@ -31,6 +31,8 @@ from ha_controller.plugin import (
     Domain,
     FenceAgent,
     HookSpecs,
+    Notifier,
+    NotifierConfig,
     Probe,
     ProbeConfig,
 )
@@ -64,6 +66,7 @@ class Registry:
     agents: dict[str, type[FenceAgent[AgentConfig]]]
     probes: dict[str, type[Probe[ProbeConfig]]]
     arbiters: dict[str, type[Arbiter[ArbiterConfig]]]
+    notifiers: dict[str, type[Notifier[NotifierConfig]]]
     plugins: tuple[PluginInfo, ...]  #: those that were loaded and those that could not be
 
 
@@ -81,6 +84,7 @@ class _Contract:
 _AGENTS = "ha_controller_fence_agents"
 _PROBES = "ha_controller_probes"
 _ARBITERS = "ha_controller_arbiters"
+_NOTIFIERS = "ha_controller_notifiers"
 _CONTRACTS: Mapping[str, _Contract] = MappingProxyType(
     {
         _AGENTS: _Contract(
@@ -95,6 +99,9 @@ _CONTRACTS: Mapping[str, _Contract] = MappingProxyType(
         ),
         _ARBITERS: _Contract(
             word="arbiter", base=Arbiter, config_base=ArbiterConfig, attribute="lead_s", attribute_type=float
+        ),
+        _NOTIFIERS: _Contract(
+            word="notifier", base=Notifier, config_base=NotifierConfig, attribute="groups", attribute_type=bool
         ),
     }
 )
@@ -154,6 +161,7 @@ def find_plugins(
         agents=classes[_AGENTS],
         probes=classes[_PROBES],
         arbiters=classes[_ARBITERS],
+        notifiers=classes[_NOTIFIERS],
         plugins=(*plugins, *broken),
     )
 
@@ -275,7 +283,7 @@ def _by_kind(source: _Source, hook: str, classes: Sequence[object]) -> dict[str,
         kind = _kind_of(candidate, hook)
         if kind in found:
             raise _Unusable(f"hook {hook} returned two classes of kind {kind!r}")
-        if hook == _AGENTS and source.is_entry_point and kind != source.name:
+        if hook in (_AGENTS, _NOTIFIERS) and source.is_entry_point and kind != source.name:
             raise _Unusable(f"the kind {kind!r} differs from the entry point {source.name!r}: they must be equal")
         found[kind] = candidate
     return found

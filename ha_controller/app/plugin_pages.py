@@ -19,7 +19,7 @@ class BadName(Exception):
 
 
 def show_plugin(kind: str, variant: str | None = None) -> dict[str, Any] | None:
-    """The settings and capabilities of an agent, channel or arbiter, or of a variant of it; None if there is none."""
+    """The settings and capabilities of a plugin's kind, or of a variant of it; None if there is none."""
     registry = find_plugins()
     agent, probe = registry.agents.get(kind), registry.probes.get(kind)
     if agent is not None:
@@ -34,6 +34,9 @@ def show_plugin(kind: str, variant: str | None = None) -> dict[str, Any] | None:
     arbiter = registry.arbiters.get(kind)
     if arbiter is not None and variant is None:
         return {"kind": kind, "what": "arbiter", "capabilities": [], **_page(arbiter, arbiter.config_model)}
+    notifier = registry.notifiers.get(kind)
+    if notifier is not None and variant is None:
+        return {"kind": kind, "what": "notifier", "capabilities": [], **_page(notifier, notifier.config_model)}
     if probe is not None and variant is None:
         return {"kind": kind, "what": "probe channel", "capabilities": [], **_page(probe, probe.config_model)}
     return None

@@ -13,13 +13,14 @@ import anyio.abc
 import anyio.to_thread
 import structlog
 
+from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.domains import DomainReader
 from ha_controller.adapters.fencer import Fencer, Looks
 from ha_controller.adapters.host_identity import HostIdentifier
-from ha_controller.adapters.http_api import Commander, HttpApi
+from ha_controller.adapters.http_api import HttpApi
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.leftovers import DomainDestroyer
-from ha_controller.adapters.notifier import LogNotifier, Message, NotifierQueue
+from ha_controller.adapters.notifier import NotifierQueue
 from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNebulaError, Unauthenticated
 from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.readiness import ReadinessAsker
@@ -30,6 +31,7 @@ from ha_controller.app.clock import ControllerClock
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.foresight import Foresight
 from ha_controller.app.ledger import Ledger
+from ha_controller.app.messages import message_of, sinks
 from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
@@ -71,7 +73,7 @@ from ha_controller.engine import Engine, JournalPort
 log = structlog.get_logger(__name__)
 
 #: what a running controller does not take over from a new configuration
-NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "log")
+NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "notify", "log")
 DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
 
 
@@ -112,7 +114,7 @@ class Runtime:
         self.names = NameReader(self.client, report=self.post)
         self.commander = Commander(self.post)
         self.foresight = Foresight(self)
-        self.notifier = NotifierQueue([LogNotifier()])
+        self.notifier = NotifierQueue(sinks(config, registry))
         self.engine: Engine | None = None
 
     def _make_fencer(self) -> Fencer:
@@ -228,7 +230,7 @@ class Runtime:
             case AskNames():
                 self._start(self.names.read, effect)
             case Tell():
-                self._tell(effect)
+                self.notifier.post(message_of(effect, self.controller.state, self.clock()))
             case Explain():
                 pass  # the engine has written it into the trail
             case Answer():
@@ -252,19 +254,6 @@ class Runtime:
             await executor(effect)
         except Exception:  # a border: the order has an unknown outcome, the controller goes on
             log.exception("an order ended with an error of ours", effect=type(effect).__name__)
-
-    def _tell(self, effect: Tell) -> None:
-        host = self.controller.state.hosts.get(-1 if effect.host is None else effect.host)
-        self.notifier.post(
-            Message(
-                at=self.clock(),
-                severity=effect.severity.value,
-                host=None if host is None else host.name,
-                incident=effect.incident,
-                text=effect.text,
-                next_step=effect.next_step,
-            )
-        )
 
     # --- running ---
 

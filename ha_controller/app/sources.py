@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge, generate_latest
 from ha_controller import __version__
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import OpenNebulaError
-from ha_controller.app import drills, standing
+from ha_controller.app import drills, messages, standing
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
@@ -175,6 +175,12 @@ class ControllerSources:
         writes = gauge("attribute_writes", "Attributes for people: how many writes to OpenNebula ended how", "result")
         for result, count in sorted(self._runtime.attributes.results.items()):
             writes.labels(result).set(count)
+        sent = gauge("messages", "Messages to people: how many ended how", "sink", "result")
+        down = gauge("notifier_down", "1 if the last message through it did not go out", "sink")
+        for row in self.notifiers():
+            down.labels(row["name"]).set(bool(row["trouble"]))
+            for result, count in row["results"].items():
+                sent.labels(row["name"], result).set(count)
         gauge("evidence_dropped", "Readings dropped because the inbox was full").set(
             0 if self._runtime.engine is None else self._runtime.engine.evidence_dropped
         )
@@ -206,6 +212,14 @@ class ControllerSources:
         await anyio.sleep(0.2)  # the reports are in the core's inbox
         return [row for row in self.hosts() if host is None or row["id"] == host]
 
+    def notifiers(self) -> Json:
+        """The ways to reach people, and how their messages ended."""
+        return messages.standing(self._runtime.notifier)
+
+    async def test_notifiers(self, names: Sequence[str], *, who: str) -> Json:
+        """Send a test through these now; one row each, with why it failed."""
+        return await messages.test(self._runtime.notifier, names, who=who, now=self._runtime.clock())
+
     # --- doctor ---
 
     async def doctor(self) -> Json:
@@ -220,6 +234,11 @@ class ControllerSources:
         checks += [{"ok": ok, "text": text} for ok, text in self._channels()]
         checks += self._check_devices()
         checks.append(await self._check_ssh_timeout())
+        checks += [
+            {"ok": not row["trouble"], "text": f"messages by {row['name']}: {row['trouble'] or 'they went out'}"}
+            for row in self.notifiers()
+            if row["trouble"] or row["results"]["sent"]
+        ]
         return checks
 
     async def _check_oned(self) -> Json:

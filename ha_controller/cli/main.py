@@ -31,6 +31,7 @@ from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
 from ha_controller.cli.leader import leader
 from ha_controller.cli.maintenance import maintenance
+from ha_controller.cli.notify import notify
 from ha_controller.cli.replay import export
 from ha_controller.cli.simulate import simulate
 
@@ -392,3 +393,4 @@ commands.add_command(migrate_from_hook)
 commands.add_command(simulate)
 incidents.add_command(export)
 commands.add_command(leader)
+commands.add_command(notify)

@@ -90,6 +90,19 @@ def leader(answer: Json) -> None:
         table(["CONTROLLER", "ROLE", "TERM", ""], rows)
 
 
+def notifiers(answer: Json) -> None:
+    """Print `notify list`."""
+    counted = ("sent", "repeated", "given_up", "dropped")
+    rows = [[row["name"], *(row["results"][each] for each in counted), row["trouble"] or "-"] for row in answer]
+    table(["NAME", "SENT", "REPEATED", "GIVEN UP", "DROPPED", "TROUBLE"], rows)
+
+
+def notifier_test(answer: Json) -> None:
+    """Print `notify test`."""
+    for row in answer:
+        click.echo(f"{'✓' if row['ok'] else '✗'} {safe(row['name'])}: {safe(row['trouble']) or 'it went out'}")
+
+
 def hosts(answer: Json) -> None:
     """Print `hosts`."""
     rows = []

@@ -26,12 +26,12 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from ha_controller.config.detection import Detect
-from ha_controller.config.model import Config, FenceDevice, Leader, fields_at, leaf_types
+from ha_controller.config.model import Config, FenceDevice, Leader, Notify, fields_at, leaf_types
 from ha_controller.config.placeholders import has_placeholder
 from ha_controller.config.positions import DEPTH_MAX, Layers, Location, Origin, Origins, as_toml, dotted, parse
 from ha_controller.config.secret import WHERE_TO_READ, Vault, is_source
 from ha_controller.config.wording import about_unknown, told
-from ha_controller.plugin import AgentConfig, ArbiterConfig, ProbeConfig
+from ha_controller.plugin import AgentConfig, ArbiterConfig, NotifierConfig, ProbeConfig
 
 log = structlog.get_logger(__name__)
 
@@ -40,7 +40,14 @@ ModelT = TypeVar("ModelT", bound=BaseModel)
 _PREFIX: Final = "HA_"
 _PLAIN_VARIABLES: Final = MappingProxyType({"HA_MODE": "mode", "HA_STATE_DIR": "state_dir"})
 _AGENTS: Final = ("ipmi", "redfish", "pdu", "fence-agents", "ssh", "manual", "ceph", "watchdog")
-_DISTRIBUTIONS: Final = MappingProxyType({kind: f"ha-controller-{kind}" for kind in _AGENTS})  #: what to install
+_MESSENGERS: Final = ("webhook", "slack", "pagerduty", "alertmanager", "command")
+#: word of the configuration -> kind -> what to install
+_DISTRIBUTIONS: Final = MappingProxyType(
+    {
+        "agent": {kind: f"ha-controller-{kind}" for kind in _AGENTS},
+        "notifier": {**dict.fromkeys(_MESSENGERS, "ha-controller-messages"), "email": "ha-controller-email"},
+    }
+)
 _VALUE_CHARACTERS_MAX: Final = 60
 
 
@@ -77,8 +84,9 @@ def load(
     agents: Mapping[str, type[AgentConfig]],
     channels: Mapping[str, type[ProbeConfig]],
     arbiters: Mapping[str, type[ArbiterConfig]],
+    notifiers: Mapping[str, type[NotifierConfig]],
 ) -> Config:
-    """Read a configuration. `agents`, `channels`, `arbiters` are what is installed: kind -> model of its settings.
+    """Read a configuration. `agents` to `notifiers` are what is installed: kind -> model of its settings.
 
     Raises:
         ConfigError: with every problem found. While a file cannot be read at all, only problems of that sort.
@@ -90,7 +98,8 @@ def load(
         raise ConfigError(draft.problems)
     _read_variables(draft, environ)
     draft.vault.reveal(draft.layers.values, Config, ())
-    _check_fences(draft, agents)
+    _check_tables(draft, "fence", "agent", FenceDevice, agents)
+    _check_tables(draft, "notify", "notifier", Notify, notifiers)
     _check_channels(draft, channels)
     _check_arbiter(draft, arbiters)
     _check_armed(draft)
@@ -201,7 +210,7 @@ def _read_variables(draft: _Draft, environ: Mapping[str, str]) -> None:
             keys = tuple(name.removeprefix(_PREFIX).lower().split("__"))
         else:
             continue
-        if keys[0] == "fence" or len(keys) > DEPTH_MAX:
+        if keys[0] in ("fence", "notify") or len(keys) > DEPTH_MAX:
             draft.problems.append(_about_file(name, "no variable can set this", "Write it into a file in conf.d"))
             continue
         value, inner = _variable(text)
@@ -224,29 +233,33 @@ def _variable(text: str) -> tuple[Any, list[Location]]:
 # --- what plugins and tables say --------------------------------------------------------------------------------------
 
 
-def _check_fences(draft: _Draft, agents: Mapping[str, type[AgentConfig]]) -> None:
-    fences = draft.layers.values.get("fence")
+def _check_tables(
+    draft: _Draft, key: str, word: str, ours: type[BaseModel], installed: Mapping[str, type[BaseModel]]
+) -> None:
+    """The tables `[[key]]`, in each of which `word` names a plugin and the rest are its settings."""
+    tables = draft.layers.values.get(key)
     names: dict[str, int] = {}
-    ours = fields_at(FenceDevice, ())
-    for index, fence in enumerate(fences if isinstance(fences, list) else []):
-        if not isinstance(fence, dict):
+    known = fields_at(ours, ())
+    for index, values in enumerate(tables if isinstance(tables, list) else []):
+        if not isinstance(values, dict):
             continue
-        location: Location = ("fence", index)
-        name, kind = fence.get("name"), fence.get("agent")
+        location: Location = (key, index)
+        name, kind = values.get("name"), values.get(word)
         if isinstance(name, str) and names.setdefault(name, index) != index:
-            draft.complain((*location, "name"), f"already names fence.{names[name]}", "Give each its own", value=name)
-        settings = {key: value for key, value in fence.items() if key not in ours}
-        if isinstance(kind, str) and kind in agents:
-            table = _Table(location=location, values=settings, also_known=ours, per_host=True)
-            _check_settings(draft, table, agents[kind])
-            fence.update(settings)  # with the secrets
+            draft.complain((*location, "name"), f"already names {key}.{names[name]}", "Give each its own", value=name)
+        settings = {own: value for own, value in values.items() if own not in known}
+        if isinstance(kind, str) and kind in installed:
+            per_host = ours is FenceDevice
+            table = _Table(location=location, values=settings, also_known=known, per_host=per_host)
+            _check_settings(draft, table, installed[kind])
+            values.update(settings)  # with the secrets
             continue
         if isinstance(kind, str):
-            _complain_of_kind(draft, (*location, "agent"), "agent", kind, agents)
-        for key in settings:  # the agent's own keys are not known, but a misspelt one of ours is
-            if near := difflib.get_close_matches(key, ours, n=1, cutoff=0.75):
+            _complain_of_kind(draft, (*location, word), word, kind, installed)
+        for own in settings:  # the plugin's own keys are not known, but a misspelt one of ours is
+            if near := difflib.get_close_matches(own, known, n=1, cutoff=0.75):
                 draft.suggested.add((*location, near[0]))
-                draft.complain((*location, key), "unknown key", f'Did you mean "{near[0]}"?')
+                draft.complain((*location, own), "unknown key", f'Did you mean "{near[0]}"?')
 
 
 def _check_channels(draft: _Draft, channels: Mapping[str, type[ProbeConfig]]) -> None:
@@ -284,8 +297,8 @@ def _complain_of_kind(draft: _Draft, location: Location, word: str, kind: str, i
     remedy = f"Installed: {', '.join(sorted(installed)) or 'none'}"
     if near := difflib.get_close_matches(kind, installed, n=1):
         remedy = f'Did you mean "{near[0]}"? {remedy}'
-    elif word == "agent" and kind in _DISTRIBUTIONS:
-        remedy = f"Install the distribution {_DISTRIBUTIONS[kind]}. {remedy}"
+    elif kind in _DISTRIBUTIONS.get(word, {}):
+        remedy = f"Install the distribution {_DISTRIBUTIONS[word][kind]}. {remedy}"
     draft.complain(location, f"no plugin provides this {word}", remedy, value=kind)
 
 

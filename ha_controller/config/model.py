@@ -138,6 +138,21 @@ class FenceDevice(BaseModel):
         return {key: filled(value, attributes) for key, value in self.settings.items()}
 
 
+class Notify(BaseModel):
+    """A way to reach people. Keys that are not named here are the notifier's own settings."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, hide_input_in_errors=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    notifier: Annotated[str, Field(min_length=1)]
+    severity: Literal["info", "warning", "critical"] = "warning"  #: the quietest that is sent
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The notifier's own settings, with secrets."""
+        return dict(self.model_extra or {})
+
+
 class HostIdentity(Section):
     """How to ask living hosts over SSH which machine they are. Without a username nobody is asked."""
 
@@ -239,6 +254,7 @@ class Config(Section):
     capacity: Capacity = Capacity()
     drill: Drills = Drills()
     leader: Leader = Leader()
+    notify: tuple[Notify, ...] = ()
     api: Api = Api()
     log: Log = Log()
 

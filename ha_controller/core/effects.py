@@ -264,6 +264,7 @@ class Tell:
     next_step: str  #: what happens next, and what the reader must do ("nothing" is an answer)
     host: int | None = None
     incident: int | None = None
+    ends: bool = False  #: nobody has to care for the incident any more
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

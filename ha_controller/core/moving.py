@@ -379,6 +379,7 @@ def _recovered(state: State, incident: Incident, now: float) -> None:
         f"{incident.host_name} is RECOVERED {now - incident.opened_at:.1f} s after the incident was opened: "
         f"{running} VMs run elsewhere{left_alone}",
         f"Repair the host. When it answers again: ha-controller unfence {incident.host_name}",
+        ends=not left,
     )
 
 

@@ -254,9 +254,10 @@ class State:
         """Tell people."""
         self.out.append(Tell(severity=severity, text=text, next_step=next_step, host=host, incident=incident))
 
-    def tell_of(self, incident: Incident, severity: Severity, text: str, next_step: str) -> None:
-        """Tell people about an incident; `text` names the host."""
-        self.tell(severity, text, next_step, host=incident.host, incident=incident.id)
+    def tell_of(self, incident: Incident, severity: Severity, text: str, next_step: str, *, ends: bool = False) -> None:
+        """Tell people about an incident; `text` names the host. `ends`: nobody has to care for it any more."""
+        of = {"host": incident.host, "incident": incident.id}
+        self.out.append(Tell(severity=severity, text=text, next_step=next_step, ends=ends, **of))
 
     def answer(self, request: int, code: int, text: str) -> None:
         """Answer an operator's command."""

@@ -221,7 +221,7 @@ def close(state: State, incident: Incident, why: str, now: float) -> None:
     )
     state.save(ended)
     state.view(incident.host).told = ""
-    state.tell_of(incident, Severity.INFO, f"{incident.host_name}: {why}", "Nothing to do.")
+    state.tell_of(incident, Severity.INFO, f"{incident.host_name}: {why}", "Nothing to do.", ends=True)
 
 
 def ask_for_vms(state: State, host: int, now: float, vms: tuple[int, ...] = ()) -> None:

@@ -172,6 +172,7 @@ def demo_config(folder: Path, cloud: EmbeddedCloud) -> tuple[Config, Registry]:
         agents={kind: agent.config_model for kind, agent in registry.agents.items()},
         channels={kind: probe.config_model for kind, probe in registry.probes.items()},
         arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
+        notifiers={kind: notifier.config_model for kind, notifier in registry.notifiers.items()},
     )
     return config, registry
 

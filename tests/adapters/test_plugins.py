@@ -165,6 +165,37 @@ def test_an_arbiter_that_breaks_the_contract_is_told(site: Site) -> None:
     assert "Quorum.lead_s must be a float" in site.error()
 
 
+NOTIFIER = """
+from ha_controller.plugin import Notifier, NotifierConfig, hookimpl
+
+class Horn(Notifier):
+    kind = "horn"
+    config_model = NotifierConfig
+    {groups}
+
+    async def tell(self, message): ...
+
+@hookimpl
+def ha_controller_notifiers():
+    return [Horn]
+"""
+
+
+def test_notifiers_are_found_like_the_rest(site: Site) -> None:
+    site.install("ha-horn", NOTIFIER.format(groups=""), name="horn")
+    assert "horn" in find_plugins(only={"horn"}).notifiers
+
+
+def test_a_notifier_under_another_name_is_told(site: Site) -> None:
+    site.install("bad", NOTIFIER.format(groups=""), name="bad")
+    assert "the kind 'horn' differs from the entry point 'bad'" in site.error()
+
+
+def test_a_notifier_that_breaks_the_contract_is_told(site: Site) -> None:
+    site.install("bad", NOTIFIER.format(groups="groups = 3").replace("horn", "bad"), name="bad")
+    assert "Horn.groups must be a bool" in site.error()
+
+
 def test_one_plugin_may_bring_an_agent_and_a_probe(site: Site) -> None:
     both = agent_plugin("both") + PROBE.format(name="Channel", kind="both") + PROBE_HOOK.format(returned="(Channel,)")
     site.install("ha-both", both, name="both")

@@ -13,7 +13,7 @@ from pydantic import Field, SecretStr, field_validator
 from ha_controller.adapters.arbiter.etcd import EtcdConfig
 from ha_controller.adapters.arbiter.single import SingleConfig
 from ha_controller.config import Config, ConfigError, Problem, load
-from ha_controller.plugin import AgentConfig, ProbeConfig
+from ha_controller.plugin import AgentConfig, NotifierConfig, ProbeConfig
 
 
 class BmcConfig(AgentConfig):
@@ -51,8 +51,13 @@ class PortConfig(ProbeConfig):
     token: SecretStr | None = None
 
 
+class PagerConfig(NotifierConfig):
+    key: SecretStr
+
+
 AGENTS = {"ipmi": BmcConfig, "broken": BrokenConfig}
 ARBITERS = {"single": SingleConfig, "etcd": EtcdConfig}
+NOTIFIERS = {"pager": PagerConfig}
 CHANNELS = {"icmp": ProbeConfig, "ssh": PortConfig, "bmc": ProbeConfig, "oned": ProbeConfig}
 
 
@@ -97,7 +102,9 @@ password = {{ file = "{self.folder}/bmc" }}
     def load(self, text: str | None = None, environ: Mapping[str, str] | None = None) -> Config:
         if text is not None:
             self.write(text)
-        return load(self.path, environ=environ or {}, agents=AGENTS, channels=CHANNELS, arbiters=ARBITERS)
+        return load(
+            self.path, environ=environ or {}, agents=AGENTS, channels=CHANNELS, arbiters=ARBITERS, notifiers=NOTIFIERS
+        )
 
     def problems(self, text: str | None = None, environ: Mapping[str, str] | None = None) -> list[Problem]:
         with pytest.raises(ConfigError) as caught:

@@ -9,6 +9,7 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic import SecretStr
 
 from ha_controller.config import ConfigError, load
 from ha_controller.config.loader import _DISTRIBUTIONS
@@ -115,15 +116,31 @@ def test_an_unknown_agent_is_told_with_the_known_ones(site):
 def test_an_agent_that_is_not_installed_is_told_with_its_distribution(site):
     site.write(site.good)
     with pytest.raises(ConfigError, match=r"Install the distribution ha-controller-ipmi\. Installed: none"):
-        load(site.path, environ={}, agents={}, channels={}, arbiters={})
+        load(site.path, environ={}, agents={}, channels={}, arbiters={}, notifiers={})
 
 
 def test_every_distribution_that_is_named_exists_here():
-    for kind, distribution in _DISTRIBUTIONS.items():
-        path = Path(__file__).parents[2] / "plugins" / kind / "pyproject.toml"
+    for kind, distribution in (pair for kinds in _DISTRIBUTIONS.values() for pair in kinds.items()):
+        folder = distribution.removeprefix("ha-controller-")
+        path = Path(__file__).parents[2] / "plugins" / folder / "pyproject.toml"
         project = tomllib.loads(path.read_text())["project"]
         assert project["name"] == distribution
         assert kind in project["entry-points"]["ha_controller"]
+
+
+def test_settings_of_a_notifier_are_checked_by_its_own_model_and_its_secrets_read(site):
+    table = '[[notify]]\nname = "oncall"\nnotifier = "pager"\n'
+    config = site.load(site.good + table + f'key = {{ file = "{site.folder}/bmc" }}\n')
+    [notify] = config.notify
+    assert (notify.name, notify.notifier, notify.severity) == ("oncall", "pager", "warning")
+    assert isinstance(notify.settings["key"], SecretStr)
+    assert site.told(site.good + table + "kee = 1\n") == [
+        'config.toml:15: notify.0.kee: unknown key. Did you mean "key"?'
+    ]
+    assert site.told(site.good + table.replace("pager", "slack")) == [
+        'config.toml:14: notify.0.notifier: no plugin provides this notifier: "slack". '
+        "Install the distribution ha-controller-messages. Installed: pager"
+    ]
 
 
 def test_channels_that_nobody_provides_are_told_with_the_known_ones(site):
@@ -135,7 +152,7 @@ def test_channels_that_nobody_provides_are_told_with_the_known_ones(site):
 def test_default_channels_that_are_not_installed_are_told(site):
     site.write(site.good)
     with pytest.raises(ConfigError, match=r"detect.channels.0: no plugin provides this channel: \"icmp\""):
-        load(site.path, environ={}, agents={}, channels={}, arbiters={})
+        load(site.path, environ={}, agents={}, channels={}, arbiters={}, notifiers={})
 
 
 def test_two_devices_of_one_name_are_told(site):

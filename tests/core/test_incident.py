@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ha_controller.core import trust
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost
+from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost, Tell
 from ha_controller.core.events import (
     EvidenceTaken,
     FenceAccepted,
@@ -31,6 +33,21 @@ def test_a_host_without_power_is_fenced_at_once_and_its_vms_run_elsewhere(cloud)
     assert cloud.first(Fence) - begun < 2.0
     assert {record.stage for record in cloud.incident(3).vms} == {VmStage.RUNNING}
     assert all(vm.host != 3 for vm in cloud.vms.values())
+
+
+def test_the_last_message_of_an_incident_says_that_nobody_has_to_care_any_more(cloud):
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert [tell.ends for tell in cloud.ordered(Tell)][-1]
+    assert sum(tell.ends for tell in cloud.ordered(Tell)) == 1
+
+
+def test_an_incident_with_a_vm_left_alone_is_not_over_for_people(cloud):
+    cloud.vms[30] = replace(cloud.vms[30], obstacle="its disks are on host-local storage")
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert cloud.state(3) is HostState.RECOVERED
+    assert not any(tell.ends for tell in cloud.ordered(Tell))
 
 
 def test_a_silent_host_whose_power_is_on_waits_for_the_single_domain_time(cloud):

@@ -8,7 +8,6 @@ nowhere else. The certificate is verified before anything is sent, by a CA or by
 from __future__ import annotations
 
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -18,10 +17,10 @@ from typing import Any, Final
 
 import aiohttp
 import anyio
-from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable, addresses_of, one_line
+from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable, one_line
+from ha_controller.resolver import Resolver
 from ha_controller_redfish.documents import Document, said
 
 Trust = ssl.SSLContext | aiohttp.Fingerprint | bool  #: what aiohttp verifies a certificate by
@@ -182,7 +181,7 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
 @asynccontextmanager
 async def open_service(login: Login, trust: Trust) -> AsyncIterator[Service]:
     """Lend the service of a BMC; its connection is closed at the end. Nothing is sent before the first request."""
-    connector = aiohttp.TCPConnector(limit=1, resolver=_Resolver())
+    connector = aiohttp.TCPConnector(limit=1, resolver=Resolver())
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_MAX_S, sock_read=SILENCE_MAX_S)
     session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
     try:
@@ -199,20 +198,3 @@ def trust_in(ca_file: Path | None, fingerprint: str | None) -> Trust:
     if ca_file is not None:
         return ssl.create_default_context(cafile=str(ca_file))
     return True
-
-
-class _Resolver(AbstractResolver):
-    """Lets aiohttp look names up as all agents do."""
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        return [
-            ResolveResult(
-                hostname=host, host=str(sockaddr[0]), port=port, family=kind, proto=0, flags=socket.AI_NUMERICHOST
-            )
-            for kind, sockaddr in await addresses_of(host, port)
-        ]
-
-    async def close(self) -> None:
-        """Nothing is held."""

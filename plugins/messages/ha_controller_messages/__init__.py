@@ -1,0 +1,1 @@
+"""Ways to reach people for ha-controller: webhook, slack, pagerduty, alertmanager and command, a module for each."""
