@@ -21,6 +21,7 @@ import structlog
 from aiohttp import web
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from ha_controller.adapters import open_pages
 from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.core.events import Verb
@@ -32,7 +33,7 @@ HTTP_OF_CODE = {0: 200, 3: 404, 4: 409, 6: 503, 9: 421}
 TRUSTED_USERS = ("root", "oneadmin")
 
 
-class Sources(Protocol):
+class Sources(open_pages.Shown, Protocol):
     """Where answers come from."""
 
     def status(self) -> Json:
@@ -62,9 +63,6 @@ class Sources(Protocol):
     async def events(self, query: Mapping[str, str]) -> Json:
         """Lines of the trail."""
 
-    def leads(self) -> bool:
-        """Whether this controller leads now."""
-
     async def leader(self) -> Json:
         """Who leads, and who could."""
 
@@ -88,12 +86,6 @@ class Sources(Protocol):
 
     async def simulate_capacity(self) -> Json:
         """How many hosts may fail; raises OpenNebulaError."""
-
-    def metrics(self) -> str:
-        """Prometheus text."""
-
-    def round_age_s(self) -> float:
-        """How long ago the decision loop finished a round."""
 
 
 class CommandBody(BaseModel):
@@ -152,9 +144,7 @@ class HttpApi:
     def _routes(self) -> list[web.RouteDef]:
         sources = self._sources
         return [
-            web.get("/livez", self._livez),
-            web.get("/leader", self._leads),
-            web.get("/metrics", self._metrics),
+            *open_pages.routes(sources),
             web.get("/api/v1/status", _reads(sources.status)),
             web.get("/api/v1/hosts", _reads(sources.hosts)),
             web.get("/api/v1/hosts/{host}/explain", self._explain),
@@ -174,17 +164,6 @@ class HttpApi:
             web.post("/api/v1/commands", self._command),
         ]
 
-    async def _livez(self, request: web.Request) -> web.Response:
-        del request
-        age_s = self._sources.round_age_s()
-        return web.json_response({"round_age_s": round(age_s, 3)}, status=200 if age_s < 10 else 503)
-
-    async def _leads(self, request: web.Request) -> web.Response:
-        """200 on the leader alone, for load balancers and scripts."""
-        del request
-        leads = self._sources.leads()
-        return web.json_response({"leads": leads}, status=200 if leads else 503)
-
     async def _leader(self, request: web.Request) -> web.Response:
         del request
         return web.json_response(await self._sources.leader())
@@ -196,10 +175,6 @@ class HttpApi:
             return _bad_body(error)
         code, text = self._sources.step_down(who=_peer_name(request), reason=body.reason, force=body.force)
         return web.json_response({"code": code, "text": text}, status=HTTP_OF_CODE.get(code, 500))
-
-    async def _metrics(self, request: web.Request) -> web.Response:
-        del request
-        return web.Response(text=self._sources.metrics(), content_type="text/plain")
 
     async def _explain(self, request: web.Request) -> web.Response:
         found = self._sources.explain(request.match_info["host"])

@@ -13,6 +13,7 @@ import anyio.abc
 import anyio.to_thread
 import structlog
 
+from ha_controller.adapters import open_pages
 from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.domains import DomainReader
 from ha_controller.adapters.fencer import Fencer, Looks
@@ -298,7 +299,10 @@ class Runtime:
             sources = ControllerSources(
                 self, journal=journal, ledger=ledger, second_master=second_master, black_box=black_box
             )
-            await stack.enter_async_context(HttpApi(Path(self.config.api.socket), sources, self.commander).serve())
+            api = self.config.api
+            await stack.enter_async_context(HttpApi(Path(api.socket), sources, self.commander).serve())
+            if api.metrics_port:
+                await stack.enter_async_context(open_pages.serve(str(api.metrics_address), api.metrics_port, sources))
             await self._run_parts(second_master, black_box, ready)
 
     async def _run_parts(self, second_master: SecondMaster, black_box: BlackBox, ready: Callable[[], None]) -> None:

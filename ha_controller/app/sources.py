@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
-from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
-from ha_controller import __version__
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import OpenNebulaError
-from ha_controller.app import drills, messages, standing
+from ha_controller.app import drills, messages, metrics, standing
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
-from ha_controller.core import power, report, trust
-from ha_controller.core.model import HostState
+from ha_controller.core import report, trust
 from ha_controller.core.state import State
 
 if TYPE_CHECKING:
@@ -137,69 +134,8 @@ class ControllerSources:
         return await self._runtime.foresight.capacity()
 
     def metrics(self) -> str:
-        """Prometheus text: build, mode, lead, states of the hosts."""
-        registry = CollectorRegistry()
-        state, now = self._state, self._runtime.clock()
-
-        def gauge(name: str, text: str, *labels: str) -> Gauge:
-            return Gauge(f"ha_controller_{name}", text, labels, registry=registry)
-
-        gauge("build_info", "Version", "version").labels(__version__).set(1)
-        gauge("mode", "Mode in force", "mode").labels(state.settings.mode.value).set(1)
-        leadership = self._runtime.leadership
-        gauge("leader", "Whether this controller leads").set(leadership.term is not None)
-        gauge("leader_term", "Term in which it leads; 0: it does not").set(leadership.term or 0)
-        gauge("leader_engine_up", "0: the engine of the arbiter does not answer").set(not leadership.trouble)
-        gauge("members", "Controllers that take part, as last seen").set(len(leadership.members))
-        gauge("paused", "Whether the cloud is paused").set(bool(state.cloud.paused_by))
-        gauge("loop_age_seconds", "Since the last decision round").set(self.round_age_s())
-        gauge("pending_decisions", "Decisions that wait for a person").set(len(report.pending(state)))
-        gauge("oned_age_seconds", "Since OpenNebula was read").set(-1 if state.oned_at is None else now - state.oned_at)
-        states = gauge("host_state", "1 for the state a host is in", "one_host_id", "host", "state")
-        for host in state.hosts.values():
-            for each in HostState:
-                states.labels(str(host.id), host.name, each.value).set(state.view(host.id).state is each)
-        ready = gauge("fence_device_ready", "1 if the device passed its last check", "host", "device", "identity")
-        age = gauge("fence_device_check_age_seconds", "Since the device was checked; -1: never", "host", "device")
-        drill = gauge("fence_device_drill_age_seconds", "Since a drill with the device; -1: never", "host", "device")
-        for host in state.hosts.values():
-            for device in power.devices(host):
-                drilled_at = trust.drilled_at(state, host.id, device)
-                drill.labels(host.name, device.name).set(-1 if drilled_at is None else now - drilled_at)
-                view = state.view(host.id).devices.get(device.name)
-                whose = trust.how_trusted(state, host, device)
-                ready.labels(host.name, device.name, whose).set(view is not None and view.ok and not view.mismatch)
-                checked_at = None if view is None else view.checked_at
-                age.labels(host.name, device.name).set(-1 if checked_at is None else now - checked_at)
-        self._reserve_metrics(gauge, now)
-        writes = gauge("attribute_writes", "Attributes for people: how many writes to OpenNebula ended how", "result")
-        for result, count in sorted(self._runtime.attributes.results.items()):
-            writes.labels(result).set(count)
-        sent = gauge("messages", "Messages to people: how many ended how", "sink", "result")
-        down = gauge("notifier_down", "1 if the last message through it did not go out", "sink")
-        for row in self.notifiers():
-            down.labels(row["name"]).set(bool(row["trouble"]))
-            for result, count in row["results"].items():
-                sent.labels(row["name"], result).set(count)
-        gauge("evidence_dropped", "Readings dropped because the inbox was full").set(
-            0 if self._runtime.engine is None else self._runtime.engine.evidence_dropped
-        )
-        return generate_latest(registry).decode()
-
-    def _reserve_metrics(self, gauge: Callable[..., Gauge], now: float) -> None:
-        state = self._state
-        known = state.reserve
-        gauge("reserve_age_seconds", "Since the reserve was computed; -1: never").set(
-            -1 if known is None else now - known.asked_at
-        )
-        wanted = gauge("reserve_hosts", "How many hosts of a cluster are to be able to fail", "cluster")
-        may_fail = gauge("tolerable_host_failures", "How many hosts of a cluster may fail at once", "cluster")
-        without = gauge("reserve_vms_without_place", "VMs that the worst loss would leave without a place", "cluster")
-        for cluster in known.clusters if known else ():
-            number = state.settings.reserve_of(cluster.name)
-            wanted.labels(cluster.name).set(number)
-            may_fail.labels(cluster.name).set(cluster.may_fail)
-            without.labels(cluster.name).set(len(cluster.without) if cluster.may_fail < number else 0)
+        """Prometheus text."""
+        return metrics.exposition(self._runtime, self.round_age_s())
 
     def round_age_s(self) -> float:
         """How long ago the decision loop finished a round."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -224,9 +225,22 @@ class Leader(BaseModel):
 
 
 class Api(Section):
-    """The local door."""
+    """The local door, and pages for Prometheus and load balancers."""
 
     socket: SocketPath = Path("/run/ha-controller/ha-controller.sock")
+    metrics_address: LiteralAddress = "127.0.0.1"
+    metrics_port: Annotated[int, count_between(0, 65535)] = 0  #: 0: they are served over the socket only
+    metrics_open: StrictBool = Field(
+        False, validate_default=True
+    )  #: the operator wants names of hosts readable without a login from elsewhere
+
+    @field_validator("metrics_open")
+    @classmethod
+    def _is_loopback_or_wanted(cls, wanted: bool, info: ValidationInfo) -> bool:
+        address = ip_address(str(info.data.get("metrics_address", "127.0.0.1")))
+        if info.data.get("metrics_port") and not address.is_loopback and not wanted:
+            raise ValueError(f"must be true for an address that others reach ({address}): the pages need no login")
+        return wanted
 
 
 class Log(Section):

@@ -1,0 +1,105 @@
+"""A real Prometheus scrapes a running controller: an alert fires when a host is off, and ends when it is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import urllib.request
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from ha_controller.sim.hardware import Fault
+from tests.whole.test_serve import Served, served
+
+RULES = Path(__file__).parents[2] / "packaging/prometheus/rules.yml"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+async def get(port: int, path: str) -> Any:
+    def read() -> bytes:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            return answer.read()
+
+    return await asyncio.to_thread(read)
+
+
+@asynccontextmanager
+async def prometheus(program: str, folder: Path, target: int) -> AsyncIterator[int]:
+    port, config = free_port(), folder / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+        f"rule_files: [{RULES}]\n"
+        f"scrape_configs: [{{job_name: ha-controller, static_configs: [{{targets: ['127.0.0.1:{target}']}}]}}]\n"
+    )
+    command = [program, f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+    process = await anyio.open_process([*command, f"--web.listen-address=127.0.0.1:{port}", "--log.level=error"])
+    try:
+        yield port
+    finally:
+        process.kill()
+        await process.aclose()
+
+
+async def until(port: int, path: str, holds: Callable[[Any], bool]) -> None:
+    last: Any = None
+    try:
+        with anyio.fail_after(40):
+            while True:
+                await anyio.sleep(0.3)
+                try:
+                    last = json.loads(await get(port, path))["data"]
+                except OSError:
+                    continue  # it starts
+                if holds(last):
+                    return
+    except TimeoutError:
+        pytest.fail(f"{path} says {last}")
+
+
+async def until_said(controller: Served, holds: Callable[[int, str], bool], *words: str) -> None:
+    code, said = -1, ""
+    try:
+        with anyio.fail_after(60):
+            while not holds(code, said):
+                code, said = await controller.cli(*words)
+                await anyio.sleep(0.5)
+    except TimeoutError:
+        pytest.fail(f"{words} says {code} {said}")
+
+
+def firing(data: Any) -> set[str]:
+    return {alert["labels"]["alertname"] for alert in data["alerts"] if alert["state"] == "firing"}
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+async def test_an_alert_fires_and_ends(tmp_path: Path, require_peer: Callable[[str], str]) -> None:
+    program, door = require_peer("prometheus"), free_port()
+    async with (
+        served(tmp_path, **{"[api]\n": f"[api]\nmetrics_port = {door}\n"}) as (controller, cloud),
+        prometheus(program, tmp_path, door) as port,
+    ):
+        await controller.ready()
+        await until(port, "/api/v1/query?query=up", lambda data: [row["value"][1] for row in data["result"]] == ["1"])
+        assert (await get(door, "/leader")) == b'{"leads": true}'
+        cloud.hardware.break_machine(2, Fault.POWER_LOSS)
+        off = "HaControllerHostPoweredOff"
+        await until(port, "/api/v1/alerts", lambda data: off in firing(data))
+        found = json.loads(await get(port, "/api/v1/alerts"))["data"]["alerts"]
+        assert {alert["labels"]["host"] for alert in found if alert["labels"]["alertname"] == off} == {"kvm-03"}
+        await until_said(controller, lambda code, said: '"recovered"' in said, "hosts", "-o", "json")
+        cloud.hardware.power(2, True)
+        await until_said(controller, lambda code, said: code == 0, "unfence", "kvm-03", "--yes", "--reason", "repaired")
+        await until(port, "/api/v1/alerts", lambda data: off not in firing(data))
