@@ -131,7 +131,8 @@ def test_every_distribution_that_is_named_exists_here():
 def test_pages_that_need_no_login_are_for_this_machine_unless_that_is_wanted(site):
     table = '[api]\nmetrics_port = 9788\nmetrics_address = "192.0.2.7"\n'
     assert site.told(site.good + table) == [
-        "config.toml:12: api.metrics_open: must be true for an address that others reach (192.0.2.7): the pages need no login: false"
+        "config.toml:12: api.metrics_open: must be true for an address that others reach (192.0.2.7): "
+        "the pages need no login: false"
     ]
     assert site.load(site.good + table + "metrics_open = true\n").api.metrics_address == "192.0.2.7"
     assert site.load(site.good + "[api]\nmetrics_port = 9788\n").api.metrics_open is False
