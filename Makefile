@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo test lint check peers campaign sim planted model clean
+.PHONY: help venv demo docs test lint check peers campaign sim planted model clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -49,6 +49,14 @@ sim: $(VENV)/.ready                         ## ten minutes or more: the core in 
 planted: $(VENV)/.dev                      ## minutes: mistakes planted in the core, each must be found by the simulator
 	$(BIN)/python tests/planted/bugs.py $(ARGS)
 
+docs: .docs/venv/.ready                    ## the documentation as a site in .docs/site; a broken link is an error
+	.docs/venv/bin/mkdocs build --quiet
+
+.docs/venv/.ready: requirements-docs.lock
+	$(PYTHON) -m venv .docs/venv
+	.docs/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
+	touch $@
+
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,4 +64,4 @@ lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/lint-imports
 
 clean:                                     ## remove .venv and caches
-	rm -rf $(VENV) .peers .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .peers .docs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
