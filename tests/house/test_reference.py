@@ -15,16 +15,16 @@ from ha_controller.cli.main import commands
 ROOT = Path(__file__).parents[2]
 SHOWN: dict[str, Any] = {"terminal_width": 110, "max_content_width": 110, "help_option_names": ["-h", "--help"]}
 EXIT_CODES = """\
-Exit codes: 0 done, 1 failed (of `status`: degraded), 2 wrong usage, 3 no such thing, 4 refused for safety (of `status`:
-a guard holds something), 5 waits for a person, 6 no answer in time, 7 not reachable, 8 not allowed, 9 not the leader, 78
-configuration.
+Exit codes: 0 done, 1 failed (of `status`: degraded), 2 wrong usage, 3 no such thing, 4 refused for safety (of
+`status`: a guard holds something), 5 waits for a person, 6 no answer in time, 7 not reachable, 8 not allowed, 9 not
+the leader, 78 configuration.
 """
 SETTINGS = """\
 # Settings
 
 Every key with its default, as in `config.example.toml`. Settings of agents, channels and notifiers:
-`ha-controller plugins show KIND`. Files in `conf.d/` beside it are read after it, in the order of their names; a variable `HA_TABLE__KEY` goes
-before both. `ha-controller check-config --origin` says where each value comes from.
+`ha-controller plugins show KIND`. Files in `conf.d/` beside it are read after it, in the order of their names; a
+variable `HA_TABLE__KEY` goes before both. `ha-controller check-config --origin` says where each value comes from.
 
 """
 
