@@ -21,6 +21,7 @@ from ha_controller.adapters.opennebula.documents import DATASTORES, HOST, VM
 from ha_controller.adapters.opennebula.reader import DocumentReader
 from ha_controller.adapters.recoverer import AttributeWriter, Recoverer, Scope
 from ha_controller.adapters.recoverer.names import names_of_nobody
+from ha_controller.adapters.recoverer.scope import zombies_of
 from ha_controller.core.effects import (
     AskDomains,
     AskNames,
@@ -198,6 +199,7 @@ class OnedCloud(Cloud):
             free_cpu=read.max_cpu - read.cpu_usage,
             free_memory_mb=(read.max_mem_kb - read.mem_usage_kb) // 1024,
             vms=read.vm_ids,
+            zombies=zombies_of(read),
             levels=self.levels,
         )
 

@@ -277,7 +277,7 @@ class Cloud:
     def _do(self, effect: Effect) -> None:
         match effect:
             case ReadHost(host=host, vms=vms):
-                listed = {vm.id for vm in self.vms.values() if vm.host == host} | set(vms)
+                listed = {vm.id for vm in self.vms.values() if host in (vm.host, vm.previous_host)} | set(vms)
                 self.feed(
                     HostRead(
                         host=host,

@@ -255,6 +255,7 @@ class Controller:
         state = self.state
         state.oned_at, state.oned_detail, state.groups = now, "", event.groups
         known = {host.id: host for host in event.hosts}
+        situation.note_zombies(state, event.hosts)
         for host_id, host in known.items():
             view = state.views.setdefault(host_id, HostView(since=now))
             device_checks.forget_changed(state, view, state.hosts.get(host_id), host)

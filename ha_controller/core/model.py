@@ -170,6 +170,7 @@ class Vm:
     lock_level: int = 0  #: 0 none, 1 use, 2 manage, 3 admin, 4 all
     policy: VmPolicy | None = None  #: as written on the VM; None: nothing is
     previous_host: int | None = None  #: HID of the history record before; read while it migrates only
+    tried_on: tuple[int, ...] = ()  #: hosts to which a migration was begun lately that OpenNebula took back
     pci: tuple[PciRequest, ...] = ()
     numa: NumaRequest | None = None
     automatic_requirements: str = field(default="", repr=False)  #: written by OpenNebula

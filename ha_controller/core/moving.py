@@ -82,7 +82,7 @@ def _take_in(state: State, host: Host, incident: Incident, now: float) -> Incide
         return incident
     known = {record.id for record in incident.vms}
     newcomers = situation.records_of(
-        state, host, [vm for vm in view.vms.values() if vm.host == host.id and vm.id not in known]
+        state, host, [vm for vm in view.vms.values() if situation.was_on(vm, host) and vm.id not in known]
     )
     records = tuple(
         _look(state, host, incident, record, view.vms.get(record.id), now) for record in (*incident.vms, *newcomers)
@@ -121,8 +121,8 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         case Step.RECOVER if step.call is Recover.RECREATE and record.stage is VmStage.WAITING:
             return record  # it waits for its turn at most
         case Step.WAIT | Step.RECOVER if not record.first_ordered_at and _waited_too_long(state, incident, now):
-            untold = f" ({why})" if step.ask is not None and (why := situation.why_not_told(state, step.ask)) else ""
-            return leave_alone(state, incident, record, f"it cannot be moved from here: {step.reason}{untold}", now)
+            reason = f"it cannot be moved from here: {situation.in_words(state, step)}"
+            return leave_alone(state, incident, record, reason, now)
         case Step.RECOVER if record.recovers >= state.settings.recovers_max:
             reason = f"{record.recovers} orders to end its state led nowhere: {step.reason}"
             return leave_alone(state, incident, record, reason, now)

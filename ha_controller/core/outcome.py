@@ -52,6 +52,7 @@ class Situation:
     driver_ended: bool = True  #: oned's own calls to the dead host have had their time to fail
     other: Presence = Presence.UNKNOWN  #: at the other end of its migration
     arrived: Presence = Presence.UNKNOWN  #: at its destination
+    strays: tuple[tuple[int, Presence], ...] = ()  #: other hosts on which it may run although OpenNebula has it here
     care: Care = Care.NONE
 
 
@@ -127,13 +128,15 @@ def _here(record: VmRecord, vm: Vm, now: Situation) -> Next:
         return _leave(reason)
     if vm.obstacle:
         return _leave(vm.obstacle)
+    if not row.travels and (doubt := doubt_of(now.strays)):
+        return doubt
     if vm.storage_obstacle and not row.travels:
         if _may_recreate(now) and vm.disks_lost and vm.state == VmState.ACTIVE and not was.travels:
             return _recreate_or_wait(row)
         return _leave(vm.storage_obstacle)
     if (was.travels or row.travels) and record.other_host is None:
         return _leave(f"it was {record.was_label}, and OpenNebula does not say what the other host is: look at both")
-    if was.travels and not row.travels and (doubt := _may_run_elsewhere(record, now)):
+    if was.travels and not row.travels and (doubt := doubt_of(((record.other_host, now.other),))):
         return doubt
     return _follow(row.here, row, record, now)
 
@@ -154,18 +157,19 @@ def _why_not(record: VmRecord, vm: Vm, row: Row, was: Row, now: Situation) -> st
     return ""
 
 
-def _may_run_elsewhere(record: VmRecord, now: Situation) -> Next | None:
-    """A VM that was on its way when a host died, and that oned shows on the dead one."""
-    match now.other:
-        case Presence.ABSENT | Presence.OFF:
-            return None
-        case Presence.RUNS:
+def doubt_of(strays: tuple[tuple[int | None, Presence], ...]) -> Next | None:
+    """A VM that was on its way, or may have been, and that oned shows on the host that failed. None: it runs nowhere.
+
+    Each of the other hosts has to say that it is not there.
+    """
+    for host, presence in strays:
+        if presence is Presence.RUNS:
             return _leave(
-                f"it runs on host {record.other_host}, although OpenNebula shows it on the dead host. Never start it: "
-                "save its data there first"
+                f"it runs on host {host}, although OpenNebula shows it on the host that failed. Never start it: save "
+                "its data there first"
             )
-        case _:
-            return _asks(record.other_host, now.other)
+    asked = [(host, presence) for host, presence in strays if presence not in (Presence.ABSENT, Presence.OFF)]
+    return _asks(*asked[0]) if asked else None
 
 
 def _recreate_or_wait(row: Row) -> Next:

@@ -14,11 +14,12 @@ from ha_controller.core import lever, moving, situation, suspicion, takeover
 from ha_controller.core.effects import ORDER_VALID_S, ResumeVm, Severity
 from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmPolicy, VmState
-from ha_controller.core.outcome import wants_running
+from ha_controller.core.outcome import Next, Presence, doubt_of, wants_running
 from ha_controller.core.recovery import START_FAILURES, claims_running, is_unknown, was_running
 from ha_controller.core.state import Hold, NewBoot, State
 from ha_controller.core.turns import Turns
 from ha_controller.core.vm_orders import note_order
+from ha_controller.core.vm_table import Step, row_of
 
 SEEN_AGE_MAX_S = 600.0  #: a boot that was last seen longer ago says nothing of when it ended
 CLOCKS_DIFFER_S = 30.0  #: OpenNebula's times are those of its front-end
@@ -69,8 +70,8 @@ def take_up(state: State, host: Host, now: float) -> None:
         suspicion.tell_that_oned_is_needed(state, host, "rebooted by itself")
         return
     view.told = ""
-    here = [vm for _, vm in sorted(view.vms.items()) if vm.host == host.id]
-    lost = tuple(record for vm in here if (record := _lost(vm, boot)) is not None)
+    here = [vm for _, vm in sorted(view.vms.items()) if situation.was_on(vm, host)]
+    lost = tuple(record for vm in here if (record := _lost(host, vm, boot)) is not None)
     foreign = takeover.why_foreign(state, view.boot_seen_at)
     _account_for(state, host.id, boot)
     _tell_what_cannot_be_told(state, host, boot, here)
@@ -130,10 +131,10 @@ def _left_behind(state: State, host: Host, incident: Incident) -> tuple[VmRecord
     return tuple(left)
 
 
-def _lost(vm: Vm, boot: NewBoot) -> VmRecord | None:
+def _lost(host: Host, vm: Vm, boot: NewBoot) -> VmRecord | None:
     """What a VM was when the host rebooted; None if that did nothing to it."""
     if vm.state == VmState.ACTIVE:  # OpenNebula has not noticed yet, or was at work on it
-        return VmRecord.of(vm)
+        return VmRecord.of(vm, host.id)
     if vm.state == VmState.POWEROFF and boot.lost_since is not None and _ended_with_it(vm, boot.lost_since):
         ran = VmRecord.of(vm)
         return replace(ran, was_state=VmState.ACTIVE, was_lcm_state=LcmState.RUNNING, was_label="RUNNING")
@@ -247,17 +248,22 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         return record
     if reason := _why_left(host, incident, record, vm) or _policy_against(state, host, record, vm):
         return moving.leave_alone(state, incident, record, reason, now)
-    if vm is not None and claims_running(vm) and (record.tries or _has_news(state, host, incident)):
-        state.tell_of(incident, Severity.INFO, f"{record.name} runs again on {host.name}", "Nothing to do.")
-        reason = f"runs again on {host.name}"
-        return replace(record, stage=VmStage.RUNNING, runs_on=host.id, reason=reason, settled_at=now)
+    if where := _runs(state, host, incident, record, vm, now):
+        state.tell_of(incident, Severity.INFO, f"{record.name} {where}", "Nothing to do.")
+        return replace(record, stage=VmStage.RUNNING, runs_on=vm.host, reason=where, settled_at=now)
+    doubt = _doubt(state, incident, record, vm, now)
+    if doubt is not None and doubt.step is Step.LEAVE:
+        return moving.leave_alone(state, incident, record, doubt.reason, now)
+    if doubt is not None and doubt.ask is not None:
+        situation.ask(state, doubt.ask, now)
     if poison := situation.why_poison(state, record, now):
         return moving.leave_alone(state, incident, record, poison, now)
-    waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries
+    waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries and doubt is None
     longest_s = state.settings.vm_timeout_s if record.tries else state.settings.vm_wait_max_s
     begun_at = max(record.first_ordered_at, view.waits_from, incident.lever_since, incident.opened_at)
     if not waits_for_its_turn and now - begun_at > longest_s:
         last = record.reason or f"OpenNebula shows it {'nowhere' if vm is None else vm.label}"
+        last = last if doubt is None else situation.in_words(state, doubt)
         return moving.leave_alone(state, incident, record, f"not RUNNING after {longest_s:g} s: {last}", now)
     return record
 
@@ -266,9 +272,9 @@ def _why_left(host: Host, incident: Incident, record: VmRecord, vm: Vm | None) -
     """Why nothing more is done with a VM; empty if there is more to do."""
     if vm is None or vm.state == VmState.DONE:
         return "it no longer exists in OpenNebula"
-    if vm.host != host.id:
+    if vm.host != host.id and not _ends_elsewhere(record, vm):
         return f"somebody else moved it to host {vm.host}: {vm.label}"
-    if not was_running(record):
+    if not (was_running(record) or _was_travelling(record)):
         return f"it was {record.was_label} when the host rebooted; look at it"
     if vm.state == VmState.ACTIVE and vm.lcm_state in START_FAILURES:
         return f"its start failed: {vm.label}"
@@ -277,6 +283,44 @@ def _why_left(host: Host, incident: Incident, record: VmRecord, vm: Vm | None) -
     if vm.state not in (VmState.ACTIVE, VmState.POWEROFF):
         return f"it became {vm.label} meanwhile"
     return ""
+
+
+def _ends_elsewhere(record: VmRecord, vm: Vm) -> bool:
+    """Whether a migration that was under way goes on at its other end, or came to its end there."""
+    return vm.host == record.other_host and (row_of(vm.state, vm.lcm_state).travels or claims_running(vm))
+
+
+def _was_travelling(record: VmRecord) -> bool:
+    return row_of(record.was_state, record.was_lcm_state).travels
+
+
+def _runs(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> str:
+    """Where a VM runs again, in words; empty if that is not known. Asks who can say it."""
+    if vm is None or not claims_running(vm):
+        return ""
+    if vm.host is not None and vm.host != host.id:
+        place = state.hosts.get(vm.host)
+        return f"runs on {place.name if place else vm.host}, where its migration led"
+    if not record.tries and not _has_news(state, host, incident):
+        return ""
+    doubted = _was_travelling(record) or situation.strays(state, vm, incident.opened_at, now)
+    if doubted and not record.tries:  # OpenNebula took its migration back, and has not missed it here yet
+        said = situation.presence(state, host.id, record.id, incident.opened_at, now)
+        if said is not Presence.RUNS:
+            situation.ask(state, host.id, now)
+            return ""
+    return f"runs again on {host.name}"
+
+
+def _doubt(state: State, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> Next | None:
+    """Whether a VM may run at the other end of a migration that OpenNebula has taken back."""
+    if vm is None or vm.host != incident.host or row_of(vm.state, vm.lcm_state).travels or record.tries:
+        return None
+    ends = situation.strays(state, vm, incident.opened_at, now)
+    if record.other_host is not None and record.other_host not in [host for host, _ in ends]:
+        end = situation.presence(state, record.other_host, record.id, incident.opened_at, now)
+        ends = (*ends, (record.other_host, end))
+    return doubt_of(ends)
 
 
 def _policy_against(state: State, host: Host, record: VmRecord, vm: Vm | None) -> str:
@@ -318,7 +362,9 @@ def _start(state: State, host: Host, incident: Incident, now: float) -> None:
     free = state.settings.moves_parallel - Turns(state, now).under_way
     for record in sorted(incident.vms, key=lambda record: record.id):
         vm = view.vms.get(record.id)
-        if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at or not was_running(record):
+        if record.settled or vm is None or vm.host != host.id or (view.read_at or 0.0) <= record.ordered_at:
+            continue
+        if not (was_running(record) or _was_travelling(record)) or _doubt(state, incident, record, vm, now):
             continue
         if vm.state != VmState.POWEROFF or not moving.may_order(state, record, free, now):
             continue

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ha_controller.core.detector import life_since
 from ha_controller.core.effects import AskDomains
 from ha_controller.core.events import DomainsRead
 from ha_controller.core.incident import Incident, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, Vm, VmState
-from ha_controller.core.outcome import Care, Presence, Situation
+from ha_controller.core.outcome import Care, Next, Presence, Situation
 from ha_controller.core.state import DomainsView, State
 from ha_controller.core.vm_table import row_of
 
@@ -24,6 +25,8 @@ def of(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | 
     settings = state.settings
     off_since = now if incident.fenced_at is None else incident.fenced_at
     at = None if vm is None else vm.host
+    if record.other_host is not None and at == host.id:
+        _keep_fresh(state, record.other_host, now)
     return Situation(
         source=host.id,
         policy=settings.policy_of(None if vm is None else vm.policy, host.cluster_name),
@@ -34,7 +37,28 @@ def of(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | 
         other=presence(state, record.other_host, record.id, off_since, now),
         arrived=presence(state, at, record.id, max(off_since, record.ordered_at), now),
         care=Care.NONE if at is None or at == host.id else _care(state, incident, record, at),
+        strays=() if vm is None or at != host.id else strays(state, vm, off_since, now),
     )
+
+
+def strays(state: State, vm: Vm, since: float, now: float) -> tuple[tuple[int, Presence], ...]:
+    """Where a VM may run although OpenNebula has it on its host, and what these hosts have said of it since.
+
+    A migration that was taken back may have come to its end; and what OpenNebula's monitoring calls a zombie is one.
+    """
+    if not vm.tried_on and vm.id not in state.zombies:
+        return ()
+    hosts = {*vm.tried_on, *state.zombies.get(vm.id, ())} - {vm.host}
+    for host in hosts:
+        _keep_fresh(state, host, now)
+    return tuple((host, presence(state, host, vm.id, since, now)) for host in sorted(hosts))
+
+
+def _keep_fresh(state: State, host: int, now: float) -> None:
+    """An answer that is needed as long as a VM waits is asked for again before it is too old."""
+    view = state.views.get(host)
+    if view is not None and view.domains is not None and now - view.domains.asked_at > DOMAINS_AGE_MAX_S / 2:
+        ask(state, host, now)
 
 
 def presence(state: State, host: int | None, vm: int, since: float, now: float) -> Presence:
@@ -42,7 +66,7 @@ def presence(state: State, host: int | None, vm: int, since: float, now: float) 
     view = state.views.get(-1 if host is None else host)
     if view is None:
         return Presence.UNKNOWN
-    if view.state is HostState.FENCED:
+    if view.state is HostState.FENCED or _is_still_off(state, -1 if host is None else host):
         return Presence.OFF
     said = view.domains
     if said is None or said.asked_at <= since or now - said.asked_at > DOMAINS_AGE_MAX_S:
@@ -50,6 +74,13 @@ def presence(state: State, host: int | None, vm: int, since: float, now: float) 
     if vm in said.running:
         return Presence.RUNS
     return Presence.THERE if vm in said.others else Presence.ABSENT
+
+
+def _is_still_off(state: State, host: int) -> bool:
+    """Whether it is RECOVERED, and was silent ever since it was verified off."""
+    incident, view = state.incidents.get(host), state.views[host]
+    proof = None if incident is None else incident.proof
+    return view.state is HostState.RECOVERED and proof is not None and not life_since(view.views, proof.at)
 
 
 def note_travellers(state: State, incident: Incident) -> None:
@@ -106,10 +137,25 @@ def note(state: State, event: DomainsRead) -> None:
         view.domains = DomainsView(asked_at=event.asked_at, running=running, others=others)
 
 
-def why_not_told(state: State, host: int) -> str:
-    """Why a host did not say what runs on it; empty if it did, or was not asked."""
-    view = state.views.get(host)
-    return "" if view is None else view.domains_failed
+def note_zombies(state: State, hosts: tuple[Host, ...]) -> None:
+    """Which VMs run where OpenNebula does not have them, by its own monitoring."""
+    found: dict[int, tuple[int, ...]] = {}
+    for host in hosts:
+        for vm in host.zombies:
+            found[vm] = (*found.get(vm, ()), host.id)
+    state.zombies = found
+
+
+def in_words(state: State, step: Next) -> str:
+    """Why a VM waits; if it waits for a host to say what runs on it, with the reason why that did not."""
+    view = None if step.ask is None else state.views.get(step.ask)
+    failed = "" if view is None else view.domains_failed
+    return f"{step.reason} ({failed})" if failed else step.reason
+
+
+def was_on(vm: Vm, host: Host) -> bool:
+    """Whether a VM is on a host, or on its way from there."""
+    return host.id in (vm.host, vm.previous_host)
 
 
 def records_of(state: State, host: Host, vms: list[Vm]) -> tuple[VmRecord, ...]:

@@ -187,6 +187,7 @@ class State:
     oned_at: float | None = None
     oned_detail: str = "not reached yet"
     groups: tuple[VmGroup, ...] | None = None
+    zombies: dict[int, tuple[int, ...]] = field(default_factory=dict)  #: VM -> hosts where it is a zombie
     planned: Planned | None = None
     readiness: dict[tuple[int, int], ReadyView] = field(default_factory=dict)  #: by (incident, VM)
     names: dict[int, NamesView] = field(default_factory=dict)  #: by host

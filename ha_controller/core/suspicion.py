@@ -346,7 +346,7 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         verdict=verdict.kind.value,
         evidence=(verdict.reason, *verdict.evidence),
         vms=situation.records_of(
-            state, host, [vm for vm in view.vms.values() if vm.host == host.id or vm.id in host.vms]
+            state, host, [vm for vm in view.vms.values() if situation.was_on(vm, host) or vm.id in host.vms]
         ),
         prior_one_state=prior_one_state(state, host),
         prior_marked=host.marked,

@@ -5,6 +5,8 @@ What comes of it is written down here by hand, and not read off the table: one c
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from oned_world import OnedCloud
 
@@ -157,6 +159,105 @@ def test_a_vm_that_runs_on_the_target_is_never_started_although_opennebula_shows
     assert "Never start it" in cloud.record(0).reason
     assert cloud.calls(0) == []
     assert running_on(cloud) == [1]
+
+
+def taken_back(*, runs_on: int | None, silent: bool = False, at_last: int = 0) -> OnedCloud:
+    """A person migrates VM 0 from host 0 to host 1; OpenNebula takes that back before anybody of us has read it.
+
+    Then host 0 dies.
+    """
+    cloud = OnedCloud(no_answer={1} if silent else set())
+    cloud.run(6)
+    cloud.oned.lifecycle.migrate(0, cloud.oned.hosts[1], live=True, enforce=True, datastore=-1, now=cloud.now)
+    cloud.oned.lifecycle.forget_drivers()  # its driver was killed
+    cloud.runs_on(0, runs_on)
+    cloud.oned.lifecycle.recover(0, 0, cloud.now)
+    cloud.oned.advance(cloud.now)
+    assert (cloud.oned.vms[0].host, cloud.oned.vms[0].label) == (0, "RUNNING")
+    cloud.oned.lifecycle._due.clear()
+    cloud.kill(at_last)
+    cloud.run(140)
+    assert cloud.ran_twice() == []
+    assert cloud.state(0) is HostState.RECOVERED
+    return cloud
+
+
+def test_a_vm_whose_migration_was_taken_back_unseen_is_not_started_where_it_may_run_twice():
+    cloud = taken_back(runs_on=1)
+    assert "it runs on host 1, although OpenNebula shows it on the host that failed. Never" in cloud.record(0).reason
+    assert (cloud.record(0).stage, cloud.calls(0), running_on(cloud)) == (VmStage.LEFT, [], [1])
+    assert cloud.record(1).stage is VmStage.RUNNING
+
+
+def test_a_vm_whose_migration_was_taken_back_is_moved_when_its_other_end_says_that_it_is_not_there():
+    cloud = taken_back(runs_on=0)
+    assert [what for what, _ in cloud.calls(0)] == ["migrate"]
+    assert (cloud.record(0).stage, running_on(cloud)) == (VmStage.RUNNING, [cloud.oned.vms[0].host])
+
+
+def test_a_vm_whose_migration_was_taken_back_is_left_alone_when_its_other_end_cannot_be_asked():
+    cloud = taken_back(runs_on=1, silent=True)
+    assert "host 1, where it may run, could not be asked (no answer)" in cloud.record(0).reason
+    assert (cloud.record(0).stage, cloud.calls(0)) == (VmStage.LEFT, [])
+
+
+def test_a_vm_that_waits_for_room_is_not_given_up_because_an_answer_has_become_old():
+    cloud = OnedCloud()
+    cloud.run(6)
+    cloud.put(0, 3, 3, hosts=(0, 1, 0))
+    cloud.oned.vms[0].memory_mb = 10**6
+    cloud.inventory()
+    cloud.kill(0)
+    cloud.run(300)
+    assert cloud.record(0).stage is VmStage.WAITING
+    cloud.oned.vms[0].memory_mb = 1024
+    cloud.inventory()
+    cloud.run(60)
+    assert cloud.record(0).stage is VmStage.RUNNING
+
+
+def test_a_vm_that_never_migrated_is_moved_without_a_question():
+    cloud = dies(3, 3, runs_on=0)
+    assert cloud.ordered(AskDomains) == []
+    assert cloud.record(0).stage is VmStage.RUNNING
+
+
+def test_a_vm_that_opennebula_calls_a_zombie_elsewhere_is_not_started_once_more():
+    cloud = OnedCloud()
+    cloud.run(6)
+    cloud.oned.hosts[2].attributes |= {"TOTAL_ZOMBIES": "1", "ZOMBIES": "0"}
+    cloud.runs_on(0, 2)
+    cloud.inventory()
+    cloud.kill(0)
+    cloud.run(140)
+    assert "it runs on host 2" in cloud.record(0).reason
+    assert (cloud.record(0).stage, cloud.calls(0), running_on(cloud)) == (VmStage.LEFT, [], [2])
+
+
+def test_a_zombie_of_yesterday_is_asked_for_and_keeps_nothing_back():
+    cloud = OnedCloud()
+    cloud.run(6)
+    cloud.oned.hosts[2].attributes |= {"TOTAL_ZOMBIES": "1", "ZOMBIES": "0"}
+    cloud.inventory()
+    cloud.kill(0)
+    cloud.run(140)
+    assert {order.host for order in cloud.ordered(AskDomains)} == {2}
+    assert cloud.record(0).stage is VmStage.RUNNING
+
+
+def test_a_host_that_is_off_since_needs_not_be_asked_for_a_migration_that_was_taken_back():
+    cloud = OnedCloud(hosts=5)
+    cloud.run(6)
+    cloud.kill(1)
+    cloud.run(60)
+    assert cloud.state(1) is HostState.RECOVERED
+    cloud.put(0, 3, 3, hosts=(0, 1, 0))
+    cloud.inventory()
+    cloud.settings = replace(cloud.settings, fences_max=5, max_failed_share=1.0)
+    cloud.reconfigure(cloud.settings)
+    cloud.kill(0)
+    cloud.run(140)
+    assert cloud.record(0).stage is VmStage.RUNNING
 
 
 def test_both_ends_of_a_live_migration_die_and_one_incident_starts_the_vm():

@@ -11,6 +11,7 @@ from ha_controller.adapters.opennebula.models import (
     OnedDisk,
     OnedHook,
     OnedHost,
+    OnedStay,
     OnedUser,
     OnedVm,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "OnedHook",
     "OnedHost",
     "OnedHostState",
+    "OnedStay",
     "OnedUser",
     "OnedVm",
     "OpenNebulaError",

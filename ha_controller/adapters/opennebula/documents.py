@@ -19,6 +19,7 @@ from ha_controller.adapters.opennebula.models import (
     OnedDisk,
     OnedHook,
     OnedHost,
+    OnedStay,
     OnedUser,
     OnedVm,
 )
@@ -86,7 +87,11 @@ def _vm(vm: Fields) -> OnedVm:
         state=vm.integer("STATE"),
         lcm_state=vm.integer("LCM_STATE"),
         host_id=last.optional("HID"),
-        previous_host_ids=tuple(record.integer("HID") for record in history[:-1]),
+        stays=tuple(
+            OnedStay(host_id=record.integer("HID"), ended_at=record.integer("ETIME", 0)) for record in history[:-1]
+        ),
+        seq=last.integer("SEQ", 0),
+        placed_at=last.integer("STIME", 0),
         cluster_id=last.optional("CID"),
         ds_id=last.optional("DS_ID"),
         vm_mad=last.line("VM_MAD"),

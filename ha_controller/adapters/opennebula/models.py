@@ -65,15 +65,25 @@ class OnedDisk:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class OnedStay:
+    """A history record of a VM that has ended."""
+
+    host_id: int
+    ended_at: int  #: ETIME, seconds of the front-end's wall clock
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class OnedVm:
-    """A VM as oned shows it. Pools tell only the last history record, so `previous_host_ids` is empty there."""
+    """A VM as oned shows it. Pools tell only the last history record, so `stays` is empty there."""
 
     id: int
     name: str
     state: int  #: see VmState; other numbers may come
     lcm_state: int  #: see LcmState; means something only while ACTIVE
     host_id: int | None  #: HID of the last history record; PENDING, UNDEPLOYED and DONE keep the old one
-    previous_host_ids: tuple[int, ...]  #: of the records before, oldest first
+    stays: tuple[OnedStay, ...]  #: the records before, oldest first
+    seq: int  #: SEQ of the last history record: so many came before it
+    placed_at: int  #: STIME of the last history record: when it came to this host, or came back; the same clock
     cluster_id: int | None
     ds_id: int | None  #: system datastore
     vm_mad: str

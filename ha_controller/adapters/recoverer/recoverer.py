@@ -24,6 +24,7 @@ from ha_controller.adapters.opennebula import (
     storage,
     vm_state_name,
 )
+from ha_controller.adapters.recoverer.histories import Histories, tried_on
 from ha_controller.adapters.recoverer.pools import Pools, reach_of
 from ha_controller.adapters.recoverer.scope import (
     DRILL,
@@ -119,6 +120,7 @@ class Recoverer:
         self._told = told
         self._cache = _Cache()
         self._pools = Pools(client, clock)
+        self._histories = Histories(client)
 
     def oned_view(self, host: int) -> OnedView | None:
         """What OpenNebula said about a host at the last inventory."""
@@ -206,7 +208,7 @@ class Recoverer:
         try:
             host = await self._client.host(order.host)
             wanted = sorted({*host.vm_ids, *order.vms})
-            vms = await self._with_both_ends(await self._client.vms(wanted) if wanted else [])
+            vms = await self._histories.complete(await self._client.vms(wanted) if wanted else [], host)
         except OpenNebulaError as error:
             self._report(OnedReadFailed(host=order.host, detail=self._told(error)))
             return
@@ -216,7 +218,7 @@ class Recoverer:
                 asked_at=asked_at,
                 one_state=host.state,
                 monitored_at=float(host.monitored_at),
-                vms=tuple(self._vm(vm) for vm in vms),
+                vms=tuple(self._vm(vm, host) for vm in vms),
             )
         )
 
@@ -225,7 +227,7 @@ class Recoverer:
         await self._read_datastores()
         return [self._vm(vm) for vm in await self._client.vms(vms)] if vms else []
 
-    def _vm(self, vm: OnedVm) -> Vm:
+    def _vm(self, vm: OnedVm, host: OnedHost | None = None) -> Vm:
         return Vm(
             id=vm.id,
             name=vm.name,
@@ -249,15 +251,12 @@ class Recoverer:
             memory_obstacle=storage.why_without_memory(vm, self._cache.datastores),
             policy=policy_of(vm),
             lock_level=vm.lock_level,
-            previous_host=vm.previous_host_ids[-1] if vm.previous_host_ids else None,
+            previous_host=vm.stays[-1].host_id if vm.stays and travels(vm) else None,
+            tried_on=() if host is None else tried_on(vm, host),
             label=vm_state_name(vm.state, vm.lcm_state),
             datastores=storage.datastores_of(vm),
             startup=startup_of(vm),
         )
-
-    async def _with_both_ends(self, vms: list[OnedVm]) -> list[OnedVm]:
-        """Of VMs that migrate, the whole history: pools name the last host only."""
-        return [await self._client.vm(vm.id) if travels(vm) else vm for vm in vms]
 
     # --- orders ---
 

@@ -10,7 +10,7 @@ from ha_controller.core.model import Host, OnedHostState, Vm
 from ha_controller.core.vm_table import is_forbidden, row_of
 from ha_controller.sim import oned_model as one
 from ha_controller.sim.core_level.layout import HOST_MEMORY_MB
-from ha_controller.sim.oned_model import OnedRefusal, OnedVm
+from ha_controller.sim.oned_model import OnedHost, OnedRefusal, OnedVm
 
 if TYPE_CHECKING:
     from ha_controller.sim.core_level.world import World
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 RESTORED_BY = {OnedHostState.DISABLED: 1, OnedHostState.OFFLINE: 2}  #: one.host.status
 VmOrder = MoveVm | ResumeVm | RecoverVm | LockVm
 MARK = "HA_STATE"
+WATCHED_S = 600.0
+
+
+def _tried_on(vm: OnedVm, host: OnedHost) -> tuple[int, ...]:
+    """Where a migration led that was taken back, too lately for oned to have missed the VM on its host."""
+    lately = [stay for stay in vm.history[1:-1] if stay.ended_at >= host.monitored_at - WATCHED_S]
+    return tuple(sorted({stay.host for stay in lately} - {host.id})) if vm.host == host.id else ()
 
 
 class Inventory:
@@ -69,11 +76,11 @@ class Inventory:
             asked_at=asked_at,
             one_state=known.state,
             monitored_at=self.world.wall(known.monitored_at),
-            vms=tuple(self.vm(oned.vms[vm]) for vm in ids),
+            vms=tuple(self.vm(oned.vms[vm], known) for vm in ids),
         )
 
-    def vm(self, vm: OnedVm) -> Vm:
-        """A VM in the core's words."""
+    def vm(self, vm: OnedVm, host: OnedHost) -> Vm:
+        """A VM in the core's words, as one reads it who asks for this host."""
         missing = vm.history[-1].found_missing_at
         travels = row_of(vm.state, vm.lcm_state).travels and len(vm.history) > 1
         return Vm(
@@ -88,6 +95,7 @@ class Inventory:
             memory_mb=vm.memory_mb,
             found_missing_at=self.world.wall(missing) if missing else 0.0,
             previous_host=vm.history[-2].host if travels else None,
+            tried_on=_tried_on(vm, host),
             label=vm.label,
             datastores=(100,),
         )

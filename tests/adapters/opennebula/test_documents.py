@@ -6,7 +6,14 @@ import dataclasses
 
 import pytest
 
-from ha_controller.adapters.opennebula import LcmState, OnedHostState, VmState, host_state_name, vm_state_name
+from ha_controller.adapters.opennebula import (
+    LcmState,
+    OnedHostState,
+    OnedStay,
+    VmState,
+    host_state_name,
+    vm_state_name,
+)
 
 VM = """<VM><ID>7</ID><NAME>db</NAME><STATE>3</STATE><LCM_STATE>16</LCM_STATE><RESCHED>1</RESCHED>
 <DEPLOY_ID>one-7</DEPLOY_ID><LOCK><LOCKED>4</LOCKED><OWNER>0</OWNER></LOCK>
@@ -20,8 +27,8 @@ VM = """<VM><ID>7</ID><NAME>db</NAME><STATE>3</STATE><LCM_STATE>16</LCM_STATE><R
 <USER_TEMPLATE><HA_POLICY><![CDATA[leave]]></HA_POLICY><HA_POLICY><![CDATA[move]]></HA_POLICY>
 <SCHED_REQUIREMENTS><![CDATA[ARCH="x"]]></SCHED_REQUIREMENTS></USER_TEMPLATE>
 <HISTORY_RECORDS>
-<HISTORY><SEQ>0</SEQ><HID>1</HID><CID>100</CID><DS_ID>100</DS_ID><VM_MAD>kvm</VM_MAD><TM_MAD>a</TM_MAD></HISTORY>
-<HISTORY><SEQ>1</SEQ><HID>2</HID><CID>101</CID><DS_ID>102</DS_ID><VM_MAD>qemu</VM_MAD><TM_MAD>b</TM_MAD>
+<HISTORY><SEQ>0</SEQ><HID>1</HID><ETIME>1794</ETIME><CID>100</CID><DS_ID>100</DS_ID><VM_MAD>kvm</VM_MAD><TM_MAD>a</TM_MAD></HISTORY>
+<HISTORY><SEQ>1</SEQ><HID>2</HID><STIME>1794</STIME><CID>101</CID><DS_ID>102</DS_ID><VM_MAD>qemu</VM_MAD><TM_MAD>b</TM_MAD>
 <RSTIME>1795</RSTIME></HISTORY></HISTORY_RECORDS></VM>"""
 
 BARE_VM = "<VM><ID>8</ID><STATE>1</STATE><LCM_STATE>0</LCM_STATE></VM>"
@@ -41,7 +48,8 @@ def reader_of(serve, client_of, ok):
 
 async def test_a_vm_tells_what_decides_about_its_move(reader_of):
     vm = await reader_of("one.vm.info", VM, "vm", 7)
-    assert (vm.host_id, vm.previous_host_ids, vm.cluster_id, vm.ds_id) == (2, (1,), 101, 102)
+    assert (vm.host_id, vm.stays, vm.cluster_id, vm.ds_id) == (2, (OnedStay(host_id=1, ended_at=1794),), 101, 102)
+    assert (vm.seq, vm.placed_at) == (1, 1794)
     assert (vm.vm_mad, vm.tm_mad, vm.deploy_id, vm.started_at) == ("qemu", "b", "one-7", 1795)
     assert (vm.locked, vm.lock_level, vm.resched) == (True, 4, True)
     assert (vm.cpu, vm.memory_mb) == (1.5, 2048)
@@ -58,7 +66,7 @@ async def test_a_disk_tells_where_its_bytes_are(reader_of):
 
 async def test_a_vm_that_never_had_a_host_has_none(reader_of):
     vm = await reader_of("one.vm.info", BARE_VM, "vm", 8)
-    assert (vm.host_id, vm.previous_host_ids, vm.cluster_id, vm.ds_id) == (None, (), None, None)
+    assert (vm.host_id, vm.stays, vm.cluster_id, vm.ds_id) == (None, (), None, None)
     assert (vm.locked, vm.pci, vm.numa, vm.disks, vm.vmgroup_id, vm.attributes) == (False, (), None, (), None, {})
 
 

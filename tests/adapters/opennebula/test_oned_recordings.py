@@ -162,7 +162,7 @@ def check_host(host, element):
 def check_vm(vm, element):
     assert (vm.state, vm.lcm_state) == (int(element.findtext("STATE")), int(element.findtext("LCM_STATE")))
     hosts = [int(host.text) for host in element.findall("HISTORY_RECORDS/HISTORY/HID")]
-    assert [*vm.previous_host_ids, *([] if vm.host_id is None else [vm.host_id])] == hosts
+    assert [*(stay.host_id for stay in vm.stays), *([] if vm.host_id is None else [vm.host_id])] == hosts
     assert vm.resched == (element.findtext("RESCHED") == "1")
     assert vm.memory_mb == int(element.findtext("TEMPLATE/MEMORY"))
     assert vm.cpu == float(element.findtext("TEMPLATE/CPU"))
