@@ -170,6 +170,7 @@ class OrderResult(StrEnum):
 
     ACCEPTED = "accepted"
     REFUSED = "refused"  #: OpenNebula said no: nothing was done
+    NOT_NOW = "not now"  #: nothing was done, because OpenNebula did not take it at this moment, or not in time
     SKIPPED = "skipped"  #: our executor looked first and did not send it
     UNKNOWN = "unknown"  #: no answer: it may or may not have been done
 

@@ -108,6 +108,9 @@ class VmRecord:
     failed_on: tuple[int, ...] = ()  #: hosts on which it did not start: not chosen again
     doubted: bool = False  #: RUNNING where it is was written down by us, and proves nothing
     recreated: bool = False  #: it is made anew: OpenNebula's scheduler chooses the host
+    refusals: int = 0  #: orders that OpenNebula refused since it last took one
+    put_off: int = 0  #: orders in a row that it did not take: nothing was done
+    not_before: float = 0.0  #: the next order
     relock: int = 0  #: it was locked at this level, and has to be again
     reason: str = ""
     settled_at: float = 0.0
@@ -129,6 +132,7 @@ class VmRecord:
     def anew(self) -> VmRecord:
         """The same VM with nothing done yet; its orders are numbered on, so that late reports are recognised."""
         begun = replace(self, stage=VmStage.WAITING, destination=None, answered=True, maybe_done=False, tries=0)
+        begun = replace(begun, refusals=0, put_off=0, not_before=0.0)
         return replace(begun, ordered_at=0.0, first_ordered_at=0.0, settled_at=0.0, reason="")
 
     @property
@@ -228,6 +232,7 @@ class Incident:
                     record,
                     ordered_at=min(record.ordered_at, now),
                     first_ordered_at=min(record.first_ordered_at, now),
+                    not_before=min(record.not_before, now),
                     settled_at=min(record.settled_at, now),
                 )
                 for record in self.vms

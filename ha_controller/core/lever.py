@@ -264,9 +264,11 @@ def _send(state: State, incident: Incident, step: HostStep, now: float) -> None:
 
 def host_order_reported(state: State, incident: Incident, event: HostOrderReported, now: float) -> None:
     """A refusal is told; everything else shows in the next reading."""
-    if event.result is OrderResult.REFUSED:
-        refused = Hold(f"OpenNebula refuses {event.step.value}", event.detail, "See: ha-controller doctor")
-        state.hold(incident, refused, now)
+    said = {OrderResult.REFUSED: "refuses", OrderResult.NOT_NOW: "does not take"}.get(event.result)
+    if said and state.term is not None:
+        state.hold(
+            incident, Hold(f"OpenNebula {said} {event.step.value}", event.detail, "See: ha-controller doctor"), now
+        )
 
 
 def restore(state: State, incident: Incident, now: float) -> None:

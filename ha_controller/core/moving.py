@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lever, order_faults, situation, vm_orders
+from ha_controller.core import lever, order_faults, situation, tries, vm_orders
 from ha_controller.core.destinations import BEFORE_A_MOVE, Destinations
 from ha_controller.core.effects import ORDER_VALID_S, MoveVm, ResumeVm, Severity
-from ha_controller.core.events import OrderResult, VmOrderReported
+from ha_controller.core.events import VmOrderReported
 from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
-from ha_controller.core.lever import REPEAT_AFTER_S
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Host, HostState, Vm, VmState
 from ha_controller.core.outcome import Next, next_step, wants_running
@@ -100,6 +99,8 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     match step.step:
         case Step.MOVE | Step.RESUME if poison := situation.why_poison(state, record, now):
             return leave_alone(state, incident, record, poison, now)
+        case Step.MOVE | Step.RESUME | Step.RECOVER if why := tries.why_given_up(state.settings, record):
+            return leave_alone(state, incident, record, why, now)
         case Step.RUNNING | Step.KEPT if vm is not None:
             return _arrived(state, incident, record, vm, step.reason, now)
         case Step.LOCK:
@@ -200,13 +201,17 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
                 incident = state.save(with_record(incident, replace(record, reason=words)))
             continue
         free = 1 - under_way if canary else turns.free(incident, record)
-        if step.step is Step.RESUME and (record.stage is not VmStage.RESUMING or may_order(state, record, free, now)):
+        if step.step is Step.RESUME and (
+            record.stage is not VmStage.RESUMING or tries.may_order(state, record, free, now)
+        ):
             incident = _resume(state, host, incident, record, vm, now)
-        elif step.step is Step.RECOVER and step.call is not None and may_order(state, record, 1, now):
+        elif step.step is Step.RECOVER and step.call is not None and tries.may_order(state, record, 1, now):
             incident = _recover(state, host, incident, record, vm, step.call, now)
-        elif step.step is Step.LOCK and (record.stage is not VmStage.LOCKING or may_order(state, record, free, now)):
+        elif step.step is Step.LOCK and (
+            record.stage is not VmStage.LOCKING or tries.may_order(state, record, free, now)
+        ):
             incident = _lock(state, incident, record, vm, now)
-        elif step.step is Step.MOVE and may_order(state, record, free, now):
+        elif step.step is Step.MOVE and tries.may_order(state, record, free, now):
             incident, after, fits = _migrate(state, host, incident, record, vm, destinations, turns, now)
             ordered = after.order > record.order
             if fits and not ordered:
@@ -235,6 +240,8 @@ def _hold(state: State, incident: Incident, turns: Turns, nowhere: list[VmRecord
         state.hold(
             incident, Hold("no room", reason, "They are placed as soon as there is room: free or add a host"), now
         )
+    elif trouble := tries.trouble(state.settings, incident):
+        state.hold(incident, trouble, now)
     elif incident.hold:
         state.save(replace(incident, hold="", hold_needs_person=False))
 
@@ -242,17 +249,6 @@ def _hold(state: State, incident: Incident, turns: Turns, nowhere: list[VmRecord
 def _begins(record: VmRecord, step: Next) -> bool:
     """Whether this would be the first step of a VM to where it runs."""
     return record.stage in BEFORE_A_MOVE and (step.step is Step.MOVE or step.call is Recover.RECREATE)
-
-
-def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
-    """The first order when there is a place; a repetition only after the last one has surely ended without effect."""
-    if record.stage is VmStage.WAITING:
-        return free > 0
-    if record.tries >= state.settings.move_tries_max and record.stage is not VmStage.RECOVERING:
-        return False  # the time runs out, and then it is left with the last reason
-    lost = not record.answered or record.maybe_done
-    is_over = now - record.ordered_at >= (state.settings.order_timeout_s if lost else REPEAT_AFTER_S)
-    return is_over and (free > 0 or record.stage not in BEFORE_A_MOVE)
 
 
 def _migrate(
@@ -284,7 +280,8 @@ def _migrate(
         destinations.ordered(vm, destination)
     source = incident.host if vm.host is None else vm.host
     if source != incident.host and source not in record.failed_on:  # it did not start there: a new host, a new time
-        record = replace(record, failed_on=(*record.failed_on, source), first_ordered_at=0.0, stage=VmStage.WAITING)
+        record = replace(record, failed_on=(*record.failed_on, source), stage=VmStage.WAITING)
+        record = replace(record, first_ordered_at=0.0, tries=0)
     ordered = note_order(replace(note_lock(record, vm), boots=0, doubted=False), VmStage.MOVING, now, destination)
     incident = state.save(with_record(incident, ordered))
     state.out.append(
@@ -342,19 +339,9 @@ def vm_order_reported(state: State, incident: Incident, event: VmOrderReported, 
     record = incident.vm(event.vm)
     if record is None or record.settled or record.answered or event.attempt != record.order:
         return
-    after = replace(record, answered=True, reason=event.detail)
-    if event.result is OrderResult.UNKNOWN:
-        after = replace(after, maybe_done=True)
-    elif record.stage is VmStage.RECOVERING and event.result is not OrderResult.ACCEPTED and not record.maybe_done:
-        after = replace(after, doubted=False, recreated=False)
-    elif event.result is OrderResult.REFUSED and record.stage is VmStage.MOVING and not record.maybe_done:
-        if record.tries >= state.settings.move_tries_max:
-            after = leave_alone(state, incident, after, f"OpenNebula refuses to move it: {event.detail}", now)
-        else:
-            bad = {*record.refused_on} if record.destination is None else {*record.refused_on, record.destination}
-            after = replace(after, stage=VmStage.WAITING, destination=None, refused_on=tuple(sorted(bad)))
-    elif event.result is OrderResult.SKIPPED and record.stage is VmStage.MOVING and record.tries == 1:
-        after = replace(after, stage=VmStage.WAITING, destination=None, tries=0, first_ordered_at=0.0)
+    vm = state.view(incident.host).vms.get(event.vm)
+    away = vm is not None and vm.host != incident.host
+    after = tries.reported(state.settings, record, event, now, away=away)
     state.save(with_record(incident, after))
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import lever, moving, situation, suspicion, takeover
+from ha_controller.core import lever, moving, situation, suspicion, takeover, tries
 from ha_controller.core.effects import ORDER_VALID_S, ResumeVm, Severity
 from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmPolicy, VmState
@@ -219,7 +219,11 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         state.hold(incident, hold, now)
         return
     records = tuple(_look(state, host, incident, record, view.vms.get(record.id), now) for record in incident.vms)
-    incident = state.save(replace(incident, vms=records, hold="", hold_needs_person=False))
+    incident = replace(incident, vms=records)
+    if trouble := tries.trouble(state.settings, incident):
+        incident = state.hold(incident, trouble, now)
+    else:
+        incident = state.save(replace(incident, hold="", hold_needs_person=False))
     if all(record.settled for record in incident.vms) and incident.lever is Lever.NOT_BEGUN:
         _end(state, incident, now)
         return
@@ -256,8 +260,8 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         return moving.leave_alone(state, incident, record, doubt.reason, now)
     if doubt is not None and doubt.ask is not None:
         situation.ask(state, doubt.ask, now)
-    if poison := situation.why_poison(state, record, now):
-        return moving.leave_alone(state, incident, record, poison, now)
+    if why := situation.why_poison(state, record, now) or tries.why_given_up(state.settings, record):
+        return moving.leave_alone(state, incident, record, why, now)
     waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries and doubt is None
     longest_s = state.settings.vm_timeout_s if record.tries else state.settings.vm_wait_max_s
     begun_at = max(record.first_ordered_at, view.waits_from, incident.lever_since, incident.opened_at)
@@ -366,7 +370,7 @@ def _start(state: State, host: Host, incident: Incident, now: float) -> None:
             continue
         if not (was_running(record) or _was_travelling(record)) or _doubt(state, incident, record, vm, now):
             continue
-        if vm.state != VmState.POWEROFF or not moving.may_order(state, record, free, now):
+        if vm.state != VmState.POWEROFF or not tries.may_order(state, record, free, now):
             continue
         free -= record.stage is VmStage.WAITING
         ordered = note_order(record, VmStage.RESUMING, now, host.id)

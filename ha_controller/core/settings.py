@@ -83,7 +83,9 @@ class Settings:
     ready_delay_s: float = 0.0  #: a VM is ready so long after it was seen RUNNING
     tier_timeout_s: float = 300.0  #: so long without any progress is waited for VMs that are to be ready first
     tier_stops: bool = False  #: then the others are not started before somebody has decided
-    move_tries_max: int = 3
+    move_tries_max: int = 3  #: orders that were taken, without effect; and refusals before they are repeated slowly
+    refusals_max: int = 30  #: slow repetitions of an order that OpenNebula refuses, before its VM is left
+    put_offs_max: int = 360  #: orders in a row that OpenNebula did not take, before their VM is left
     vm_timeout_s: float = 120.0  #: from the first order to RUNNING
     vm_wait_max_s: float = 300.0  #: how long a VM may stay in a state from which it cannot be moved
     vm_policy: VmPolicy = VmPolicy.RESTART  #: of VMs that carry none

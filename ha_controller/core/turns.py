@@ -167,7 +167,8 @@ class Turns:
         if record.stage is VmStage.RUNNING:
             since = readiness.since(self._state, incident, record)
             return since is not None and self._now >= since + self._delay_s(record)
-        return record.stage is VmStage.WAITING and self._has_no_place(incident, vm)
+        refused = record.refusals >= self._state.settings.move_tries_max  # tried once a minute: nobody waits for that
+        return record.stage is VmStage.WAITING and (refused or self._has_no_place(incident, vm))
 
     def _delay_s(self, record: VmRecord) -> float:
         written = record.startup.ready_delay_s

@@ -167,7 +167,7 @@ async def test_orders_to_opennebula_are_proven_right_before_they_leave(leads: bo
         assert bool(written) is leads, written
     vm_results = {event.result for event in events if isinstance(event, VmOrderReported)}
     host_results = {event.result for event in events if isinstance(event, HostOrderReported)}
-    expected = {OrderResult.ACCEPTED if leads else OrderResult.SKIPPED}
+    expected = {OrderResult.ACCEPTED if leads else OrderResult.NOT_NOW}
     assert (vm_results, host_results) == (expected, expected)
 
 
@@ -184,7 +184,7 @@ async def test_each_call_of_a_host_order_is_proven_by_itself(step: HostStep, pro
         await recoverer(client, lead, events).order_host(order)
         assert len(cloud.server.calls) == proofs
     [report] = [event for event in events if isinstance(event, HostOrderReported)]
-    assert report.result is (OrderResult.SKIPPED, OrderResult.UNKNOWN, OrderResult.ACCEPTED)[proofs]
+    assert report.result is (OrderResult.NOT_NOW, OrderResult.UNKNOWN, OrderResult.ACCEPTED)[proofs]
 
 
 async def test_an_order_that_waited_for_a_connection_is_proven_when_it_has_one():
@@ -204,7 +204,7 @@ async def test_an_order_that_waited_for_a_connection_is_proven_when_it_has_one()
     assert lead.asked == [TERM]
     assert cloud.server.calls == []
     [report] = [event for event in events if isinstance(event, HostOrderReported)]
-    assert report.result is OrderResult.SKIPPED
+    assert report.result is OrderResult.NOT_NOW
 
 
 async def test_an_order_that_became_late_while_it_waited_for_a_connection_is_not_sent():

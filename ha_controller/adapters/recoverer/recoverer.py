@@ -16,10 +16,13 @@ import structlog
 from ha_controller.adapters.opennebula import (
     Client,
     HostStatus,
+    NoAnswer,
+    NoSuchObject,
     OnedDatastore,
     OnedHost,
     OnedVm,
     OpenNebulaError,
+    Unauthenticated,
     Withheld,
     storage,
     vm_state_name,
@@ -337,8 +340,8 @@ class Recoverer:
                     has_begun = True
                     await then.update_host(order.host, {MARK: ""})
         except OpenNebulaError as error:
-            half_done = has_begun and isinstance(error, Withheld)
-            return OrderResult.UNKNOWN if half_done else _result_of(error), str(error)
+            result = _result_of(error)
+            return OrderResult.UNKNOWN if has_begun and result is OrderResult.NOT_NOW else result, str(error)
         return OrderResult.ACCEPTED, ""
 
     async def order_vm(self, order: VmOrder) -> None:
@@ -353,6 +356,9 @@ class Recoverer:
     async def _order_vm(self, order: VmOrder) -> tuple[OrderResult, str]:
         try:
             vm = await self._client.vm(order.vm)
+        except OpenNebulaError as error:
+            return OrderResult.NOT_NOW, f"not sent: {error}"
+        try:
             if changed := not_as_decided(vm, order):
                 return OrderResult.SKIPPED, changed
             client = self._proven(order.term, order.not_after)
@@ -385,7 +391,10 @@ class Recoverer:
 
 
 def _result_of(error: OpenNebulaError) -> OrderResult:
-    """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same."""
-    if isinstance(error, Withheld):
-        return OrderResult.SKIPPED
+    """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same.
+
+    An expired login, a follower that does not know the object yet, and no connection in time pass by themselves.
+    """
+    if isinstance(error, Withheld | Unauthenticated | NoSuchObject) or (isinstance(error, NoAnswer) and not error.sent):
+        return OrderResult.NOT_NOW
     return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED

@@ -236,7 +236,7 @@ class Executor:
 
     def _order_host(self, order: OrderHost) -> None:
         if not self._may_act(order, order.not_after):
-            self._host_reported(order, OrderResult.SKIPPED, "too late, or we no longer lead")
+            self._host_reported(order, OrderResult.NOT_NOW, "too late, or we no longer lead")
         elif self.world.trouble.oned_down:
             self._host_reported(order, OrderResult.UNKNOWN, "no answer")
         else:
@@ -265,7 +265,7 @@ class Executor:
         if changed := world.inventory.not_as_decided(order):
             self._vm_reported(order, OrderResult.SKIPPED, changed)
         elif not self._may_act(order, order.not_after):
-            self._vm_reported(order, OrderResult.SKIPPED, "too late, or we no longer lead")
+            self._vm_reported(order, OrderResult.NOT_NOW, "too late, or we no longer lead")
         elif world.trouble.strikes("order-late"):
             world.inventory.vm_order_late(order, world.trouble.dice.uniform(1, 15))
             world.process.after(ANSWER_TIMEOUT_S, lambda: self._vm_reported(order, OrderResult.UNKNOWN, "no answer"))
