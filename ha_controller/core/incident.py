@@ -96,6 +96,7 @@ class VmRecord:
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
     runs_on: int | None = None  #: where it was seen RUNNING, as its outcome
+    ordered_to: tuple[int, ...] = ()  #: every host that it was ever ordered to: a lost order may be carried out late
     refused_on: tuple[int, ...] = ()  #: hosts that OpenNebula refused to move it to: the last resort
     ordered_at: float = 0.0
     first_ordered_at: float = 0.0  #: its way to an outcome is timed from here

@@ -19,7 +19,7 @@ from ha_controller.core.outcome import Next, next_step, wants_running
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
 from ha_controller.core.turns import ORDER_OF_STARTS, UNDER_WAY, Turns
-from ha_controller.core.vm_orders import note_lock, note_order
+from ha_controller.core.vm_orders import note_destination, note_lock, note_order, where_it_went
 from ha_controller.core.vm_table import Recover, Step
 
 STALE_AFTER_S = 15.0  #: OpenNebula told nothing new of the VMs for so long: it is not there
@@ -93,6 +93,7 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     read_at = state.view(host.id).read_at or 0.0
     if record.settled or read_at <= record.ordered_at:
         return record
+    record = where_it_went(record, vm)
     step = _next(state, host, incident, record, vm, now)
     if step.ask is not None:
         situation.ask(state, step.ask, now)
@@ -282,7 +283,8 @@ def _migrate(
     if source != incident.host and source not in record.failed_on:  # it did not start there: a new host, a new time
         record = replace(record, failed_on=(*record.failed_on, source), stage=VmStage.WAITING)
         record = replace(record, first_ordered_at=0.0, tries=0)
-    ordered = note_order(replace(note_lock(record, vm), boots=0, doubted=False), VmStage.MOVING, now, destination)
+    record = note_destination(note_lock(record, vm), destination)
+    ordered = note_order(record, VmStage.MOVING, now, destination)
     incident = state.save(with_record(incident, ordered))
     state.out.append(
         MoveVm(

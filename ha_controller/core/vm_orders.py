@@ -26,6 +26,22 @@ def note_order(record: VmRecord, stage: VmStage, now: float, destination: int | 
     )
 
 
+def note_destination(record: VmRecord, destination: int) -> VmRecord:
+    """Remember where a VM is ordered to, for good: should that order be lost, it may come to its effect late."""
+    return replace(record, ordered_to=tuple(sorted({*record.ordered_to, destination})), boots=0, doubted=False)
+
+
+def where_it_went(record: VmRecord, vm: Vm | None) -> VmRecord:
+    """The record of a VM that is at a destination of before: an order that was lost was carried out after all.
+
+    Whatever is ordered from now on is for there. Another order that is still on its way can only move it on from
+    there: OpenNebula has the VM in one place at a time. A host on which it did not start stays one.
+    """
+    if vm is None or vm.host in (record.destination, *record.failed_on) or vm.host not in record.ordered_to:
+        return record
+    return replace(record, destination=vm.host, boots=0, doubted=False)
+
+
 def note_lock(record: VmRecord, vm: Vm) -> VmRecord:
     """Remember the lock that an order takes away, so that the VM gets it back."""
     return replace(record, relock=vm.lock_level or record.relock)

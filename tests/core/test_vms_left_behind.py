@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from world import SETTINGS, Cloud, seen
 
-from ha_controller.core.effects import Fence, MoveVm, ReadHost, ResumeVm
+from ha_controller.core.effects import Fence, MoveVm, ReadHost, RecoverVm, ResumeVm
 from ha_controller.core.events import OrderResult, Verb, VmOrderReported
 from ha_controller.core.incident import Lever, VmStage
 from ha_controller.core.model import Signal
@@ -177,3 +177,64 @@ def test_a_vm_that_kills_its_host_while_it_boots_is_not_started_for_ever():
                 cloud.become(order.vm, 3, 3)
             report(cloud, order, OrderResult.ACCEPTED)
     assert len(killed) <= 3
+
+
+# --- destinations of before -------------------------------------------------------------------------------------------
+
+
+def ordered_twice(cloud):
+    """Two orders for VM 30, to two hosts, and no answer to either; returns the first destination."""
+    cloud.deaf.add(MoveVm)
+    cloud.kill(3, "off")
+    until(cloud, MoveVm, 30)
+    report(cloud, moves(cloud, 30)[-1], OrderResult.UNKNOWN, "no answer within 15 s")
+    first = moves(cloud, 30)[-1].destination
+    cloud.run(16)
+    cloud.kill(first)  # it is silent for a moment
+    cloud.run(8)
+    cloud.dead.pop(first)
+    cloud.run(2)
+    second = moves(cloud, 30)[-1].destination
+    assert second != first
+    return first
+
+
+def test_an_order_that_is_carried_out_late_at_a_destination_of_before_is_ours(cloud):
+    first = ordered_twice(cloud)
+    ordered = len(moves(cloud, 30))
+    cloud.become(30, 3, 2, host=first)  # BOOT
+    cloud.run(5)
+    assert cloud.incident(3).vm(30).stage is VmStage.MOVING
+    cloud.become(30, 3, 3)
+    cloud.run(5)
+    assert cloud.incident(3).vm(30).reason == f"runs on kvm-{first:02}"
+    assert len(moves(cloud, 30)) == ordered
+
+
+def test_an_order_of_before_whose_start_fails_is_repeated_where_it_was_carried_out(cloud):
+    first = ordered_twice(cloud)
+    cloud.become(30, 3, 36, host=first)  # BOOT_FAILURE
+    cloud.run(30)
+    assert {order.host for order in cloud.ordered(RecoverVm) if order.vm == 30} == {first}
+    assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+
+
+def test_a_late_order_that_moves_it_on_from_there_to_the_other_destination_is_ours_too(cloud):
+    first = ordered_twice(cloud)
+    second = moves(cloud, 30)[-1].destination
+    cloud.become(30, 3, 7, host=first)  # SAVE_MIGRATE: on its way to the second
+    cloud.run(3)
+    cloud.become(30, 3, 2, host=second)
+    cloud.run(3)
+    cloud.become(30, 3, 3)
+    cloud.run(5)
+    assert cloud.incident(3).vm(30).reason == f"runs on kvm-{second:02}"
+
+
+def test_where_nobody_of_us_ever_ordered_it_somebody_else_moved_it(cloud):
+    first = ordered_twice(cloud)
+    third = next(host for host in range(8) if host not in (3, first, moves(cloud, 30)[-1].destination))
+    cloud.become(30, 3, 2, host=third)
+    cloud.run(5)
+    assert cloud.incident(3).vm(30).stage is VmStage.LEFT
+    assert f"somebody else moved it to host {third}" in cloud.incident(3).vm(30).reason
