@@ -112,6 +112,7 @@ class Cloud:
     excluded: dict[int, str] = field(default_factory=dict)
     deleted: set[int] = field(default_factory=set)  #: hosts that are no longer in OpenNebula
     restarting: set[int] = field(default_factory=set)
+    marked: set[int] = field(default_factory=set)  #: hosts on which our mark stays
     domains: dict[tuple[int, int], str] = field(default_factory=dict)  #: (host, VM) -> "running", "paused", "absent"
     no_answer: set[int] = field(default_factory=set)  #: hosts that do not say which VMs are on them
     no_start: dict[int, set[int]] = field(default_factory=dict)  #: VM -> hosts on which it does not start
@@ -284,6 +285,7 @@ class Cloud:
                         asked_at=self.now,
                         one_state=self.one_states[host],
                         monitored_at=self._monitored(host),
+                        marked=host in self.marked,
                         vms=tuple(self.vms[vm] for vm in sorted(listed) if vm in self.vms),
                     )
                 )

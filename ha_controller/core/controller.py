@@ -144,12 +144,14 @@ class Controller:
     def round(self, events: Iterable[Event], now: float) -> Decision:
         """Take in all that is known at a moment, then decide: no silence counts of which the end is here already."""
         touched: set[int] = set()
+        time_passed = False
         for event in events:
             touched |= self._take_in(event, now)
+            time_passed |= type(event) is TimePassed
         if self.state.confirming:
             commands.expire(self.state, now)
         for host in sorted(touched):
-            self._advance(host, now)
+            self._advance(host, now, time_passed=time_passed)
         return self._decided()
 
     def taken_back(self, order: Effect, waiting: Iterable[Event]) -> FenceReported | None:
@@ -169,7 +171,6 @@ class Controller:
             case EvidenceTaken():
                 return self._evidence(event, now)
             case TimePassed():
-                rejoin.advance(state, now)
                 readiness.advance(state, now)
             case InventoryRead():
                 self._inventory(event, now)
@@ -281,7 +282,7 @@ class Controller:
         if view is None or (view.read_at is not None and event.asked_at < view.read_at):
             return
         view.read_at, view.one_state, view.read_failed = event.asked_at, event.one_state, ""
-        view.monitored_at = event.monitored_at
+        view.monitored_at, view.marked = event.monitored_at, event.marked
         view.vms = {vm.id: vm for vm in event.vms}
         if (incident := self.state.incidents.get(event.host)) is not None:
             situation.note_travellers(self.state, incident)
@@ -352,7 +353,7 @@ class Controller:
 
     # --- deciding ---
 
-    def _advance(self, host_id: int, now: float) -> None:
+    def _advance(self, host_id: int, now: float, *, time_passed: bool) -> None:
         state = self.state
         host, view = state.hosts.get(host_id), state.views.get(host_id)
         if host is None or view is None:
@@ -381,6 +382,10 @@ class Controller:
             incident = state.incidents.get(host_id, incident)
         if view.state is HostState.FENCED:
             moving.advance(state, host, incident, now)
+            incident = state.incidents.get(host_id, incident)
+        if view.state in rejoin.AWAY and time_passed:  # a steady answer is no news, its duration is
+            rejoin.advance(state, host, incident, now)
+        lever.tell_if_enabled(state, host, incident)
 
     def _decided(self) -> Decision:
         state = self.state

@@ -43,6 +43,7 @@ class HostRead:
     asked_at: float  #: when the reading was begun: it says nothing about later moments
     one_state: int
     monitored_at: float = 0.0  #: when OpenNebula last had news of it, on the front-end's clock
+    marked: bool = False  #: carries our HA_STATE
     vms: tuple[Vm, ...]  #: the VMs on the host's list and those that were asked for by id
 
 

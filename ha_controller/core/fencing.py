@@ -367,7 +367,7 @@ def _why_not(state: State, host: Host, incident: Incident) -> list[str]:
 
 def _counted(state: State, host: int, now: float) -> tuple[tuple[float, int], ...]:
     begun = now - max(state.settings.fences_per_s, DAY_S)
-    return (*((at, fenced) for at, fenced in state.cloud.fences if at > begun), (now, host))
+    return (*((at, fenced) for at, fenced in state.cloud.fences if at > begun and fenced != host), (now, host))
 
 
 def _exhausted(state: State, host: Host, incident: Incident, now: float) -> None:

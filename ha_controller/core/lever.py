@@ -10,11 +10,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ha_controller.core.detector import life_since, silence_awaited
-from ha_controller.core.effects import HostStep, OrderHost
+from ha_controller.core.effects import HostStep, OrderHost, Severity
 from ha_controller.core.events import HostOrderReported, OrderResult
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Host, OnedHostState, PowerState
+from ha_controller.core.model import Host, HostState, OnedHostState, PowerState
 from ha_controller.core.outcome import wants_running
 from ha_controller.core.power import against, ask_for_power, fingerprints, has_read_off_for, power_since, readable
 from ha_controller.core.recovery import claims_running
@@ -154,6 +154,26 @@ def pull(state: State, host: Host, incident: Incident, now: float) -> Incident:
             return _order(state, again, Lever.OFFLINE, HostStep.OFFLINE, now)
         case _:
             return incident
+
+
+def tell_if_enabled(state: State, host: Host, incident: Incident) -> None:
+    """A host that is off and was disabled by us, and that somebody has enabled since: told, and left to them.
+
+    By the inventory, also of a host whose VMs all have their outcome. OpenNebula may start VMs there: it takes a host
+    that was DISABLED for MONITORED until it next asks it.
+    """
+    view = state.view(host.id)
+    is_off = view.state in (HostState.FENCED, HostState.RECOVERED) and not host.excluded
+    if not is_off or incident.lever is not Lever.DONE or host.one_state == OnedHostState.DISABLED:
+        view.enabled_told = False
+        return
+    is_news = state.oned_at is not None and state.oned_at - incident.lever_since > state.settings.order_timeout_s
+    if view.enabled_told or not is_news:
+        return
+    view.enabled_told = True
+    text = f"{host.name} is off, and somebody has taken it out of DISABLED in OpenNebula: VMs may be placed there"
+    next_step = f"To keep it out: onehost disable {host.name}. When it is back: ha-controller unfence {host.name}"
+    state.tell_of(incident, Severity.WARNING, text, next_step)
 
 
 def _may_pull_again(state: State, incident: Incident, now: float) -> bool:

@@ -153,16 +153,8 @@ def _trusted(state: State, incident: Incident, now: float, repaired: bool) -> Co
 # --- looking at a host that is away -----------------------------------------------------------------------------------
 
 
-def advance(state: State, now: float) -> None:
-    """Look at the hosts that are away. Called when time has passed: a steady answer is no news, its duration is."""
-    for number, incident in sorted(state.incidents.items()):
-        host, under_way = state.hosts.get(number), incident.lever in (Lever.RESTORE, Lever.RESTORED)
-        if host is not None and incident.state in AWAY and not incident.lifting and not under_way:
-            _look_at(state, host, incident, now)
-
-
-def _look_at(state: State, host: Host, incident: Incident, now: float) -> None:
-    """Power it on, look for leftovers, readmit it by itself."""
+def advance(state: State, host: Host, incident: Incident, now: float) -> None:
+    """Look at a host that is away: power it on, look for leftovers, readmit it by itself."""
     if not alive_channels(state.view(host.id).views, state.rules(host.id), now):
         if state.settings.power_on and incident.state is HostState.RECOVERED:
             _power_on(state, host, incident, now)
@@ -300,6 +292,7 @@ def readmit(state: State, incident: Incident, now: float) -> None:
         wanted = lever.state_before(incident)
         enabled = (OnedHostState.INIT, OnedHostState.MONITORED)
         restored = view.one_state == wanted or (wanted in enabled and view.one_state in enabled)
+        restored = restored and not view.marked  # on an enabled host our mark would excuse whatever a person does next
         suspicion.ask_for_vms(state, incident.host, now)
         if view.read_at is None or view.read_at <= incident.lever_since or not restored:
             lever.restore(state, incident, now)

@@ -86,6 +86,8 @@ class HostView:
     read_asked_at: float = -1e9
     read_failed: str = ""  #: why the last reading gave nothing
     one_state: int | None = None
+    marked: bool = False  #: carries our HA_STATE, as of the last HostRead
+    enabled_told: bool = False  #: people were told that somebody enabled it although it is off
     vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
     domains: DomainsView | None = None
     domains_asked_at: float = -1e9

@@ -19,9 +19,10 @@ from ha_controller.core.effects import (
     PowerOn,
     ReadHost,
     ResumeVm,
+    Tell,
 )
-from ha_controller.core.events import DomainDestroyed, EvidenceTaken, Verb
-from ha_controller.core.incident import Proof
+from ha_controller.core.events import DomainDestroyed, EvidenceTaken, InventoryRead, Verb
+from ha_controller.core.incident import Lever, Proof
 from ha_controller.core.model import Device, HostState, PowerState, Reading, Signal, VmPolicy
 from ha_controller.core.state import DomainsView
 
@@ -535,3 +536,57 @@ def test_what_reads_on_already_is_left_to_whoever_did_it():
     cloud.reconfigure(replace(cloud.settings, power_on=True))
     cloud.run(30)
     assert cloud.ordered(PowerOn) == []
+
+
+# --- what people do in OpenNebula meanwhile ---------------------------------------------------------------------------
+
+
+def enabled_texts(cloud):
+    return [each.text for each in cloud.ordered(Tell) if "taken it out of DISABLED" in each.text]
+
+
+def test_a_dead_host_that_somebody_enables_is_told_once(cloud):
+    cloud.kill(3, "off")
+    cloud.run(40)
+    cloud.inventory()
+    assert enabled_texts(cloud) == []
+    cloud.one_states[3] = 2
+    for _ in range(3):
+        cloud.inventory()
+        cloud.run(2)
+    assert len(enabled_texts(cloud)) == 1
+    cloud.one_states[3] = 4
+    cloud.inventory()
+    cloud.run(2)
+    cloud.one_states[3] = 3
+    cloud.inventory()
+    cloud.run(2)
+    assert len(enabled_texts(cloud)) == 2, "disabled again, and enabled once more"
+
+
+def test_an_inventory_from_before_it_was_disabled_is_no_news(cloud):
+    cloud.kill(3, "off")
+    while not any(each.step is HostStep.DISABLE for each in cloud.ordered(OrderHost)):
+        cloud.run(0.2)
+    cloud.one_states[3] = 4
+    cloud.run(2)
+    host = replace(cloud.host(3), one_state=3)
+    others = tuple(cloud.host(other) for other in range(8) if other != 3)
+    cloud.feed(InventoryRead(hosts=(host, *others)))
+    cloud.run(2)
+    assert enabled_texts(cloud) == []
+
+
+def test_a_host_is_not_given_back_before_our_mark_is_gone(cloud):
+    cloud.kill(3, "off")
+    cloud.run(30)
+    cloud.dead.pop(3)
+    cloud.run(20)
+    cloud.marked.add(3)  # the second call of RESTORE is lost
+    cloud.operator(Verb.UNFENCE, 3)
+    cloud.run(12)
+    assert cloud.incident(3).lever is Lever.RESTORE
+    assert len([each for each in cloud.ordered(OrderHost) if each.step is HostStep.RESTORE]) > 1
+    cloud.marked.discard(3)
+    cloud.run(10)
+    assert not cloud.incident(3).open

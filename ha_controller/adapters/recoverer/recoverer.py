@@ -221,6 +221,7 @@ class Recoverer:
                 asked_at=asked_at,
                 one_state=host.state,
                 monitored_at=float(host.monitored_at),
+                marked=host.template.get(MARK, "").startswith(FENCED),
                 vms=tuple(self._vm(vm, host) for vm in vms),
             )
         )

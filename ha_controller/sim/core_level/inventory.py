@@ -76,6 +76,7 @@ class Inventory:
             asked_at=asked_at,
             one_state=known.state,
             monitored_at=self.world.wall(known.monitored_at),
+            marked=str(known.attributes.get(MARK, "")).startswith("FENCED"),
             vms=tuple(self.vm(oned.vms[vm], known) for vm in ids),
         )
 
