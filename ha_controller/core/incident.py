@@ -96,6 +96,7 @@ class VmRecord:
     stage: VmStage = VmStage.WAITING
     destination: int | None = None
     runs_on: int | None = None  #: where it was seen RUNNING, as its outcome
+    tried_on: tuple[int, ...] = ()  #: hosts on which it may run all the same: asked before it is started
     ordered_to: tuple[int, ...] = ()  #: every host that it was ever ordered to: a lost order may be carried out late
     refused_on: tuple[int, ...] = ()  #: hosts that OpenNebula refused to move it to: the last resort
     ordered_at: float = 0.0

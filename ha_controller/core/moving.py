@@ -93,7 +93,7 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     read_at = state.view(host.id).read_at or 0.0
     if record.settled or read_at <= record.ordered_at:
         return record
-    record = where_it_went(record, vm)
+    record = where_it_went(record if vm is None else situation.note_strays(state, record, vm), vm)
     step = _next(state, host, incident, record, vm, now)
     if step.ask is not None:
         situation.ask(state, step.ask, now)

@@ -97,7 +97,7 @@ def _step(record: VmRecord, vm: Vm | None, now: Situation) -> Next:
         return _leave("its policy is `leave`")
     if vm.lock_level and not now.unlock and not (claims_running(vm) and vm.host != now.source):
         return _leave("it is locked in OpenNebula: unlock it, then migrate it by hand")
-    if _is_made_anew(record):
+    if is_made_anew(record):
         return _made_anew(vm, now)
     if vm.host == now.source:
         return _here(record, vm, now)
@@ -294,7 +294,8 @@ def _doubted(vm: Vm, now: Situation) -> Next:
 # --- made anew --------------------------------------------------------------------------------------------------------
 
 
-def _is_made_anew(record: VmRecord) -> bool:
+def is_made_anew(record: VmRecord) -> bool:
+    """Whether the VM is made anew, by us or by its owner."""
     was = record.was_lcm_state == CLEANUP_RESUBMIT and record.was_state == VmState.ACTIVE
     return record.recreated or was
 

@@ -14,7 +14,7 @@ from ha_controller.core import lever, moving, situation, suspicion, takeover, tr
 from ha_controller.core.effects import ORDER_VALID_S, ResumeVm, Severity
 from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, OnedHostState, Reading, Vm, VmPolicy, VmState
-from ha_controller.core.outcome import Next, Presence, doubt_of, wants_running
+from ha_controller.core.outcome import Next, Presence, doubt_of
 from ha_controller.core.recovery import START_FAILURES, claims_running, is_unknown, was_running
 from ha_controller.core.state import Hold, NewBoot, State
 from ha_controller.core.turns import Turns
@@ -63,7 +63,7 @@ def take_up(state: State, host: Host, now: float) -> None:
     if boot is None or view.state is not HostState.OK or host.id in state.incidents:
         return
     if host.excluded:  # a person works on it
-        _account_for(state, host.id, boot)
+        account_for(state, host.id, boot)
         return
     if view.read_at is None or view.read_at < boot.noticed_at:
         suspicion.ask_for_vms(state, host.id, now)
@@ -73,17 +73,18 @@ def take_up(state: State, host: Host, now: float) -> None:
     here = [vm for _, vm in sorted(view.vms.items()) if situation.was_on(vm, host)]
     lost = tuple(record for vm in here if (record := _lost(host, vm, boot)) is not None)
     foreign = takeover.why_foreign(state, view.boot_seen_at)
-    _account_for(state, host.id, boot)
+    account_for(state, host.id, boot)
     _tell_what_cannot_be_told(state, host, boot, here)
     if lost:
-        _open(state, host, boot, lost, foreign, now)
+        open_incident(state, host, boot, lost, foreign, now)
     else:
         state.explain(host.id, "rebooted by itself: nothing is done", "no VM was lost, as far as is known", now)
         text = f"{host.name} rebooted by itself; no VM was lost, as far as is known"
         state.tell(Severity.INFO, text, "Nothing to do.", host=host.id)
 
 
-def _account_for(state: State, host: int, boot: NewBoot) -> None:
+def account_for(state: State, host: int, boot: NewBoot) -> None:
+    """What was lost with this boot is on record, or nothing was: it is no news any more."""
     trust = state.trust(host)
     past = (*trust.past_boots, trust.boot_id)[-PAST_BOOTS_MAX:]
     state.save_trust(replace(trust, boot_id=boot.boot_id, past_boots=past))
@@ -91,57 +92,17 @@ def _account_for(state: State, host: int, boot: NewBoot) -> None:
     view.new_boot, view.boot_seen_at = None, boot.noticed_at
 
 
-def readmitted(state: State, incident: Incident, now: float) -> None:
-    """A host was given back. What a power-off ended is accounted for; what an earlier reboot lost goes on."""
-    view, host = state.view(incident.host), state.hosts.get(incident.host)
-    if incident.fenced_at is not None:
-        if (boot := view.new_boot) is not None:
-            _account_for(state, incident.host, boot)
-        if host is not None and (left := _left_behind(state, host, incident)):
-            number = boot.boot_id if boot is not None else f"after incident {incident.id}"
-            since = NewBoot(boot_id=number, noticed_at=now, lost_since=incident.opened_at)
-            _open(state, host, since, left, "", now, returned=True)
-        return
-    left = tuple(record.anew() for record in incident.vms if not record.settled)
-    if incident.rebooted and left and host is not None:
-        boot = view.new_boot or NewBoot(boot_id=incident.rebooted, noticed_at=now, lost_since=incident.lost_since)
-        _open(state, host, replace(boot, lost_since=incident.lost_since), left, incident.foreign, now)
-
-
-def _tell_unsettled(state: State, incident: Incident, record: VmRecord, vm: Vm | None) -> None:
-    """The host is in use again, and nobody goes on with this VM: where it is, is said."""
-    on = state.hosts.get(-1 if vm is None or vm.host is None else vm.host)
-    where = f" ({vm.label}{f' on {on.name}' if on else ''})" if vm is not None else ""
-    text = f"{record.name} has no outcome: {incident.host_name} was given back while it was being moved{where}"
-    state.tell_of(incident, Severity.WARNING, text, "Look at it, and start it by hand if it does not run.")
-
-
-def _left_behind(state: State, host: Host, incident: Incident) -> tuple[VmRecord, ...]:
-    """VMs that ran when the host failed, were never ordered away, and are still there: nobody else starts them."""
-    vms, left = state.view(host.id).vms, []
-    for record in incident.vms:
-        vm = vms.get(record.id)
-        if vm is None or vm.host != host.id or record.order or not was_running(record):
-            if not record.settled and wants_running(record):
-                _tell_unsettled(state, incident, record, vm)
-            continue
-        waits = vm.state == VmState.POWEROFF and _ended_with_it(vm, incident.opened_at)
-        if (waits or is_unknown(vm) or claims_running(vm)) and not _policy_against(state, host, record, vm):
-            left.append(record.anew())
-    return tuple(left)
-
-
 def _lost(host: Host, vm: Vm, boot: NewBoot) -> VmRecord | None:
     """What a VM was when the host rebooted; None if that did nothing to it."""
     if vm.state == VmState.ACTIVE:  # OpenNebula has not noticed yet, or was at work on it
         return VmRecord.of(vm, host.id)
-    if vm.state == VmState.POWEROFF and boot.lost_since is not None and _ended_with_it(vm, boot.lost_since):
+    if vm.state == VmState.POWEROFF and boot.lost_since is not None and ended_with_it(vm, boot.lost_since):
         ran = VmRecord.of(vm)
         return replace(ran, was_state=VmState.ACTIVE, was_lcm_state=LcmState.RUNNING, was_label="RUNNING")
     return None
 
 
-def _ended_with_it(vm: Vm, lost_since: float | None) -> bool:
+def ended_with_it(vm: Vm, lost_since: float | None) -> bool:
     """Whether OpenNebula found the VM missing since then, and nobody switched it off."""
     return vm.found_missing_at > max(0.0, (lost_since or 0.0) - CLOCKS_DIFFER_S)
 
@@ -154,7 +115,7 @@ def _tell_what_cannot_be_told(state: State, host: Host, boot: NewBoot, vms: list
         state.tell(Severity.WARNING, text, "They are POWEROFF. Start by hand what should run.", host=host.id)
 
 
-def _open(
+def open_incident(
     state: State,
     host: Host,
     boot: NewBoot,
@@ -250,11 +211,13 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     view = state.view(host.id)
     if record.settled or (view.read_at or 0.0) <= record.ordered_at:
         return record
-    if reason := _why_left(host, incident, record, vm) or _policy_against(state, host, record, vm):
+    record = record if vm is None else situation.note_strays(state, record, vm)
+    if reason := _why_not_ours(host, record, vm):
         return moving.leave_alone(state, incident, record, reason, now)
     if where := _runs(state, host, incident, record, vm, now):
-        state.tell_of(incident, Severity.INFO, f"{record.name} {where}", "Nothing to do.")
-        return replace(record, stage=VmStage.RUNNING, runs_on=vm.host, reason=where, settled_at=now)
+        return _started(state, incident, replace(record, runs_on=None if vm is None else vm.host), where, now)
+    if reason := _why_left(state, host, incident, record, vm) or policy_against(state, host, record, vm):
+        return moving.leave_alone(state, incident, record, reason, now)
     doubt = _doubt(state, incident, record, vm, now)
     if doubt is not None and doubt.step is Step.LEAVE:
         return moving.leave_alone(state, incident, record, doubt.reason, now)
@@ -272,20 +235,30 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     return record
 
 
-def _why_left(host: Host, incident: Incident, record: VmRecord, vm: Vm | None) -> str:
-    """Why nothing more is done with a VM; empty if there is more to do."""
+def _why_not_ours(host: Host, record: VmRecord, vm: Vm | None) -> str:
+    """Why a VM is none of our business any more: it is gone, or where none of its ways led; empty if it is."""
     if vm is None or vm.state == VmState.DONE:
         return "it no longer exists in OpenNebula"
-    if vm.host != host.id and not _ends_elsewhere(record, vm):
-        return f"somebody else moved it to host {vm.host}: {vm.label}"
-    if not (was_running(record) or _was_travelling(record)):
-        return f"it was {record.was_label} when the host rebooted; look at it"
+    if vm.host in (host.id, *record.ordered_to) or _ends_elsewhere(record, vm):
+        return ""
+    return f"somebody else moved it to host {vm.host}: {vm.label}"
+
+
+def _why_left(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None) -> str:
+    """Why nothing more is done with a VM that does not run; empty if there is more to do."""
+    if vm is None:
+        return ""
+    there = state.hosts.get(-1 if vm.host is None else vm.host)
+    at = "" if vm.host == host.id else f" on {there.name if there else vm.host}"
+    if not (was_running(record) or was_travelling(record)):
+        return f"it was {record.was_label} when the host rebooted; look at it: {vm.label}{at}"
     if vm.state == VmState.ACTIVE and vm.lcm_state in START_FAILURES:
-        return f"its start failed: {vm.label}"
-    if vm.state == VmState.POWEROFF and not record.tries and not _ended_with_it(vm, incident.lost_since):
+        return f"its start failed: {vm.label}{at}"
+    is_off = vm.state == VmState.POWEROFF and not record.tries and vm.host == host.id
+    if is_off and not ended_with_it(vm, incident.lost_since):
         return "somebody has switched it off"
     if vm.state not in (VmState.ACTIVE, VmState.POWEROFF):
-        return f"it became {vm.label} meanwhile"
+        return f"it became {vm.label}{at} meanwhile"
     return ""
 
 
@@ -294,7 +267,8 @@ def _ends_elsewhere(record: VmRecord, vm: Vm) -> bool:
     return vm.host == record.other_host and (row_of(vm.state, vm.lcm_state).travels or claims_running(vm))
 
 
-def _was_travelling(record: VmRecord) -> bool:
+def was_travelling(record: VmRecord) -> bool:
+    """Whether a migration of the VM was under way."""
     return row_of(record.was_state, record.was_lcm_state).travels
 
 
@@ -303,11 +277,14 @@ def _runs(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
     if vm is None or not claims_running(vm):
         return ""
     if vm.host is not None and vm.host != host.id:
+        if record.doubted and situation.presence(state, vm.host, vm.id, incident.opened_at, now) is not Presence.RUNS:
+            situation.ask(state, vm.host, now)  # RUNNING was written down by us
+            return ""
         place = state.hosts.get(vm.host)
-        return f"runs on {place.name if place else vm.host}, where its migration led"
+        return f"runs on {place.name if place else vm.host}, where it was moved"
     if not record.tries and not _has_news(state, host, incident):
         return ""
-    doubted = _was_travelling(record) or situation.strays(state, vm, incident.opened_at, now)
+    doubted = was_travelling(record) or situation.strays(state, record, vm, incident.opened_at, now)
     if doubted and not record.tries:  # OpenNebula took its migration back, and has not missed it here yet
         said = situation.presence(state, host.id, record.id, incident.opened_at, now)
         if said is not Presence.RUNS:
@@ -317,21 +294,41 @@ def _runs(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
 
 
 def _doubt(state: State, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> Next | None:
-    """Whether a VM may run at the other end of a migration that OpenNebula has taken back."""
-    if vm is None or vm.host != incident.host or row_of(vm.state, vm.lcm_state).travels or record.tries:
+    """Whether a VM may run at another end of its ways: of a migration that was taken back, of an order of ours.
+
+    Where it was moved from here, this host has to say that it is not here.
+    """
+    if vm is None or row_of(vm.state, vm.lcm_state).travels or record.tries:
         return None
-    ends = situation.strays(state, vm, incident.opened_at, now)
-    if record.other_host is not None and record.other_host not in [host for host, _ in ends]:
-        end = situation.presence(state, record.other_host, record.id, incident.opened_at, now)
-        ends = (*ends, (record.other_host, end))
-    return doubt_of(ends)
+    others = (record.other_host, *record.ordered_to) if vm.host == incident.host else (incident.host,)
+    return doubt_of(situation.strays(state, record, vm, incident.opened_at, now, others))
 
 
-def _policy_against(state: State, host: Host, record: VmRecord, vm: Vm | None) -> str:
+def policy_against(state: State, host: Host, record: VmRecord, vm: Vm | None) -> str:
     """Why the VM is not to be started, by the operator's or its owner's word; empty if it may be, or runs already."""
     policy = state.settings.policy_of(None if vm is None else vm.policy, host.cluster_name)
     unwanted = policy in (VmPolicy.LEAVE, VmPolicy.POWEROFF) and not record.tries
     return f"its policy is `{policy.value}`" if unwanted and vm is not None and not claims_running(vm) else ""
+
+
+def _started(state: State, incident: Incident, record: VmRecord, where: str, now: float) -> VmRecord:
+    """An outcome: it runs."""
+    unlocked = "; it was locked, and is not any more" if record.relock else ""
+    severity = Severity.WARNING if unlocked else Severity.INFO
+    state.tell_of(incident, severity, f"{record.name} {where}{unlocked}", "Nothing to do.")
+    return replace(record, stage=VmStage.RUNNING, reason=where, settled_at=now)
+
+
+def _may_start(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, now: float) -> bool:
+    """Whether a VM that is off may be started where it is: on its host, or where that was about to move it."""
+    if vm.state != VmState.POWEROFF or not (was_running(record) or was_travelling(record)) or vm.host is None:
+        return False
+    is_there = vm.host == host.id or vm.host in record.ordered_to
+    there = state.views.get(vm.host)
+    is_well = (
+        there is not None and there.state is HostState.OK and (vm.host == host.id or vm.host not in state.incidents)
+    )
+    return is_there and is_well and _doubt(state, incident, record, vm, now) is None
 
 
 def _has_news(state: State, host: Host, incident: Incident) -> bool:
@@ -366,18 +363,17 @@ def _start(state: State, host: Host, incident: Incident, now: float) -> None:
     free = state.settings.moves_parallel - Turns(state, now).under_way
     for record in sorted(incident.vms, key=lambda record: record.id):
         vm = view.vms.get(record.id)
-        if record.settled or vm is None or vm.host != host.id or (view.read_at or 0.0) <= record.ordered_at:
+        if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
             continue
-        if not (was_running(record) or _was_travelling(record)) or _doubt(state, incident, record, vm, now):
-            continue
-        if vm.state != VmState.POWEROFF or not tries.may_order(state, record, free, now):
+        if not _may_start(state, host, incident, record, vm, now) or not tries.may_order(state, record, free, now):
             continue
         free -= record.stage is VmStage.WAITING
-        ordered = note_order(record, VmStage.RESUMING, now, host.id)
+        at = host.id if vm.host is None else vm.host
+        ordered = note_order(record, VmStage.RESUMING, now, at)
         incident = state.save(moving.with_record(incident, ordered))
         not_after = now + ORDER_VALID_S
         state.out.append(
-            ResumeVm(vm=record.id, incident=incident.id, attempt=ordered.order, host=host.id, not_after=not_after)
+            ResumeVm(vm=record.id, incident=incident.id, attempt=ordered.order, host=at, not_after=not_after)
         )
 
 

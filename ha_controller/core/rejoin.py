@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ha_controller.core import lasting, leftovers, lever, moving, power, reboot, suspicion
+from ha_controller.core import lasting, leftovers, lever, moving, power, returned, suspicion
 from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import DONE, LOOK_AGAIN, ORDER_VALID_S, REFUSED, PowerOn, Severity
 from ha_controller.core.events import OperatorCommanded, PoweredOn
@@ -293,7 +293,7 @@ def readmit(state: State, incident: Incident, now: float) -> None:
         enabled = (OnedHostState.INIT, OnedHostState.MONITORED)
         restored = view.one_state == wanted or (wanted in enabled and view.one_state in enabled)
         restored = restored and not view.marked  # on an enabled host our mark would excuse whatever a person does next
-        suspicion.ask_for_vms(state, incident.host, now)
+        suspicion.ask_for_vms(state, incident.host, now, tuple(record.id for record in incident.vms))
         if view.read_at is None or view.read_at <= incident.lever_since or not restored:
             lever.restore(state, incident, now)
             return
@@ -302,4 +302,4 @@ def readmit(state: State, incident: Incident, now: float) -> None:
         incident = state.enter(incident, Trigger.READMITTED, now)
         suspicion.close(state, incident, "readmitted", now)
         state.watch(incident.host, False)
-        reboot.readmitted(state, incident, now)
+        returned.readmitted(state, incident, now)

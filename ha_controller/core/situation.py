@@ -37,21 +37,35 @@ def of(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | 
         other=presence(state, record.other_host, record.id, off_since, now),
         arrived=presence(state, at, record.id, max(off_since, record.ordered_at), now),
         care=Care.NONE if at is None or at == host.id else _care(state, incident, record, at),
-        strays=() if vm is None or at != host.id else strays(state, vm, off_since, now),
+        strays=() if vm is None or at != host.id else strays(state, record, vm, off_since, now),
     )
 
 
-def strays(state: State, vm: Vm, since: float, now: float) -> tuple[tuple[int, Presence], ...]:
-    """Where a VM may run although OpenNebula has it on its host, and what these hosts have said of it since.
+def note_strays(state: State, record: VmRecord, vm: Vm) -> VmRecord:
+    """Remember where a VM may run although OpenNebula has it on its host: it may be left, and started much later.
 
     A migration that was taken back may have come to its end; and what OpenNebula's monitoring calls a zombie is one.
     """
     if not vm.tried_on and vm.id not in state.zombies:
+        return record
+    return replace(record, tried_on=tuple(sorted({*record.tried_on, *_seen_elsewhere(state, vm)})))
+
+
+def _seen_elsewhere(state: State, vm: Vm) -> set[int]:
+    return {*vm.tried_on, *state.zombies.get(vm.id, ())} - {-1 if vm.host is None else vm.host}
+
+
+def strays(
+    state: State, record: VmRecord, vm: Vm, since: float, now: float, others: tuple[int | None, ...] = ()
+) -> tuple[tuple[int, Presence], ...]:
+    """Those hosts, and `others`, with what they have said of the VM since."""
+    if not (others or record.tried_on or vm.tried_on or vm.id in state.zombies):
         return ()
-    hosts = {*vm.tried_on, *state.zombies.get(vm.id, ())} - {vm.host}
-    for host in hosts:
+    hosts = {*record.tried_on, *_seen_elsewhere(state, vm), *(host for host in others if host is not None)}
+    asked = sorted(hosts - {-1 if vm.host is None else vm.host})
+    for host in asked:
         _keep_fresh(state, host, now)
-    return tuple((host, presence(state, host, vm.id, since, now)) for host in sorted(hosts))
+    return tuple((host, presence(state, host, vm.id, since, now)) for host in asked)
 
 
 def _keep_fresh(state: State, host: int, now: float) -> None:

@@ -40,8 +40,10 @@ def reported(settings: Settings, record: VmRecord, event: VmOrderReported, now: 
             return replace(after, refusals=0, put_off=0)
         case OrderResult.UNKNOWN:
             return replace(after, maybe_done=True)
+        case OrderResult.SKIPPED if record.stage in (VmStage.MOVING, VmStage.RECOVERING):
+            return replace(_uncounted(after, away), put_off=record.put_off + 1)
         case OrderResult.SKIPPED:
-            return _uncounted(after, away)
+            return after
         case OrderResult.NOT_NOW:
             return replace(_uncounted(after, away), put_off=record.put_off + 1, not_before=now + REPEAT_AFTER_S)
         case OrderResult.REFUSED:

@@ -511,7 +511,7 @@ def test_a_vm_that_was_leaving_the_host_is_in_the_incident_and_ends_where_it_wen
     cloud.domains[5, 30] = "running"
     cloud.run(30)
     assert started(cloud) == {31}
-    assert cloud.incident(3).vm(30).reason == "runs on kvm-05, where its migration led"
+    assert cloud.incident(3).vm(30).reason == "runs on kvm-05, where it was moved"
     assert not cloud.incident(3).open
 
 
