@@ -20,7 +20,6 @@ from ha_controller.core.recovery import claims_running
 from ha_controller.core.state import State
 
 LOOK_EVERY_S = 10.0
-AGE_MAX_S = 15.0  #: an older list, or an older reading of the VMs on it, says nothing
 DESTROY_AGAIN_S = 20.0
 DESTROYS_MAX = 3
 HELD_BY = "leftover domains: "  #: begins the hold of an incident that waits for their end
@@ -41,12 +40,13 @@ def found(state: State, incident: Incident, now: float) -> Leftovers:
     if not state.settings.hosts_asked:
         zombies = host.zombies if host is not None else ()
         return Leftovers(vms=zombies, source="OpenNebula's monitoring (ZOMBIES)")
-    said, since = view.domains, _since(incident)
-    if said is None or said.asked_at <= since or now - said.asked_at > AGE_MAX_S:
+    since = _since(incident)
+    said = situation.domains_of(view, since, now)
+    if said is None:
         return Leftovers(unknown=view.domains_failed or "it is being asked which VMs are on it")
     there = sorted(said.running | said.others)
     read_at = view.read_at
-    if there and (read_at is None or read_at < since or now - read_at > AGE_MAX_S):
+    if there and (read_at is None or read_at < since or now - read_at > situation.DOMAINS_AGE_MAX_S):
         return Leftovers(unknown=view.read_failed or "OpenNebula is being asked where its VMs are")
     left = []
     for vm in there:

@@ -6,7 +6,7 @@ that the host is off was read again within `proof_age_max_s`, and any life stops
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ha_controller.core import lever, order_faults, situation, tries, vm_orders
 from ha_controller.core.destinations import BEFORE_A_MOVE, Destinations
@@ -213,19 +213,20 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         ):
             incident = _lock(state, incident, record, vm, now)
         elif step.step is Step.MOVE and tries.may_order(state, record, free, now):
-            incident, after, fits = _migrate(state, host, incident, record, vm, destinations, turns, now)
-            ordered = after.order > record.order
-            if fits and not ordered:
-                continue  # a throttle
-            if not ordered and not wants_running(record) and _waited_too_long(state, incident, now):
-                reason = f"it is {vm.label}, and it {after.reason}"
-                incident = with_record(incident, leave_alone(state, incident, record, reason, now))
-                incident = state.save(incident)
-            elif not ordered:
-                nowhere.append(after)
-            elif record.stage in BEFORE_A_MOVE:
-                under_way += 1
-                turns.ordered(after)
+            place = _place(state, record, vm, destinations, turns)
+            if place.destination is not None:
+                incident, after = _migrate(state, host, incident, record, vm, place.destination, now)
+                if record.stage in BEFORE_A_MOVE:
+                    under_way += 1
+                    turns.ordered(after)
+                continue
+            waiting = replace(record, reason=place.reason)
+            if not place.fits and not wants_running(record) and _waited_too_long(state, incident, now):
+                waiting = leave_alone(state, incident, record, f"it is {vm.label}, and it {place.reason}", now)
+            elif not place.fits:
+                nowhere.append(waiting)
+            if waiting != record:
+                incident = state.save(with_record(incident, waiting))
     _hold(state, incident, turns, nowhere, now)
 
 
@@ -252,33 +253,33 @@ def _begins(record: VmRecord, step: Next) -> bool:
     return record.stage in BEFORE_A_MOVE and (step.step is Step.MOVE or step.call is Recover.RECREATE)
 
 
-def _migrate(
-    state: State,
-    host: Host,
-    incident: Incident,
-    record: VmRecord,
-    vm: Vm,
-    destinations: Destinations,
-    turns: Turns,
-    now: float,
-) -> tuple[Incident, VmRecord, bool]:
-    """Order one migrate. The destination is written down first and stays, as long as an earlier order may arrive.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Place:
+    """Where a VM goes now, or why it does not."""
 
-    Returns the incident, the record, and whether there is a place.
-    """
-    destination = record.destination if record.stage is VmStage.MOVING else None
-    if destination is not None and not destinations.may_keep(record, vm, destination):
-        destination = None  # the earlier order had its time and did nothing: the VM was just read where it was
-    if destination is None:
-        place = destinations.choose(record, vm)
-        full = "" if place.destination is None else turns.why_full(record, place.destination)
-        if place.destination is None or full:
-            waiting = replace(record, reason=full or place.reason)
-            if waiting != record:
-                incident = state.save(with_record(incident, waiting))
-            return incident, waiting, bool(full)
-        destination = place.destination
-        destinations.ordered(vm, destination)
+    destination: int | None = None
+    reason: str = ""
+    fits: bool = True  #: there is a place, and it is not its turn there
+
+
+def _place(state: State, record: VmRecord, vm: Vm, destinations: Destinations, turns: Turns) -> _Place:
+    """The place of a VM. That of an order that may still arrive stays, as long as it may be kept."""
+    kept = record.destination if record.stage is VmStage.MOVING else None
+    if kept is not None and destinations.may_keep(record, vm, kept):
+        return _Place(destination=kept)
+    place = destinations.choose(record, vm)  # the earlier order had its time and did nothing: it was just read here
+    if place.destination is None:
+        return _Place(reason=place.reason, fits=False)
+    if full := turns.why_full(record, place.destination):
+        return _Place(reason=full)
+    destinations.ordered(vm, place.destination)
+    return _Place(destination=place.destination)
+
+
+def _migrate(
+    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, destination: int, now: float
+) -> tuple[Incident, VmRecord]:
+    """Order one migrate. The destination is on record first."""
     source = incident.host if vm.host is None else vm.host
     if source != incident.host and source not in record.failed_on:  # it did not start there: a new host, a new time
         record = replace(record, failed_on=(*record.failed_on, source), stage=VmStage.WAITING)
@@ -297,7 +298,7 @@ def _migrate(
             unlock=ordered.relock > 0,
         )
     )
-    return incident, ordered, True
+    return incident, ordered
 
 
 def _recover(

@@ -174,7 +174,9 @@ def explain(state: State, host: Host, now: float) -> Json:
     view = state.view(host.id)
     verdict = verdict_of(state, host, now)
     opened = state.incidents.get(host.id)
-    results = guard.check(state, host, opened or _imagined(host, view, verdict.kind.value, now), now)
+    asked = opened or _imagined(host, view, verdict.kind.value, now)
+    is_off = view.state in (HostState.FENCED, HostState.RECOVERED)  # no guard is asked any more
+    results = () if is_off else guard.check(state, host, asked, now)
     return {
         "schema": SCHEMA,
         **_host_row(state, host, now),

@@ -13,7 +13,7 @@ from ha_controller.core.events import DomainsRead
 from ha_controller.core.incident import Incident, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, LcmState, Vm, VmState
 from ha_controller.core.outcome import Care, Next, Presence, Situation
-from ha_controller.core.state import DomainsView, State
+from ha_controller.core.state import DomainsView, HostView, State
 from ha_controller.core.vm_table import row_of
 
 DOMAINS_AGE_MAX_S = 15.0  #: an older answer about domains is unknown
@@ -82,12 +82,19 @@ def presence(state: State, host: int | None, vm: int, since: float, now: float) 
         return Presence.UNKNOWN
     if view.state is HostState.FENCED or _is_still_off(state, -1 if host is None else host):
         return Presence.OFF
-    said = view.domains
-    if said is None or said.asked_at <= since or now - said.asked_at > DOMAINS_AGE_MAX_S:
+    said = domains_of(view, since, now)
+    if said is None:
         return Presence.UNKNOWN
     if vm in said.running:
         return Presence.RUNS
     return Presence.THERE if vm in said.others else Presence.ABSENT
+
+
+def domains_of(view: HostView, since: float, now: float) -> DomainsView | None:
+    """What a host has said of the VMs on it since that moment, if it is not too old."""
+    said = view.domains
+    is_known = said is not None and said.asked_at > since and now - said.asked_at <= DOMAINS_AGE_MAX_S
+    return said if is_known else None
 
 
 def _is_still_off(state: State, host: int) -> bool:

@@ -8,7 +8,7 @@ import pytest
 
 from ha_controller.core import report
 from ha_controller.core.events import DeviceChecked
-from ha_controller.core.model import PowerState
+from ha_controller.core.model import HostState, PowerState
 from ha_controller.core.settings import Mode
 
 
@@ -52,3 +52,14 @@ def test_what_nobody_would_power_off_anyway_is_no_worry(cloud, excluded):
         cloud.reconfigure(replace(cloud.settings, mode=Mode.OBSERVE))
     checked(cloud, 2, ok=False)
     assert said(cloud)[0] == report.WELL
+
+
+def test_of_a_host_that_is_off_no_guard_is_shown(cloud):
+    def guards():
+        return report.explain(cloud.controller.state, cloud.host(3), cloud.now)["guards"]
+
+    assert guards()
+    cloud.kill(3, "off")
+    cloud.run(60)
+    assert cloud.state(3) is HostState.RECOVERED
+    assert guards() == []
