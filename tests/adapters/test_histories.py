@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from oned_world import OnedCloud, finish
 
-from ha_controller.adapters.recoverer.histories import WATCHED_S
+from ha_controller.adapters.recoverer.histories import MISSING_S, WATCHED_S
 from ha_controller.core.effects import ReadHost
 from ha_controller.core.events import HostRead
 from ha_controller.sim.oned_model import History
@@ -82,10 +82,16 @@ def test_on_a_host_of_which_opennebula_hears_nothing_what_is_late_is_measured_at
     assert reads.tried_on() == (2,)
 
 
-def test_of_a_vm_that_was_found_missing_the_time_before_that_counts(reads):
-    reads.history((0, 9000), (2, 2000), (0, 1900))
-    reads.cloud.oned.vms[0].history[-1].found_missing_at = reads.cloud.now - 1800
+def test_of_a_vm_that_was_found_missing_a_day_counts_for_nobody_knows_since_when_it_was(reads):
+    reads.cloud.now += 200_000.0
+    reads.history((0, 190_000), (2, MISSING_S), (0, MISSING_S - 10))
+    reads.cloud.oned.hosts[0].monitored_at = reads.cloud.now
+    assert reads.tried_on() == ()
+    reads.cloud.oned.vms[0].history[-1].found_missing_at = reads.cloud.now
     assert reads.tried_on() == (2,)
+    reads.history((0, 190_000), (2, MISSING_S + 20), (0, MISSING_S + 10))
+    reads.cloud.oned.vms[0].history[-1].found_missing_at = reads.cloud.now
+    assert reads.tried_on() == ()
 
 
 def test_a_cloud_in_which_nothing_migrated_costs_no_call_more(reads):

@@ -16,7 +16,7 @@ from unittest import mock
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from ha_controller.core import fencing, guard, lever, moving, power, reboot, suspicion
+from ha_controller.core import fencing, guard, lever, moving, power, reboot, situation, suspicion
 from ha_controller.core.controller import Controller
 from ha_controller.core.detector import VerdictKind
 from ha_controller.core.effects import Fence
@@ -163,6 +163,12 @@ def _() -> Any:
 @bug("no boot id", "a host that reboots by itself is not noticed", "L1", self_reboot=0.5)
 def _() -> Any:
     return off(reboot, "note", None)
+
+
+@bug("migrations that were taken back are not asked about", "where a VM is, oned knows", "S1", "S3",
+     vm_taken_back=0.5)  # fmt: skip
+def _() -> Any:
+    return off(situation, "strays", ())
 
 
 @bug("pause is not heard", "people press pause, and it goes on", "G1", pause_pressed=0.3, power_loss=0.5, hang=0.3)

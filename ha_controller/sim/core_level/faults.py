@@ -65,6 +65,7 @@ FAULTS: tuple[Fault, ...] = (
     _by_hour("clock-back", 0.002, "the controller is killed, and the clock is set back or ahead meanwhile"),
     _by_hour("lead-lost", 0.002, "another controller leads for some minutes, and may act"),
     _by_hour("vm-moved", 0.02, "a person migrates a VM between healthy hosts"),
+    _by_hour("vm-taken-back", 0.004, "a live migration is taken back, done or not; its source dies or reboots"),
     _by_hour("pause-pressed", 0.002, "a person pauses the controller for some minutes"),
     _aimed("crash-before-record", 0.002, "killed when a decision is made and not yet on disk"),
     _aimed("crash-after-record", 0.002, "killed when a decision is on disk and no order has left"),

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 RESTORED_BY = {OnedHostState.DISABLED: 1, OnedHostState.OFFLINE: 2}  #: one.host.status
 VmOrder = MoveVm | ResumeVm | RecoverVm | LockVm
 MARK = "HA_STATE"
-WATCHED_S = 600.0
+WATCHED_S, MISSING_S = 600.0, 86400.0
 
 
 def _tried_on(vm: OnedVm, host: OnedHost) -> tuple[int, ...]:
     """Where a migration led that was taken back, too lately for oned to have missed the VM on its host."""
-    lately = [stay for stay in vm.history[1:-1] if stay.ended_at >= host.monitored_at - WATCHED_S]
+    missing = vm.history[-1].found_missing_at
+    since = missing - MISSING_S if missing else host.monitored_at - WATCHED_S
+    lately = [stay for stay in vm.history[1:-1] if stay.ended_at >= since]
     return tuple(sorted({stay.host for stay in lately} - {host.id})) if vm.host == host.id else ()
 
 

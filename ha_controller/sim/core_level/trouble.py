@@ -10,7 +10,7 @@ from ha_controller.core.effects import MoveVm
 from ha_controller.core.events import LeadChanged, OperatorCommanded, Verb
 from ha_controller.sim.core_level.agenda import Act
 from ha_controller.sim.core_level.faults import FAULTS, Per, Rates
-from ha_controller.sim.oned_model import ACTIVE, RUNNING, OnedRefusal
+from ha_controller.sim.oned_model import ACTIVE, RUNNING, OnedRefusal, OnedVm
 
 if TYPE_CHECKING:
     from ha_controller.sim.core_level.world import World
@@ -185,6 +185,8 @@ class Trouble:
                 self._for(self.dice.uniform(60, 600), lambda: self._press(Verb.RESUME))
             case "vm-moved":
                 self._move_a_vm()
+            case "vm-taken-back":
+                self._take_a_migration_back()
 
     def _lead_again(self) -> None:
         self.world.term += 1
@@ -193,16 +195,32 @@ class Trouble:
     def _press(self, verb: Verb) -> None:
         self.world.process.post(OperatorCommanded(request=0, verb=verb, who="eve"))
 
-    def _move_a_vm(self) -> None:
+    def _take_a_migration_back(self) -> None:
+        """oned does not see its end. Before its monitoring finds out where the VM is, the source dies or reboots."""
+        truth, oned, dice = self.world.truth, self.world.oned, self.dice
+        if (vm := self._move_a_vm()) is None:
+            return
+        source, goal = vm.history[-2].host, vm.host
+        if dice.random() < 0.5:
+            truth.stop_vm(source, vm.id)
+            truth.start_vm(goal, vm.id)
+        oned.lifecycle.recover(vm.id, 0, self.world.now)
+        end = (lambda: truth.supply(source, chassis=False)) if dice.random() < 0.6 else (lambda: truth.reboot(source))
+        self.world.agenda.later(dice.uniform(0, 20), lambda: self.world.happen(end))
+
+    def _move_a_vm(self) -> OnedVm | None:
         truth, oned = self.world.truth, self.world.oned
         healthy = [host for host in range(self.world.layout.hosts) if truth.is_well(host)]
         vms = [vm for vm in oned.vms.values() if (vm.state, vm.lcm_state) == (ACTIVE, RUNNING) and vm.host in healthy]
+        vms = [vm for vm in vms if vm.id in truth.machines[vm.host].vms]  # a source without it refuses
         if vms and len(healthy) > 1:
             vm, goal = self.dice.choice(vms), oned.hosts[self.dice.choice(healthy)]
             try:
                 oned.lifecycle.migrate(vm.id, goal, live=True, enforce=True, datastore=-1, now=self.world.now)
             except OnedRefusal:
-                return
+                return None
+            return vm
+        return None
 
     # --- aimed ---
 
