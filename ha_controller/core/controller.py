@@ -202,7 +202,7 @@ class Controller:
             case MaintenanceMarked():
                 commands.maintenance_marked(state, event)
             case HostReaddressed():
-                self._readdressed(event, now)
+                suspicion.readdressed(state, event, now)
             case DeviceChecked():
                 device_checks.note(state, event, now)
             case OperatorCommanded():
@@ -335,15 +335,6 @@ class Controller:
                 state.second_master, state.second_master_detail = event.present, event.detail
             case SettingsChanged():
                 state.settings = event.settings
-
-    def _readdressed(self, event: HostReaddressed, now: float) -> None:
-        """Its full grace period begins anew, unless an incident is open: that goes by what is on record."""
-        view = self.state.views.get(event.host)
-        if view is not None:
-            view.views.clear()
-            view.answers_since = None
-            if view.state is HostState.SUSPECT:
-                view.since = now
 
     def _read_failed(self, event: OnedReadFailed) -> None:
         if event.host is None:

@@ -20,7 +20,7 @@ from ha_controller.core.detector import (
     troubles,
 )
 from ha_controller.core.effects import ORDER_VALID_S, ReadHost, RestartMonitoring, Severity
-from ha_controller.core.events import MonitoringRestarted
+from ha_controller.core.events import HostReaddressed, MonitoringRestarted
 from ha_controller.core.incident import Death, Incident
 from ha_controller.core.machine import Trigger, following
 from ha_controller.core.model import Host, HostState, OnedHostState
@@ -157,6 +157,16 @@ def monitoring_restarted(state: State, event: MonitoringRestarted) -> None:
     if event.failure and (host := state.hosts.get(event.host)) is not None:
         text = f"{host.name}: its monitoring could not be started anew: {event.failure}"
         state.tell(Severity.WARNING, text, "It is tried again later. Look at it: onehost show.", host=host.id)
+
+
+def readdressed(state: State, event: HostReaddressed, now: float) -> None:
+    """Its full grace period begins anew, unless an incident is open: that goes by what is on record."""
+    view = state.views.get(event.host)
+    if view is not None:
+        view.views.clear()
+        view.answers_since = None
+        if view.state is HostState.SUSPECT:
+            view.since = now
 
 
 def is_ordered(state: State, host: Host) -> bool:

@@ -16,13 +16,10 @@ import structlog
 from ha_controller.adapters.opennebula import (
     Client,
     HostStatus,
-    NoAnswer,
-    NoSuchObject,
     OnedDatastore,
     OnedHost,
     OnedVm,
     OpenNebulaError,
-    Unauthenticated,
     Withheld,
     storage,
     vm_state_name,
@@ -44,7 +41,7 @@ from ha_controller.adapters.recoverer.scope import (
     zombies_of,
 )
 from ha_controller.adapters.recoverer.startup import startup_of
-from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, travels, why_untouched
+from ha_controller.adapters.recoverer.vms import VmOrder, not_as_decided, policy_of, result_of, travels, why_untouched
 from ha_controller.core.effects import (
     HostStep,
     LockVm,
@@ -341,7 +338,7 @@ class Recoverer:
                     has_begun = True
                     await then.update_host(order.host, {MARK: ""})
         except OpenNebulaError as error:
-            result = _result_of(error)
+            result = result_of(error)
             return OrderResult.UNKNOWN if has_begun and result is OrderResult.NOT_NOW else result, str(error)
         return OrderResult.ACCEPTED, ""
 
@@ -367,7 +364,7 @@ class Recoverer:
                 await client.unlock(order.vm)  # its lock is on record, for whoever goes on
             await self._send(client, order, vm)
         except OpenNebulaError as error:
-            return _result_of(error), str(error)
+            return result_of(error), str(error)
         return OrderResult.ACCEPTED, ""
 
     def _proven(self, term: int | None, not_after: float = float("inf")) -> Client:
@@ -389,13 +386,3 @@ class Recoverer:
                 await client.recover(order.vm, order.operation)
             case LockVm():
                 await client.lock(order.vm, order.level)
-
-
-def _result_of(error: OpenNebulaError) -> OrderResult:
-    """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same.
-
-    An expired login, a follower that does not know the object yet, and no connection in time pass by themselves.
-    """
-    if isinstance(error, Withheld | Unauthenticated | NoSuchObject) or (isinstance(error, NoAnswer) and not error.sent):
-        return OrderResult.NOT_NOW
-    return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED

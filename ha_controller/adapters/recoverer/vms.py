@@ -1,10 +1,19 @@
-"""What is read off a VM, and what is looked at once more right before an order about it is sent."""
+"""What is read off a VM, what is looked at once more right before an order about it is sent, and what came of that."""
 
 from __future__ import annotations
 
-from ha_controller.adapters.opennebula import OnedVm, vm_state_name
+from ha_controller.adapters.opennebula import (
+    NoAnswer,
+    NoSuchObject,
+    OnedVm,
+    OpenNebulaError,
+    Unauthenticated,
+    Withheld,
+    vm_state_name,
+)
 from ha_controller.adapters.recoverer.scope import POLICY
 from ha_controller.core.effects import LockVm, MoveVm, RecoverVm, ResumeVm
+from ha_controller.core.events import OrderResult
 from ha_controller.core.model import LcmState, VmPolicy, VmState
 from ha_controller.core.vm_table import is_forbidden, row_of
 from ha_controller.plugin import one_line
@@ -50,3 +59,13 @@ def not_as_decided(vm: OnedVm, order: VmOrder) -> str:
             return "" if same else f"not recovered: it is {label}"
         case LockVm():
             return ""
+
+
+def result_of(error: OpenNebulaError) -> OrderResult:
+    """oned's own refusals did nothing; a lost answer or an internal failure may have done it all the same.
+
+    An expired login, a follower that does not know the object yet, and no connection in time pass by themselves.
+    """
+    if isinstance(error, Withheld | Unauthenticated | NoSuchObject) or (isinstance(error, NoAnswer) and not error.sent):
+        return OrderResult.NOT_NOW
+    return OrderResult.UNKNOWN if error.outcome_unknown else OrderResult.REFUSED
