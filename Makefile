@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs test lint check peers campaign sim planted model clean
+.PHONY: help venv demo docs test lint check peers campaign sim planted model fuzz coverage clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -56,6 +56,18 @@ docs: .docs/venv/.ready                    ## the documentation as a site in .do
 	$(PYTHON) -m venv .docs/venv
 	.docs/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-docs.lock
 	touch $@
+
+$(VENV)/.proof: $(VENV)/.dev requirements-proof.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements-proof.lock
+	touch $@
+
+fuzz: $(VENV)/.proof                       ## eight minutes: hostile input at every door: make fuzz ARGS="--seconds 300 etcd-answers"
+	$(BIN)/python tests/fuzz/campaign.py $(ARGS)
+
+coverage: $(VENV)/.proof                   ## five minutes: what the tests reach of the core and the loop; fails below 95 %
+	$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile --cov=ha_controller.core --cov=ha_controller.engine \
+	  --cov-branch --cov-report= tests/core tests/scenarios tests/app tests/flight tests/adapters tests/sim
+	$(BIN)/python tests/coverage_of_core.py
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -25,8 +25,10 @@ from ha_controller.core.model import Domain, Identity, PowerState, Reading, Sign
 from ha_controller.durations import Duration, duration_field
 from ha_controller.lead import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
 from ha_controller.notify import Message, NotDelivered, Notifier, NotifierConfig, Undeliverable
+from ha_controller.showable import one_line
 
 ENTRY_POINT_GROUP = "ha_controller"
+SHOWN_MAX = 500  #: characters of what a device says that people are shown
 hookspec = pluggy.HookspecMarker(ENTRY_POINT_GROUP)
 hookimpl = pluggy.HookimplMarker(ENTRY_POINT_GROUP)
 
@@ -38,6 +40,10 @@ class FenceError(Exception):
     """The only kind of exception an agent may raise. Its text must never contain a secret."""
 
     retryable = True
+
+    def __str__(self) -> str:
+        """One line that is safe to show: devices put into it what they like."""
+        return one_line(super().__str__(), characters_max=SHOWN_MAX)
 
 
 class Unreachable(FenceError):
@@ -80,6 +86,10 @@ class CheckReport:
     ok: bool
     summary: str  #: one line for the operator: what was checked, or what is wrong and what helps
     power: PowerState = PowerState.UNKNOWN
+
+    def __post_init__(self) -> None:
+        """Devices put into the summary what they like."""
+        object.__setattr__(self, "summary", one_line(self.summary, characters_max=SHOWN_MAX))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -315,14 +325,6 @@ async def addresses_of(
         return await anyio.to_thread.run_sync(look_up, 0, abandon_on_cancel=True)
     except (OSError, UnicodeError) as error:
         raise Unreachable(f"{name}: the name cannot be resolved: {error}") from error
-
-
-def one_line(text: str, *secrets: str, characters_max: int = 200) -> str:
-    """Return what a device said as one short line that is safe to show: no secret, no control character."""
-    for secret in sorted(filter(None, secrets), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    printable = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(printable.split())[:characters_max]
 
 
 # --- hooks ------------------------------------------------------------------------------------------------------------

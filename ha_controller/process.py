@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import select
+import selectors
 import shutil
 import signal
 import subprocess
@@ -20,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import IO, Final, cast
 
 import anyio
 import anyio.to_thread
@@ -31,6 +33,7 @@ ENDS_WITHIN_S: Final = 0.5  #: one that hangs in the kernel is not waited for
 START_S: Final = 0.5  #: so long a new process counts as starting
 RUNNING_MAX: Final = 400
 OUTPUT_BYTES_MAX: Final = 65_536
+PIECE_BYTES: Final = 16_384
 PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 MARK: Final = "HA_CONTROLLER_RUN"  #: the variable that marks a process and its descendants
@@ -125,7 +128,7 @@ class _Process:
         self._mark = secrets.token_hex(8)
 
     def run(self) -> Ended:
-        """Start it and wait for its end. Its output is read whole and cut at the end."""
+        """Start it and wait for its end. Of its output only the beginning is kept; the rest is read and dropped."""
         with self._lock:
             if self._unwanted:
                 return Ended(status=-signal.SIGKILL, output="", errors="")
@@ -139,13 +142,37 @@ class _Process:
                 start_new_session=True,
             )
         with self._popen as popen:
-            output, errors = popen.communicate(self._given.encode())
+            output, errors = self._talked(popen)
         _kill_group(popen.pid)  # what it left running in its session
-        return Ended(
-            status=popen.returncode,
-            output=output[: self._output_bytes_max].decode("utf-8", "replace"),
-            errors=errors[: self._output_bytes_max].decode("utf-8", "replace"),
-        )
+        return Ended(status=popen.returncode, output=output, errors=errors)
+
+    def _talked(self, popen: subprocess.Popen[bytes]) -> tuple[str, str]:
+        """Give it what it is given, and listen to both its outputs until they end; returns their beginnings."""
+        assert popen.stdin is not None and popen.stdout is not None and popen.stderr is not None
+        heard: dict[IO[bytes], bytearray] = {popen.stdout: bytearray(), popen.stderr: bytearray()}
+        given = memoryview(self._given.encode())
+        with selectors.DefaultSelector() as selector:
+            for pipe in heard:
+                selector.register(pipe, selectors.EVENT_READ)
+            selector.register(popen.stdin, selectors.EVENT_WRITE)
+            while selector.get_map():
+                for key, _ in selector.select():
+                    pipe = cast("IO[bytes]", key.fileobj)
+                    if pipe is popen.stdin:
+                        given = _written(pipe, given)
+                        ended = not given
+                    else:
+                        piece = os.read(pipe.fileno(), PIECE_BYTES)
+                        kept = heard[pipe]
+                        kept += piece[: max(0, self._output_bytes_max - len(kept))]
+                        ended = not piece
+                    if ended:
+                        selector.unregister(pipe)
+                        with suppress(BrokenPipeError):
+                            pipe.close()
+        popen.wait()
+        output, errors = (bytes(kept).decode("utf-8", "replace") for kept in heard.values())
+        return output, errors
 
     def end(self) -> None:
         """Kill it with all its descendants; returns when the signals are sent."""
@@ -156,6 +183,14 @@ class _Process:
             _kill_tree(popen.pid, f"{MARK}={self._mark}".encode())
             with suppress(subprocess.TimeoutExpired):
                 popen.wait(ENDS_WITHIN_S)
+
+
+def _written(pipe: IO[bytes], given: memoryview) -> memoryview:
+    """What is left to give; nothing when nobody listens. A pipe that is ready takes PIPE_BUF bytes without waiting."""
+    try:
+        return given[os.write(pipe.fileno(), given[: select.PIPE_BUF]) :] if given else given
+    except BrokenPipeError:
+        return given[:0]
 
 
 def _kill_tree(root: int, mark: bytes) -> None:

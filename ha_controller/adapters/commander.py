@@ -12,6 +12,7 @@ from ha_controller.core.events import OperatorCommanded, Verb
 
 ANSWER_MAX_S = 40.0
 DRILL_ANSWER_MAX_S = 1500.0  #: a host has to boot between two devices
+COMMANDS_MAX = 100  #: that may wait for their answers; more are refused, and nothing is done
 
 
 class Commander:
@@ -20,6 +21,7 @@ class Commander:
     def __init__(self, post: Callable[[OperatorCommanded], None]) -> None:
         """`post` hands the event to the engine."""
         self._post = post
+        self.refused = 0  #: commands that were one too many
         self._numbers = itertools.count(1)
         self._waiting: dict[int, tuple[anyio.Event, list[Answer]]] = {}
 
@@ -41,11 +43,15 @@ class Commander:
         force: bool = False,
         repaired: bool = False,
     ) -> Answer:
-        """Order something and wait for the answer.
+        """Order something and wait for the answer. When too many wait, one that says so comes at once.
 
         Raises:
             TimeoutError: the core did not answer.
         """
+        if len(self._waiting) >= COMMANDS_MAX:
+            self.refused += 1
+            text = f"{COMMANDS_MAX} commands wait for their answers already. Nothing was done; try again later"
+            return Answer(request=0, code=6, text=text)
         number, bell, answers = next(self._numbers), anyio.Event(), list[Answer]()
         self._waiting[number] = (bell, answers)
         try:

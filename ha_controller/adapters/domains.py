@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 END = "end of list"
 COMMAND = f"LC_ALL=C virsh --readonly --connect qemu:///system list --all && echo {END}"
 ASK_TIMEOUT_S = 8.0
-_ROW = re.compile(r"\s*(?:-|\d+)\s+one-(\d+)\s+(\S.*?)\s*")
+_ROW = re.compile(r"(?:-|[0-9]+)\s+one-([0-9]{1,10})\s+(\S.*)")  #: of a stripped line
 _HEAD = re.compile(r"\s*Id\s+Name\s+State\s*")
 GONE = "shut off"  #: no process is left; in every other state it may go on
 
@@ -78,7 +78,7 @@ def domains_in(output: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise NoList("it gave no complete list of domains (is the key bound to another command?)")
     running, others = [], []
     for line in lines[1:-1]:
-        row = _ROW.fullmatch(line)
+        row = _ROW.fullmatch(line.strip())
         if row is None:
             if "one-" in line:
                 raise NoList("it gave a list of domains that cannot be read")

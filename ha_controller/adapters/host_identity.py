@@ -16,7 +16,7 @@ import structlog
 from ha_controller.adapters.ssh_login import LoginFailed, SshLogin, run_command
 from ha_controller.core.events import Event, HostIdentified
 from ha_controller.core.model import Identity
-from ha_controller.plugin import Target
+from ha_controller.plugin import Target, one_line
 
 log = structlog.get_logger(__name__)
 
@@ -27,6 +27,7 @@ AGAIN_AFTER_S = 6 * 3600.0
 RETRY_AFTER_S = 600.0
 AT_ONCE = 4
 OUTPUT_MAX = 4096
+SERIAL_MAX = 100
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 _NO_SERIALS = frozenset(
     {"", "none", "0", "not specified", "to be filled by o.e.m.", "default string", "system serial number"}
@@ -83,7 +84,7 @@ class HostIdentifier:
 def identity_of(output: str) -> Identity | None:
     """The identity in the output of `COMMAND`; placeholders of makers are no serials."""
     uuid = _UUID.search(output)
-    serial = output.strip().split("\n")[-1].strip()
+    serial = one_line(output.strip().split("\n")[-1], characters_max=SERIAL_MAX)
     if serial.lower() in _NO_SERIALS or _UUID.fullmatch(serial):
         serial = ""
     if uuid is None and not serial:

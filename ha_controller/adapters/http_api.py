@@ -13,18 +13,20 @@ import stat
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import anyio
 import structlog
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from ha_controller.adapters import open_pages
 from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.core.events import Verb
+from ha_controller.showable import one_line
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +90,10 @@ class Sources(open_pages.Shown, Protocol):
         """How many hosts may fail; raises OpenNebulaError."""
 
 
+#: it goes into the trail and into logs
+Reason = Annotated[str, Field(max_length=500), AfterValidator(partial(one_line, characters_max=500))]
+
+
 class CommandBody(BaseModel):
     """What a command looks like on the wire."""
 
@@ -96,7 +102,7 @@ class CommandBody(BaseModel):
     verb: Verb
     host: str | None = None
     incident: int | None = Field(default=None, ge=1, lt=2**63)
-    reason: str = Field(default="", max_length=500)
+    reason: Reason = ""
     for_s: float | None = Field(default=None, gt=0, le=366 * 86400)
     force: bool = False
     repaired: bool = False
@@ -107,7 +113,7 @@ class StepDownBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    reason: str = Field(default="", max_length=500)
+    reason: Reason = ""
     force: bool = False
 
 

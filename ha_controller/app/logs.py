@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
+
+from ha_controller.showable import without_escapes
 
 _NOISY = ("asyncssh", "aiohttp.access", "pyghmi")
 
@@ -32,6 +35,7 @@ def set_up_logging(*, level: str, format_name: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                _unescaped,
                 _renderer(chosen),
             ],
         )
@@ -41,6 +45,22 @@ def set_up_logging(*, level: str, format_name: str) -> None:
     root.setLevel(level.upper())
     for name in _NOISY:
         logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _unescaped(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """The last door before a terminal: names and answers of others are in the values, and must not steer it."""
+    for key, value in line.items():
+        if key == "exception":  # the one value of several lines
+            line[key] = without_escapes(str(value))
+        elif not isinstance(value, bool | int | float | None):
+            line[key] = _plain(value)
+    return line
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return without_escapes(str(value)).replace("\n", " ")
 
 
 def _renderer(chosen: str) -> Any:

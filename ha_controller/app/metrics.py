@@ -53,6 +53,7 @@ def _controller(gauge: Make, runtime: Runtime) -> None:
     gauge("members", "Controllers that take part, as last seen").set(len(leadership.members))
     gauge("paused", "Whether the cloud is paused").set(bool(state.cloud.paused_by))
     gauge("self_check_ok", "0: we may be cut off ourselves, and power nothing off").set(bool(state.self_check))
+    gauge("commands_refused", "Commands refused because too many waited").set(runtime.commander.refused)
     dropped = 0 if runtime.engine is None else runtime.engine.evidence_dropped
     gauge("evidence_dropped", "Readings dropped because the inbox was full").set(dropped)
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ log = structlog.get_logger(__name__)
 Json = Any
 ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
 SSH_G_TIMEOUT_S = 3.0
+MOMENT_MAX = 1e11  #: seconds; more is no time
 
 
 class ControllerSources:
@@ -258,10 +261,11 @@ class ControllerSources:
 
 def _moment(text: str | None) -> float | None:
     try:
-        return None if text is None else float(text)
+        moment = nan if text is None else float(text)
     except ValueError:
         return None
+    return moment if abs(moment) < MOMENT_MAX else None
 
 
 def _number(text: str | None, default: Any) -> Any:
-    return int(text) if text is not None and text.isdigit() else default
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,18}", text) else default

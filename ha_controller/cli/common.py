@@ -30,7 +30,7 @@ def query(**values: object) -> str:
 
 def order(verb: str, **keys: object) -> None:
     answer = client.request("POST", "/api/v1/commands", {"verb": verb, **keys})
-    click.echo(answer["text"], err=True)
+    click.echo(show.safe(answer["text"]), err=True)
 
 
 def type_the_name(host: str, yes: bool, warning: str) -> None:

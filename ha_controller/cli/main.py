@@ -62,7 +62,7 @@ def main() -> None:
     try:
         commands(standalone_mode=False, prog_name="ha-controller")
     except client.Failure as failure:
-        click.echo(failure.text, err=True)
+        click.echo(show.safe(failure.text), err=True)
         sys.exit(failure.code)
     except click.exceptions.Exit as done:
         sys.exit(done.exit_code)

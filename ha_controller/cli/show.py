@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -11,21 +10,23 @@ from typing import Any
 
 import click
 
+from ha_controller.showable import UNSAFE, without_escapes
+
 Json = Any
 
 ONE_STATES = {0: "init", 2: "on", 3: "err", 4: "dsbl", 8: "off"}
 COLOURS = {"suspect": "yellow", "failed": "red", "fenced": "magenta", "recovered": "blue"}
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def safe(text: object) -> str:
-    """Text from elsewhere without terminal escapes or other control characters."""
-    return _CONTROL.sub("?", str(text)).replace("\n", " ")
+    """Text from elsewhere without terminal escapes or other control characters, on one line."""
+    return without_escapes(str(text)).replace("\n", " ")
 
 
 def as_json(value: Json) -> None:
-    """Print JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+    """Print JSON. Characters that a terminal obeys are escaped, which changes no value."""
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:

@@ -24,6 +24,10 @@ VERSION = 1
 
 Json = Any
 
+MOMENT_MAX = 1e11  #: seconds; more is no time
+RUN_MAX = 10_000_000  #: readings of one channel and host that all said the same
+_DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
+
 _SETTINGS, _CLOUD, _INCIDENT, _TRUST, _HOST, _RUN, _GROUP = (
     TypeAdapter[Any](kind) for kind in (Settings, CloudRecord, Incident, HostTrust, Host, Run, VmGroup)
 )
@@ -70,7 +74,7 @@ def header_of(line: str | bytes) -> Mapping[str, Json]:
     try:
         header = json.loads(line)
         is_ours = header.get("format") == FORMAT
-    except (ValueError, AttributeError):
+    except _DAMAGE:
         is_ours = False
     if not is_ours:
         raise BadRecord("This is no flight record. Write one with: ha-controller incidents export N > FILE")
@@ -95,7 +99,7 @@ def read(lines: Iterable[str]) -> FlightRecord:
         try:
             ((word, value),) = json.loads(line).items()
             found[word].append(_READERS[word](value))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except _DAMAGE as error:
             what = "a value that does not fit" if isinstance(error, ValidationError) else "no line of a record"
             raise BadRecord(f"This flight record is damaged: line {number} has {what}.") from None
     if missing := [word for word in ("settings", "start", "cloud", "end") if len(found[word]) != 1]:
@@ -114,16 +118,19 @@ def _record(header: Mapping[str, Json], found: Mapping[str, list[Any]]) -> Fligh
             hosts=tuple(found["host"]),
             known=tuple(found["known"]),
         )
+        moments = (beginning.at, ends_at := float(found["end"][0]["at"]), *(each.at for each in found["round"]))
+        if not all(0 <= moment < MOMENT_MAX for moment in moments) or any(run.count > RUN_MAX for run in found["run"]):
+            raise ValueError("no time, or a run without an end")
         return FlightRecord(
             incidents=tuple(int(number) for number in header["incidents"]),
             beginning=beginning,
             rounds=tuple(found["round"]),
             runs=tuple(found["run"]),
-            ends_at=float(found["end"][0]["at"]),
+            ends_at=ends_at,
             end=str(found["end"][0]["why"]),
             written_by=str(header["ha_controller"]),
         )
-    except (TypeError, ValueError, KeyError):
+    except _DAMAGE:
         raise BadRecord("This flight record is damaged: its start or its end cannot be read.") from None
 
 

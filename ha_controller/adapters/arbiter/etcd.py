@@ -36,12 +36,14 @@ from ha_controller.plugin import (
     NotLeading,
     SecretStr,
     duration_field,
+    one_line,
 )
 
 MARGIN_S = 2.0  #: our deadline is that much earlier than the lease: etcd's election time-out, and clocks that run apart
 PRESENCE_S = 30  #: a controller that is gone is shown as a member for so long
 PRESENCE_TIMEOUT_S = 1.0
 RELEASE_TIMEOUT_S = 3.0
+TERM_MAX = 2**62  #: so that the next ones fit into a database, too
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -292,12 +294,14 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
 
 
 def _of_json(text: str | None) -> dict[str, object]:
-    """What a controller wrote; nothing if it is none of ours."""
+    """What a controller wrote: texts that are safe to show, and terms; nothing if it is none of ours."""
     try:
         found = json.loads(text or "{}")
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    written = found.items() if isinstance(found, dict) else ()
+    texts: dict[str, object] = {key: one_line(value) for key, value in written if isinstance(value, str)}
+    return texts | {key: value for key, value in written if type(value) is int and 0 <= value < TERM_MAX}
 
 
 def _term_of(kept: Kept | None) -> int:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import anyio
@@ -20,9 +20,12 @@ from pydantic import SecretStr
 from ha_controller.plugin import ArbiterUnreachable, one_line
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 UNAUTHENTICATED, INVALID, NOT_FOUND = 16, 3, 5  #: gRPC status codes
 _ANSWER_BYTES_MAX = 1 << 20
+#: what reading an answer raises that is none of etcd's
+_NONSENSE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
 
 class Refused(ArbiterUnreachable):
@@ -68,32 +71,39 @@ class Gateway:
 
     async def read(self, key: str) -> Kept | None:
         """What a quorum holds under a key now; None: nothing."""
-        answer = await self._call("/v3/kv/range", {"key": _packed(key)})
-        self.cluster = str(_inner(answer, "header").get("cluster_id", ""))
-        found = _kept(answer)
-        return found[0][1] if found else None
+
+        def read(answer: Json) -> tuple[str, Kept | None]:
+            found = _kept(answer)
+            return str(_inner(answer, "header").get("cluster_id", "")), found[0][1] if found else None
+
+        self.cluster, found = await self._call("/v3/kv/range", {"key": _packed(key)}, read)
+        return found
 
     async def read_all(self, prefix: str) -> list[tuple[str, Kept]]:
         """All keys below a prefix, in their order."""
         after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        return _kept(await self._call("/v3/kv/range", {"key": _packed(prefix), "range_end": _packed(after)}))
+        return await self._call("/v3/kv/range", {"key": _packed(prefix), "range_end": _packed(after)}, _kept)
 
     async def grant(self, ttl_s: int) -> int:
         """A new lease. One whose answer is lost ends by itself."""
-        return int((await self._call("/v3/lease/grant", {"TTL": str(ttl_s)}))["ID"])
+        return await self._call("/v3/lease/grant", {"TTL": str(ttl_s)}, lambda answer: int(answer["ID"]))
 
     async def keep_alive(self, lease: int) -> bool:
         """Prolong a lease; False if there is none any more (etcd answers 200 without a TTL then)."""
-        answer = await self._call("/v3/lease/keepalive", {"ID": str(lease)})
-        return int(_inner(answer, "result").get("TTL", 0)) > 0
+
+        def lives(answer: Json) -> bool:
+            return int(_inner(answer, "result").get("TTL", 0)) > 0
+
+        return await self._call("/v3/lease/keepalive", {"ID": str(lease)}, lives)
 
     async def revoke(self, lease: int) -> None:
         """End a lease, and delete what hangs on it."""
-        await self._call("/v3/lease/revoke", {"ID": str(lease)})
+        await self._call("/v3/lease/revoke", {"ID": str(lease)}, bool)
 
     async def put(self, key: str, value: str, lease: int) -> None:
         """Write a key, whatever is there."""
-        await self._call("/v3/kv/put", {"key": _packed(key), "value": _packed(value), "lease": str(lease)}, once=True)
+        body = {"key": _packed(key), "value": _packed(value), "lease": str(lease)}
+        await self._call("/v3/kv/put", body, bool, once=True)
 
     async def put_if(self, expected: Mapping[str, int], values: Mapping[str, tuple[str, int]]) -> bool:
         """Write keys (value, lease) if each of the expected ones still has its mod_revision (0: is not there).
@@ -110,23 +120,29 @@ class Gateway:
             {"request_put": {"key": _packed(key), "value": _packed(value), "lease": str(lease)}}
             for key, (value, lease) in values.items()
         ]
-        answer = await self._call("/v3/kv/txn", {"compare": compare, "success": success}, once=True)
-        return answer.get("succeeded") is True
+
+        def done(answer: Json) -> bool:
+            return answer.get("succeeded") is True
+
+        return await self._call("/v3/kv/txn", {"compare": compare, "success": success}, done, once=True)
 
     # --- below ---
 
-    async def _call(self, path: str, body: Json, *, once: bool = False) -> Json:
-        """Ask until an endpoint answers, within the deadline. `once`: not again when it may have been taken in."""
+    async def _call(self, path: str, body: Json, read: Callable[[Json], T], *, once: bool = False) -> T:
+        """Ask until an endpoint answers, within the deadline. `once`: not again when it may have been taken in.
+
+        An answer that `read` cannot read is none: whatever else is behind that address, it is not etcd.
+        """
         last = "no answer"
         with anyio.move_on_after(self.deadline_s):
             for _ in range(2 * len(self.endpoints)):
                 endpoint = self.endpoints[self._first % len(self.endpoints)]
                 try:
                     with anyio.fail_after(self.timeout_s):
-                        return await self._authenticated(endpoint, path, body)
+                        return read(await self._authenticated(endpoint, path, body))
                 except Refused:
                     raise
-                except (ArbiterUnreachable, TimeoutError, aiohttp.ClientError, OSError, ValueError) as error:
+                except (ArbiterUnreachable, TimeoutError, aiohttp.ClientError, OSError, *_NONSENSE) as error:
                     last = f"{endpoint}: {_told(error, self.timeout_s)}"
                     self._first += 1
                     if once and not isinstance(error, aiohttp.ClientConnectorError):
@@ -156,18 +172,20 @@ class Gateway:
             ArbiterUnreachable: this endpoint cannot tell; another one may.
         """
         headers = {"Authorization": self._token} if self._token else {}
-        async with self._opened().post(
-            endpoint.rstrip("/") + path, json=body, headers=headers, allow_redirects=False
-        ) as response:
-            text = (await _whole(response.content)).decode()
-            if response.status >= 300 and not text.lstrip().startswith("{"):
-                raise ArbiterUnreachable(f"HTTP {response.status}: {one_line(text, self._secret(), self._token)}")
+        status, raw = await self._exchanged(endpoint.rstrip("/") + path, body, headers)
+        text = raw.decode()
+        if status >= 300 and not text.lstrip().startswith("{"):
+            raise ArbiterUnreachable(f"HTTP {status}: {one_line(text, self._secret(), self._token)}")
         answer = json.loads(text)
         if not isinstance(answer, dict):
             raise ArbiterUnreachable("not an answer of etcd's gateway")
-        if response.status >= 300 or "error" in answer:
+        if status >= 300 or "error" in answer:
             raise self._error(answer)
         return answer
+
+    async def _exchanged(self, url: str, body: Json, headers: Mapping[str, str]) -> tuple[int, bytes]:
+        async with self._opened().post(url, json=body, headers=headers, allow_redirects=False) as response:
+            return response.status, await _whole(response.content)
 
     def _error(self, answer: Json) -> ArbiterUnreachable:
         inner = answer["error"] if isinstance(answer.get("error"), dict) else answer
@@ -182,7 +200,13 @@ class Gateway:
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
             connector = aiohttp.TCPConnector(ssl=True if self.tls is None else self.tls, limit=16)
-            self._session = aiohttp.ClientSession(connector=connector, trust_env=False)
+            self._session = aiohttp.ClientSession(
+                connector=connector,
+                trust_env=False,
+                auto_decompress=False,  # a small answer could unpack to any size
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"Accept-Encoding": "identity"},
+            )
         return self._session
 
 
@@ -202,6 +226,8 @@ def _asks_for_login(error: Refused) -> bool:
 def _told(error: Exception, timeout_s: float) -> str:
     if isinstance(error, TimeoutError):
         return f"no answer within {timeout_s:g} s"
+    if isinstance(error, _NONSENSE):
+        return f"not an answer of etcd's gateway ({type(error).__name__})"
     return one_line(str(error)) or type(error).__name__
 
 

@@ -43,6 +43,7 @@ ORDER_BODY_LIMIT = 16 << 20
 POOL_BODY_LIMIT = 1 << 30  #: oned's own limit (MESSAGE_SIZE in oned.conf)
 VMS_PER_CALL = 500  #: about 2.3 MB on the wire
 LAST_ID = 2**31 - 1
+VMS_MAX = 1_000_000  #: more are not believed
 
 _EVERYONE, _NOT_DONE, _APPEND = -2, -1, 1  # filter flag, state filter, kind of update
 
@@ -189,6 +190,8 @@ class Client:
             last = first + width - 1 if first + width <= newest[-1].id else LAST_ID
             vms = await self.vms_between(first, last)
             found |= {vm.id: vm for vm in vms}
+            if len(found) > VMS_MAX or any(not first <= vm.id <= last for vm in vms):
+                raise BadReply("one.vmpool.infoextended", "it answers VMs that were not asked for, or without an end")
             first = last + 1
             width = max(VMS_PER_CALL // 4, min(width * 8, width * VMS_PER_CALL // max(len(vms), 1)))
         return [found[vm] for vm in sorted(found)]

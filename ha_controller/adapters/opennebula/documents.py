@@ -29,6 +29,7 @@ from ha_controller.core.resources import Role, VmGroup
 _MONITOR = 44  #: HISTORY/ACTION
 #: what requirements can look at of a host's share
 _SHARE = ("MAX_CPU", "CPU_USAGE", "TOTAL_CPU", "MAX_MEM", "MEM_USAGE", "TOTAL_MEM", "RUNNING_VMS", "VMS_THREAD")
+_CORES_MAX = 1e6
 _SECRET = re.compile("PASSWORD|TOKEN|SECRET|PRIVATE_KEY")
 
 
@@ -144,9 +145,11 @@ def _addresses(template: Fields) -> tuple[str, ...]:
 
 
 def _cores(text: str) -> float:
-    if not re.fullmatch(r"(\d{1,9}(\.\d*)?(e-\d\d?)?)?", text):
-        raise BadDocument("CPU is not a number")
-    return float(text or "0")
+    """Owners write it, in any way that C++ reads; what is no number is more than any host has."""
+    if not text:
+        return 0.0
+    is_number = re.fullmatch(r"\s*\+?([0-9]{1,9}\.?[0-9]{0,18}|\.[0-9]{1,18})([eE][+-]?[0-9]{1,2})?\s*", text)
+    return min(float(text), _CORES_MAX) if is_number else _CORES_MAX
 
 
 def _datastore(datastore: Fields) -> OnedDatastore:
@@ -215,10 +218,10 @@ def _words(text: str) -> tuple[str, ...]:
 
 
 def _numbers(role: Fields, name: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(word) for word in _words(role.text(name)))
-    except ValueError:
-        raise BadDocument(f"{name} is not a list of numbers") from None
+    words = _words(role.text(name))
+    if not all(re.fullmatch("-?[0-9]{1,18}", word) for word in words):
+        raise BadDocument(f"{name} is not a list of numbers")
+    return tuple(map(int, words))
 
 
 USER = Kind(root="USER", item="USER", build=_user)

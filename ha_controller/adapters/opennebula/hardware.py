@@ -10,6 +10,7 @@ import re
 from ha_controller.adapters.opennebula.reader import Fields
 from ha_controller.core.resources import Core, HugePages, NumaNode, NumaRequest, PciDevice, PciRequest
 
+_NOWHERE = 2**31 - 1  #: a wish that cannot be read: no host has such a node or page
 _NEVER = -1  #: a number that cannot be read suits no device
 _PINNED = frozenset({"CORE", "THREAD", "SHARED"})
 RESERVED = -2
@@ -94,8 +95,8 @@ def asked_topology(template: Fields) -> NumaRequest | None:
     """The NUMA topology of a VM, if it is tied to the nodes of a host: pinned, with huge pages, or to a node."""
     topology = template.below("TOPOLOGY")
     policy = topology.text("PIN_POLICY").upper()
-    page_mb = topology.integer("HUGEPAGE_SIZE", 0)
-    node = topology.integer("NODE_AFFINITY", -1)
+    page_mb = topology.wished("HUGEPAGE_SIZE", 0, _NOWHERE)
+    node = topology.wished("NODE_AFFINITY", -1, _NOWHERE)
     nodes = tuple((each.integer("TOTAL_CPUS", 0), each.integer("MEMORY", 0)) for each in template.every("NUMA_NODE"))
     if not nodes or not (policy in _PINNED or page_mb or node >= 0):
         return None
@@ -103,7 +104,7 @@ def asked_topology(template: Fields) -> NumaRequest | None:
         nodes=nodes,
         dedicated=policy == "CORE",
         pinned=policy in _PINNED,
-        threads=topology.integer("THREADS", 0),
+        threads=topology.wished("THREADS", 0, _NOWHERE),
         page_kb=page_mb * 1024,
         node=node if node >= 0 else None,
     )

@@ -7,6 +7,7 @@ start one. Document types and entities are refused. The text comes from `xmlrpc.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from sys import intern
@@ -17,6 +18,9 @@ from lxml import etree
 from ha_controller.adapters.opennebula.xmlrpc import one_line
 
 SHORT = 64  #: characters
+ITEM_MAX = 16 << 20  #: characters of one item: oned's database holds no more
+TAGS_MAX = 200_000  #: of one item; each costs a hundred bytes, and the largest hosts have some thousands
+_NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")  #: what 64 bits hold, so that nothing that comes later overflows
 
 
 class BadDocument(Exception):
@@ -70,10 +74,12 @@ class Fields:
         text = self.text(name)
         if not text and default is not None:
             return default
-        try:
-            return int(text)
-        except ValueError:
-            raise BadDocument(f"{name} is not a number") from None
+        return _whole(text, f"{name} is not a number")
+
+    def wished(self, name: str, default: int, unreadable: int) -> int:
+        """Return a number that a VM's owner wrote and oned did not check: it must not make a whole pool unreadable."""
+        text = self.text(name)
+        return default if not text else int(text) if _NUMBER.fullmatch(text) else unreadable
 
     def optional(self, name: str) -> int | None:
         """Return a number, None when oned sent none. Raises BadDocument when it is not a number."""
@@ -82,10 +88,7 @@ class Fields:
     def ids(self, name: str) -> tuple[int, ...]:
         """Return the ids that are listed in a child. Raises BadDocument when one is not a number."""
         identifiers = self._children[name].iterfind("ID") if name in self._children else ()
-        try:
-            return tuple(int(identifier.text or "") for identifier in identifiers)
-        except ValueError:
-            raise BadDocument(f"an ID in {name} is not a number") from None
+        return tuple(_whole(identifier.text or "", f"an ID in {name} is not a number") for identifier in identifiers)
 
     def attributes(self) -> dict[str, str]:
         """Return all texts below, a vector's members as "NAME/MEMBER"."""
@@ -111,6 +114,12 @@ class Fields:
         return {name: self._children[name].text or "" for name in names if name in self._children}
 
 
+def _whole(text: str, problem: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise BadDocument(problem)
+    return int(text)
+
+
 def _shared(text: str | None) -> str:
     """A text, kept once if it is short: most hosts have the same."""
     return "" if text is None else intern(text) if len(text) <= SHORT else text
@@ -133,6 +142,7 @@ class DocumentReader(Generic[Model]):
         self._kind = kind
         self._start = ""
         self._begun = False
+        self._unfinished = self._tags = 0  # since the last item
         self._models: dict[int, Model] = {}
         self._parser = etree.XMLPullParser(
             events=("end",),
@@ -160,6 +170,10 @@ class DocumentReader(Generic[Model]):
             if not self._start.startswith(opening) or self._start[len(opening)] not in ">/ ":
                 raise BadDocument(f"it does not begin with {self._kind.root}")
             text, self._start, self._begun = self._start, "", True
+        self._unfinished += len(text)
+        self._tags += text.count("<")
+        if self._unfinished > ITEM_MAX or self._tags > TAGS_MAX:
+            raise BadDocument("it is too long for one item")
         try:
             self._parser.feed(text.encode())
             for _, element in self._parser.read_events():
@@ -186,5 +200,6 @@ class DocumentReader(Generic[Model]):
             return  # an element of the same name deeper down is somebody's attribute
         model = self._kind.build(Fields(element))
         self._models[model.id] = model
+        self._unfinished = self._tags = 0
         if parent is not None:
-            parent.remove(element)
+            del parent[: parent.index(element) + 1]  # with whatever else stood before it

@@ -255,7 +255,7 @@ class _PingSocket:
 
     def _number_in(self, packet: bytes) -> int | None:
         # raw IPv4 sockets show the IP header, whose length is in words in the low half of the first byte
-        start = (packet[0] & 0x0F) * 4 if self._raw and self._family is _ICMP else 0
+        start = (packet[0] & 0x0F) * 4 if packet and self._raw and self._family is _ICMP else 0
         if len(packet) < start + _PACKET.size or packet[start] != self._family.reply:
             return None
         nonce, number = _PAYLOAD.unpack_from(packet, start + _HEADER_SIZE)

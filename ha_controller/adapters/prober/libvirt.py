@@ -18,7 +18,8 @@ WAITS_S: Final = 5  #: for libvirt, on the host
 COMMAND: Final = (
     f"LC_ALL=C timeout -k 1 {WAITS_S} virsh -c qemu:///system -r list --name --state-running 2>&1; echo virsh ended $?"
 )
-_END = re.compile(r"(.*)^virsh ended (\d+)\s*", re.DOTALL | re.MULTILINE)
+_END = re.compile(r"(.*)^virsh ended ([0-9]{1,3})\s*", re.DOTALL | re.MULTILINE)
+SAID_MAX = 2000  #: characters of a complaint that are looked at
 _IN_VAIN = frozenset({124, 137})  # timeout(1): ended it, killed it
 #: of virsh: nobody listens at libvirt's socket. A socket that we may not use is our own fault.
 _NOBODY = re.compile(r"failed to connect socket .*(no such file or directory|connection refused)", re.IGNORECASE)
@@ -56,6 +57,6 @@ def judged(text: str) -> tuple[Signal, str]:
         return Signal.ALIVE, f"libvirt answers, {domains} domain{'' if domains == 1 else 's'}"
     if status in _IN_VAIN:
         return Signal.SILENT, f"libvirt does not answer within {WAITS_S} s"
-    if _NOBODY.search(end[1]):
+    if _NOBODY.search(end[1][:SAID_MAX]):
         return Signal.SILENT, "libvirt is not running"
     return Signal.UNKNOWN, f"virsh failed with status {status}: {one_line(end[1], characters_max=120)}"

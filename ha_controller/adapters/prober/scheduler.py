@@ -36,6 +36,7 @@ log = structlog.get_logger(__name__)
 
 Sink = Callable[[str, Domain, list[Reading]], None]
 
+READINGS_MAX = 50_000  #: of one channel in one tick; more is a flood, and taken for a fault of the channel
 _OPEN_TIMEOUT_S = 10.0
 _CLOSE_TIMEOUT_S = 5.0
 _FAULT_LOG_SPACING_S = 60.0  # a channel that fails at every tick would fill the disk
@@ -224,6 +225,8 @@ class _Lane:
                 self.asked.update((target.host, now) for target in targets)
                 self.channel.launch(targets, now)
             readings = self.channel.collect(clock())
+            if len(readings) > READINGS_MAX:
+                raise RuntimeError(f"{len(readings)} readings at once")
         except Exception:  # a border: the other channels go on
             return self._fail(clock())
         for reading in readings:

@@ -36,9 +36,11 @@ from ha_controller.plugin import (
 
 ENDS_WITHIN_S = 0.5
 BYTES = 512  #: size of a heartbeat file
+UP_MAX_S = 1e10  #: longer than any host can be up
 #: Reads one file after the other, as their names come in: "NUMBER PATH" in, "NUMBER CONTENT" out, one line each.
 READER = f"""
 import sys
+sys.stdout.reconfigure(encoding="utf-8", errors="replace")
 for line in sys.stdin:
     number, path = line.rstrip("\\n").split(" ", 1)
     try:
@@ -97,7 +99,7 @@ class StorageProbe(AsyncProbe[StorageConfig]):
 
     async def ask(self, target: Target, now: float) -> Reading:
         """Look at one host's counter."""
-        if "/" in target.name or target.name.startswith("."):
+        if "/" in target.name or target.name.startswith(".") or not target.name.isprintable():
             return self._unknown(target, now, "its name is no file name")
         try:
             with anyio.fail_after(self.config.timeout_s / 2):
@@ -175,16 +177,18 @@ class _Beat:
         """Read it; None when this is no heartbeat."""
         try:
             words: Any = json.loads(text)
-            run = (str(words["boot_id"]), str(words["run_id"]))
+            counter, up_s = words["counter"], float(words.get("up_s", 0.0))
+            if type(counter) is not int or not 0.0 <= up_s < UP_MAX_S:
+                return None
             return cls(
                 host=str(words["host"]),
-                run=run,
-                counter=int(words["counter"]),
+                run=(str(words["boot_id"]), str(words["run_id"])),
+                counter=counter,
                 ended=words["armed"] is False,
                 leaving=words["armed"] is False and words.get("leaving") is True,
-                up_s=float(words.get("up_s", 0.0)),
+                up_s=up_s,
             )
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return None
 
 
@@ -239,7 +243,9 @@ class _Reader:
             number, answered, text = next(self._numbers), "", ""
             try:
                 process.stdin.write(f"{number} {path}\n".encode())
-                answered, _, text = (await process.stdout.readline()).decode().rstrip("\n").partition(" ")
+                answered, _, text = (
+                    (await process.stdout.readline()).decode("utf-8", "replace").rstrip("\n").partition(" ")
+                )
             finally:
                 if answered != str(number):  # cut off, or it has ended: a late answer would be taken for another's
                     await self.stop()

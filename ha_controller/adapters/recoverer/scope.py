@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
@@ -71,7 +72,7 @@ def _matches(patterns: Collection[str], name: str, number: int) -> bool:
 def zombies_of(host: OnedHost) -> tuple[int, ...]:
     """The VMs that OpenNebula's monitoring finds on a host although it has them elsewhere: ids, or names of domains."""
     ids = (name.removeprefix("one-") for name in host.zombies)
-    return tuple(sorted({int(each) for each in ids if each.isdecimal()}))
+    return tuple(sorted({int(each) for each in ids if re.fullmatch("[0-9]{1,10}", each)}))
 
 
 def noted_identity(host: OnedHost) -> Identity | None:

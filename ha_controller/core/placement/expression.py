@@ -22,10 +22,10 @@ CURRENT_VMS = "CURRENT_VMS"  #: the VMs of a host; not an attribute
 _INT_MAX = 2**31 - 1  #: OpenNebula compares C++ ints
 
 _TOKEN = re.compile(
-    r"""[ \t\r\n]*(?:
+    r"""[ \t\r\n]*+(?:
         (?P<float>-?[0-9]+\.[0-9]+) | (?P<integer>-?[0-9]+)
       | (?P<word>[A-Za-z][0-9A-Za-z_]*) | "(?P<quoted>[^"]*)"
-      | (?P<sign>@>|!=|[=<>&|!()]) | (?P<end>;?[ \t\r\n]*\Z)
+      | (?P<sign>@>|!=|[=<>&|!()]) | (?P<end>;?[ \t\r\n]*+\Z)
     )""",
     re.VERBOSE,
 )

@@ -92,6 +92,9 @@ def forget() -> None:
 
 
 def _parsed(document: bytes) -> Metadata:
+    """Raises ElementTree.ParseError, also for a document type: nothing is ever expanded."""
+    if b"<!DOCTYPE" in document:
+        raise ElementTree.ParseError("a document type")
     root = ElementTree.fromstring(document)
     return Metadata(
         summary=root.get("shortdesc", ""),

@@ -50,6 +50,7 @@ _LEVELS_WITH_CHASSIS_CONTROL: Final = frozenset({3, 4, 5})  #: operator, adminis
 _USERNAME_BYTES_MAX: Final = 16
 _PASSWORD_BYTES_MAX: Final = 20  #: IPMI 2.0; also the length of Kg
 _GUID_BYTES: Final = 16
+_CHASSIS_STATUS_BYTES: Final = 3  #: of which the last may be followed by a fourth
 
 
 def _require_short_username(username: str) -> str:
@@ -205,8 +206,8 @@ class _ChassisStatus:
 async def _chassis_status(session: IpmiSession) -> _ChassisStatus:
     """Read the first byte of Get Chassis Status (IPMI 2.0 table 28-3): bit 0 power is on, bit 4 control fault."""
     answer = await session.command(NETFN_CHASSIS, _GET_CHASSIS_STATUS)
-    if not answer:
-        raise FenceError("the BMC answered an empty chassis status")
+    if len(answer) < _CHASSIS_STATUS_BYTES:  # a part of it could read as OFF
+        raise FenceError(f"the BMC answered a chassis status of {len(answer)} bytes")
     return _ChassisStatus(
         power=PowerState.ON if answer[0] & 0x01 else PowerState.OFF, control_fault=bool(answer[0] & 0x10)
     )

@@ -17,6 +17,7 @@ from typing import Any, Final
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
+from pyasn1.type.univ import Integer
 from pysnmp.error import PySnmpError
 from pysnmp.hlapi.v3arch.asyncio import (
     USM_AUTH_HMAC96_MD5,
@@ -41,9 +42,9 @@ from pysnmp.hlapi.v3arch.asyncio import (
     set_cmd,
 )
 from pysnmp.proto import errind
-from pysnmp.proto.rfc1902 import Integer32
+from pysnmp.proto.rfc1902 import Integer32, OctetString
 
-from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable, addresses_of
+from ha_controller.plugin import AccessDenied, FenceError, Rejected, Unreachable, addresses_of, one_line
 from ha_controller_pdu.config import PduConfig
 
 ANSWER_WITHIN_S: Final = 1.0
@@ -100,15 +101,18 @@ class Pdu:
         value = await self._get(oid)
         if value is None:
             return None
-        try:
-            return int(value)
-        except (TypeError, ValueError):
-            raise FenceError(f"{self._name}: {oid} is no number") from None
+        if not isinstance(value, Integer):  # base of all numbers of SNMP; a text of digits is none
+            raise FenceError(f"{self._name}: {oid} is no number")
+        return int(value)
 
     async def read_text(self, oid: str) -> str | None:
         """Read a text; None when the PDU has no such object. Errors as for `read_number`."""
         value = await self._get(oid)
-        return None if value is None else bytes(value).decode("utf-8", "replace").strip("\0 \n")
+        if value is None:
+            return None
+        if not isinstance(value, OctetString):  # bytes() of a number would be as many zeros
+            raise FenceError(f"{self._name}: {oid} is no text")
+        return one_line(bytes(value).decode("utf-8", "replace"))
 
     async def write(self, oid: str, value: int) -> None:
         """Write an integer. Call it after a reading: see above.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-from ha_controller.plugin import FenceError, Identity, PowerState
+from ha_controller.plugin import FenceError, Identity, PowerState, one_line
 
 Document = Mapping[str, Any]
 
@@ -79,14 +79,16 @@ def identity_of(system: Document) -> Identity | None:
     """Return UUID and serial number of the system, None when it has neither."""
     serial = system.get("SerialNumber")
     named = Identity(
-        system_uuid=_uuid(system.get("UUID")), serial=serial.strip() or None if isinstance(serial, str) else None
+        system_uuid=_uuid(system.get("UUID")), serial=one_line(serial) or None if isinstance(serial, str) else None
     )
     return named if named.system_uuid or named.serial else None
 
 
 def is_called(system: Document, name: str) -> bool:
     """Whether `name` is the system's UUID, serial number or Id."""
-    written = {str(system.get(key, "")).strip().lower() for key in ("UUID", "SerialNumber", "Id")}
+    written = {
+        value.strip().lower() for key in ("UUID", "SerialNumber", "Id") if isinstance(value := system.get(key), str)
+    }
     return name.strip().lower() in written - {""}
 
 
@@ -172,8 +174,10 @@ def password_trouble(account: Document, now: datetime) -> tuple[bool, str]:
 
 
 def _uuid(written: object) -> str | None:
+    if not isinstance(written, str) or not written.isascii() or "_" in written:
+        return None
     try:
-        value = uuid.UUID(str(written))
+        value = uuid.UUID(written)
     except ValueError:
         return None
     return None if value in _UNSET_UUIDS else str(value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ class Service:
         self._headers = {
             "Authorization": aiohttp.encode_basic_auth(login.username, login.password),
             "Accept": "application/json",
+            "Accept-Encoding": "identity",
             "OData-Version": "4.0",
         }
 
@@ -175,7 +177,16 @@ async def _read(response: aiohttp.ClientResponse) -> bytes:
         raw += chunk
         if len(raw) > ANSWER_BYTES_MAX:
             raise ValueError("too long")
-    return bytes(raw)
+    if response.headers.get("Content-Encoding", "identity") not in ("gzip", "x-gzip"):
+        return bytes(raw)
+    unpacker = zlib.decompressobj(wbits=16 + zlib.MAX_WBITS)  # some BMCs compress although nobody wants it
+    try:
+        unpacked = unpacker.decompress(raw, ANSWER_BYTES_MAX)
+    except zlib.error as error:
+        raise ValueError("broken gzip") from error
+    if not unpacker.eof:
+        raise ValueError("too long, or cut off")
+    return unpacked
 
 
 @asynccontextmanager
@@ -183,7 +194,9 @@ async def open_service(login: Login, trust: Trust) -> AsyncIterator[Service]:
     """Lend the service of a BMC; its connection is closed at the end. Nothing is sent before the first request."""
     connector = aiohttp.TCPConnector(limit=1, resolver=Resolver())
     timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_MAX_S, sock_read=SILENCE_MAX_S)
-    session = aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar())
+    session = aiohttp.ClientSession(
+        connector=connector, timeout=timeout, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False
+    )  # unpacked here, within a bound
     try:
         yield Service(login, session, trust)
     finally:

@@ -40,6 +40,7 @@ LOOK_EVERY_S: Final = 0.5
 FIRST_LOOK_S: Final = 2.5  #: a lease that is seen for the first time is watched for so long
 MOVED_WITHIN_S: Final = 900.0  #: a proof stands on a lease that was seen moving so lately; checks look every minute
 ORDER_WITHIN_S: Final = 5.0  #: the proof does not need the order: a datastore that hangs must not eat the time for it
+LONG_S: Final = 86400.0  #: no watchdog and no lease lasts so long
 LATELY_S: Final = 5.0  #: a lease that moved between two looks no further apart is that of a living host
 #: What head and dd say (LC_ALL=C) when they could not even open the file.
 _NOTHING_DONE: Final = ("No such file", "Permission denied", "a directory", "Read-only file system")
@@ -207,16 +208,19 @@ class WatchdogAgent(FenceAgent[WatchdogConfig]):
             words = json.loads(text)
             if words["host"] != self.config.lease_name:
                 raise FenceError(f"{self._lease_file}: it is the lease of {one_line(str(words['host']))}")
-            armed = bool(words["armed"])
+            armed, counter = words["armed"], words["counter"]
+            times = (float(words["timeout_s"]) if armed else 0.0, float(words["lease_s"]))
+            if not isinstance(armed, bool) or type(counter) is not int or not all(0 <= each < LONG_S for each in times):
+                raise ValueError  # NaN, too: it would pass every comparison with what is configured
             return _Lease(
                 run=(str(words["boot_id"]), str(words["run_id"])),
-                counter=int(words["counter"]),
+                counter=counter,
                 armed=armed,
                 identity=one_line(str(words["identity"])) if armed else "",
-                watchdog_s=float(words["timeout_s"]) if armed else 0.0,
-                lease_s=float(words["lease_s"]),
+                watchdog_s=times[0],
+                lease_s=times[1],
             )
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
             raise FenceError(f"{self._lease_file}: this is no lease") from None
 
     async def _text(self, path: Path) -> str:
