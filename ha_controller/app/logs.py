@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import structlog
@@ -50,15 +50,17 @@ def set_up_logging(*, level: str, format_name: str) -> None:
 def _unescaped(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """The last door before a terminal: names and answers of others are in the values, and must not steer it."""
     for key, value in line.items():
-        if key == "exception":  # the one value of several lines
-            line[key] = without_escapes(str(value))
-        elif not isinstance(value, bool | int | float | None):
-            line[key] = _plain(value)
+        # the one value of several lines
+        line[key] = without_escapes(str(value)) if key == "exception" else _plain(value)
     return line
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, list | tuple):
+    if isinstance(value, bool | int | float | None):
+        return value
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
         return [_plain(each) for each in value]
     return without_escapes(str(value)).replace("\n", " ")
 

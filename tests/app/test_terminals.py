@@ -40,6 +40,14 @@ def test_a_line_of_the_log_is_one_line_without_escapes(loud, capsys, form):
     assert "FAKE LINE" in written
 
 
+def test_values_keep_their_kind_in_json(loud, capsys):
+    loud(level="debug", format_name="json")
+    structlog.get_logger("evil.kinds").warning("x", count=3, hosts=[1, 2], of={"a": EVIL, "b": 1.5}, none=None)
+    line = json.loads(capsys.readouterr().err)
+    assert (line["count"], line["hosts"], line["of"]["b"], line["none"]) == (3, [1, 2], 1.5, None)
+    assert "\n" not in line["of"]["a"]
+
+
 def test_a_traceback_keeps_its_lines_and_nothing_else(loud, capsys):
     loud(level="debug", format_name="console")
     try:
