@@ -7,10 +7,12 @@ from dataclasses import replace
 import pytest
 
 from ha_controller.core import report
+from ha_controller.core.commands import why_no_drill
 from ha_controller.core.effects import Answer, Fence, MarkMaintenance
-from ha_controller.core.events import DrillReported, LeadChanged, OnedReadFailed, Verb
-from ha_controller.core.model import HostState
+from ha_controller.core.events import DrillReported, LeadChanged, MaintenanceMarked, OnedReadFailed, PowerRead, Verb
+from ha_controller.core.model import HostState, PowerState
 from ha_controller.core.settings import Mode
+from ha_controller.core.state import PendingCommand
 
 DONE, NO_SUCH, REFUSED, LOOK_AGAIN = 0, 3, 4, 6
 
@@ -198,3 +200,33 @@ def test_status_before_anything_was_read(make_cloud):
     code, sentence = said(cloud)
     assert code == report.DEGRADED
     assert sentence.startswith("OpenNebula has not been read yet")
+
+
+# --- what comes too late ----------------------------------------------------------------------------------------------
+
+
+def test_a_word_about_an_incident_that_ended_meanwhile_is_told_so(cloud):
+    state = cloud.controller.state
+    pending = PendingCommand(request=7, host=3, devices=("bmc",), who="ann", asked_at=cloud.now)
+    state.confirming.append(pending)
+    cloud.feed(PowerRead(host=3, asked_at=cloud.now, states=(("bmc", PowerState.OFF),)))
+    assert (answer(cloud).request, answer(cloud).code) == (7, NO_SUCH)
+    assert not state.confirming
+
+
+def test_a_mark_that_opennebula_does_not_take_is_told_to_who_asked(cloud):
+    cloud.feed(MaintenanceMarked(host=3, request=7, failure="no answer"))
+    assert answer(cloud).code == LOOK_AGAIN
+    assert "OpenNebula does not take the mark on kvm-03: no answer" in answer(cloud).text
+
+
+def test_why_a_host_in_maintenance_is_not_drilled(waiting):
+    state = waiting.controller.state
+    silent = replace(state.hosts[3], maintenance=True, vms=())
+    state.view(3).vms.clear()
+    assert why_no_drill(state, silent) == "there is an open incident"
+    empty = replace(state.hosts[5], maintenance=True, vms=())
+    state.view(5).vms.clear()
+    assert why_no_drill(state, empty) == ""
+    state.cloud = replace(state.cloud, paused_by="ann")
+    assert why_no_drill(state, empty) == "we do not lead, or the cloud is paused"
