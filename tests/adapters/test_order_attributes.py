@@ -107,3 +107,26 @@ def test_addresses_that_are_no_way_to_a_vm_are_passed_over(address):
     first = f"<NIC><NETWORK_ID>1</NETWORK_ID><IP>{address}</IP></NIC>"
     assert read(first + CARDS, HA_READY="tcp:22").ready == ReadyGate(by=ReadyBy.TCP, port=22, address="192.0.2.7")
     assert read(first, HA_READY="tcp:22").ready == ReadyGate(by=ReadyBy.TCP, port=22, address="")
+
+
+MADE = "2001:db8::1ff:fe02:304"  #: of 02:00:01:02:03:04, as oned makes it
+
+
+@pytest.mark.parametrize("name", ["IP6_GLOBAL", "IP6_ULA"])
+def test_an_address_that_opennebula_made_of_the_mac_address_is_asked(name):
+    card = f"<NIC><NETWORK_ID>1</NETWORK_ID><MAC>02:00:01:02:03:04</MAC><{name}>2001:db8::ff:fe02:304</{name}></NIC>"
+    assert read(card, HA_READY="tcp:22").ready == ReadyGate(by=ReadyBy.TCP, port=22, address="")
+    card = card.replace("2001:db8::ff:fe02:304", MADE)
+    assert read(card, HA_READY="tcp:22").ready == ReadyGate(by=ReadyBy.TCP, port=22, address=MADE)
+    assert read(card.replace("02:00", "02:07"), HA_READY="tcp:22").ready == ReadyGate(by=ReadyBy.TCP, port=22)
+
+
+@pytest.mark.parametrize("address", ["2001:db8::1", "::ffff:127.0.0.1", "::ffff:192.0.2.1", "fd00::1"])
+@pytest.mark.parametrize("name", ["IP6_GLOBAL", "IP6_ULA"])
+def test_an_address_that_the_owner_wrote_beside_the_lease_is_never_asked(name, address):
+    """oned keeps it where the network has no prefix of that kind."""
+    card = (
+        f"<NIC><NETWORK_ID>1</NETWORK_ID><MAC>02:00:01:02:03:04</MAC><IP>192.0.2.7</IP><{name}>{address}</{name}></NIC>"
+    )
+    assert read(card, HA_READY=f"tcp:22@{address}").ready is None
+    assert read(card, HA_READY="tcp:22").ready == ReadyGate(by=ReadyBy.TCP, port=22, address="192.0.2.7")

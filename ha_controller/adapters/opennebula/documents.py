@@ -9,6 +9,7 @@ Element names: share/doc/xsd of OpenNebula, and what oned 7.4 was seen to send.
 from __future__ import annotations
 
 import re
+from ipaddress import IPv6Address
 from sys import intern
 
 from ha_controller.adapters.opennebula.hardware import asked_devices, asked_topology, free_devices, numa_nodes
@@ -138,10 +139,29 @@ def _disks(template: Fields) -> tuple[OnedDisk, ...]:
 
 
 def _addresses(template: Fields) -> tuple[str, ...]:
-    """Of cards in virtual networks, whose addresses OpenNebula has leased; an alias comes after all cards."""
+    """Of cards in virtual networks, that OpenNebula has leased to them; an alias comes after all cards."""
     cards = [card for name in ("NIC", "NIC_ALIAS") for card in template.every(name) if card.text("NETWORK_ID")]
-    kinds = ("IP", "IP6", "IP6_GLOBAL", "IP6_ULA")
-    return tuple(address for card in cards for kind in kinds if (address := card.line(kind)))
+    return tuple(address for card in cards for address in _leased(card))
+
+
+def _leased(card: Fields) -> list[str]:
+    """IP and IP6 are checked against the network's ranges, whoever wrote them into the template.
+
+    The other two are made of a prefix and the card's MAC address. In a network without such a prefix oned keeps what
+    the owner of the VM wrote there (`AddressRange::set_ip6`), which may be the address of anything.
+    """
+    made = [card.line(name) for name in ("IP6_GLOBAL", "IP6_ULA")]
+    checked = [card.line("IP"), card.line("IP6")]
+    return [*filter(None, checked), *(address for address in made if _is_of_mac(address, card.line("MAC")))]
+
+
+def _is_of_mac(address: str, mac: str) -> bool:
+    """Whether the last half of an address is the modified EUI-64 of a MAC address."""
+    try:
+        last, octets = IPv6Address(address).packed[8:], bytes.fromhex(mac.replace(":", ""))
+    except ValueError:
+        return False
+    return len(octets) == 6 and last == bytes([octets[0] ^ 2, *octets[1:3], 0xFF, 0xFE, *octets[3:]])
 
 
 def _cores(text: str) -> float:

@@ -96,7 +96,7 @@ class OnedVm:
     pci: tuple[PciRequest, ...]  #: with one, it is migrated with type 1 or 2 only
     numa: NumaRequest | None
     disks: tuple[OnedDisk, ...]
-    addresses: tuple[str, ...]  #: IP and IP6 of its network cards, in their order
+    addresses: tuple[str, ...]  #: of its network cards, in their order; only what OpenNebula itself has given
     automatic_requirements: str
     sched_requirements: str
     vmgroup_id: int | None
