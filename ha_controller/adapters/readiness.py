@@ -1,12 +1,13 @@
 """Asks VMs whether they are ready: a port by a TCP handshake, or the guest agent through their host's libvirt.
 
-Nothing is sent to a port. Addresses are literal and come from OpenNebula. Each question has its deadline, waiting
-included, and a host that hangs holds up its own VMs only. Posts one `ReadyRead` for each `AskReady`.
+Nothing is sent to a port. Addresses are literal and come from OpenNebula. Each question has its deadline, and so has
+the waiting for its turn; a host that hangs holds up its own VMs only. Posts one `ReadyRead` for each `AskReady`.
 """
 
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -22,7 +23,8 @@ from ha_controller.plugin import Target, one_line
 
 log = structlog.get_logger(__name__)
 
-ASK_MAX_S = 15.0  #: one question, waiting for its turn included
+#: first come, first asked: who loses its place too soon is never asked, however many answer (the core waits longer)
+TURN_MAX_S = 120.0
 CONNECT_MAX_S = 3.0
 AGENT_MAX_S = 8.0  #: the login included
 AGENT_ANSWERS_WITHIN_S = 3
@@ -61,34 +63,40 @@ class ReadinessAsker:
         """`login` None: no host may be asked for a guest agent, and every answer says so."""
         self._login, self._targets, self._report, self._clock = login, targets, report, clock
         self._ports = anyio.CapacityLimiter(PORTS_AT_ONCE)
-        self._agents: dict[int, anyio.CapacityLimiter] = {}
+        self._agents: dict[int | None, anyio.CapacityLimiter] = {}
 
     async def ask(self, order: AskReady) -> None:
         """Ask once, and report exactly one answer."""
         asked_at = self._clock()
-        readiness, detail = Readiness.UNKNOWN, f"{order.gate}: not asked within {ASK_MAX_S:g} s"
-        with anyio.move_on_after(ASK_MAX_S):
-            match order.gate.by:
-                case ReadyBy.TCP:
-                    readiness, detail = await self._ask_port(order.gate)
-                case ReadyBy.AGENT:
-                    readiness, detail = await self._ask_agent(order)
+        readiness, detail = Readiness.UNKNOWN, f"{order.gate}: its turn did not come within {TURN_MAX_S:g} s"
+        with anyio.move_on_after(TURN_MAX_S) as waiting:
+            async with self._turns_of(order):
+                waiting.deadline = math.inf  # the question has its own
+                match order.gate.by:
+                    case ReadyBy.TCP:
+                        readiness, detail = await self._ask_port(order.gate)
+                    case ReadyBy.AGENT:
+                        readiness, detail = await self._ask_agent(order)
         log.debug("a VM was asked whether it is ready", vm=order.vm, readiness=readiness.value, detail=detail)
         self._report(
             ReadyRead(vm=order.vm, incident=order.incident, asked_at=asked_at, readiness=readiness, detail=detail)
         )
 
+    def _turns_of(self, order: AskReady) -> anyio.CapacityLimiter:
+        if order.gate.by is ReadyBy.TCP:
+            return self._ports
+        return self._agents.setdefault(order.host, anyio.CapacityLimiter(AGENTS_AT_ONCE))
+
     async def _ask_port(self, gate: ReadyGate) -> Answer:
         if not gate.address:
             return Readiness.UNKNOWN, f"{gate} cannot be asked: OpenNebula knows no address of the VM"
-        async with self._ports:
-            try:
-                with anyio.fail_after(CONNECT_MAX_S):
-                    code = await _connect(gate.address, gate.port)
-            except TimeoutError:
-                return Readiness.NOT_YET, f"{gate} does not answer"
-            except OSError as error:
-                code = error.errno or errno.EIO
+        try:
+            with anyio.fail_after(CONNECT_MAX_S):
+                code = await _connect(gate.address, gate.port)
+        except TimeoutError:
+            return Readiness.NOT_YET, f"{gate} does not answer"
+        except OSError as error:
+            code = error.errno or errno.EIO
         match code:
             case 0:
                 return Readiness.READY, ""
@@ -104,12 +112,11 @@ class ReadinessAsker:
         elif order.host is None or not address:
             why = "the address of its host is not known"
         else:
-            async with self._agents.setdefault(order.host, anyio.CapacityLimiter(AGENTS_AT_ONCE)):
-                try:
-                    output = await run_command(self._login, address, command_for(order.vm), timeout_s=AGENT_MAX_S)
-                    return agent_says(output.text)
-                except LoginFailed as error:
-                    why = one_line(str(error))
+            try:
+                output = await run_command(self._login, address, command_for(order.vm), timeout_s=AGENT_MAX_S)
+                return agent_says(output.text)
+            except LoginFailed as error:
+                why = one_line(str(error))
         return Readiness.UNKNOWN, f"{order.gate} cannot be asked: {why}"
 
 

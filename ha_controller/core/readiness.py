@@ -17,7 +17,7 @@ from ha_controller.core.state import ReadyView, State
 
 ASK_EVERY_S = 2.0
 ASK_RARELY_S = 30.0  #: one that was not ready in time
-ANSWER_MAX_S = 20.0  #: an answer that is not there by then never comes
+ANSWER_MAX_S = 150.0  #: an answer that is not there by then never comes: many may be asked before
 SHOW_EVERY_S = 10.0  #: each change of a record goes to disk
 NOT_READY = "; not ready: "
 READY = "; ready"
@@ -47,7 +47,7 @@ def advance(state: State, now: float) -> None:
 def note(state: State, event: ReadyRead, now: float) -> None:
     """Take in an answer. A late one, to a question before the last, says nothing."""
     view = state.readiness.get((event.incident, event.vm))
-    if view is None or view.ready_at is not None or event.asked_at < view.asked_at:
+    if view is None or not view.awaited or event.asked_at < view.asked_at:
         return
     view.awaited, view.why_not = False, event.detail or event.readiness.value
     if event.readiness is Readiness.READY:

@@ -11,10 +11,13 @@ import anyio
 import pytest
 
 from ha_controller.adapters import readiness
-from ha_controller.adapters.readiness import ReadinessAsker
+from ha_controller.adapters.readiness import AGENTS_AT_ONCE, ReadinessAsker
+from ha_controller.adapters.ssh_login import Output
 from ha_controller.core.effects import AskReady
 from ha_controller.core.events import Readiness, ReadyRead
+from ha_controller.core.readiness import ANSWER_MAX_S
 from ha_controller.core.resources import ReadyBy, ReadyGate
+from ha_controller.plugin import Target
 
 
 @pytest.fixture
@@ -84,7 +87,7 @@ async def test_ports_that_swallow_everything_hold_nobody_up_for_ever(black_hole,
     """More of them than are asked at once: each is answered for, and who comes last finds a place."""
     monkeypatch.setattr(readiness, "PORTS_AT_ONCE", 2)
     monkeypatch.setattr(readiness, "CONNECT_MAX_S", 0.2)
-    monkeypatch.setattr(readiness, "ASK_MAX_S", 0.7)
+    monkeypatch.setattr(readiness, "TURN_MAX_S", 0.7)
     events: list[ReadyRead] = []
     asked = asker(events)
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -100,4 +103,35 @@ async def test_ports_that_swallow_everything_hold_nobody_up_for_ever(black_hole,
     assert sorted(event.vm for event in events) == [*range(20), 99]
     details = {event.detail for event in events if event.readiness is not Readiness.READY}
     port = f"port {black_hole} of 127.0.0.1"
-    assert details == {f"{port} does not answer", f"{port}: not asked within 0.7 s"}
+    assert details == {f"{port} does not answer", f"{port}: its turn did not come within 0.7 s"}
+
+
+def test_the_core_waits_for_an_answer_longer_than_it_can_take():
+    """Else it asks again while the first question waits for its turn, and questions pile up."""
+    longest = max(readiness.CONNECT_MAX_S, readiness.AGENT_MAX_S)
+    assert readiness.TURN_MAX_S + longest < ANSWER_MAX_S
+
+
+async def test_agents_that_do_not_answer_keep_nobody_on_their_host_from_being_asked(monkeypatch):
+    """Forty of them take forty seconds in turn: who came last lost its place each time, and was never asked."""
+    scale, at_once = 100, [0]
+    monkeypatch.setattr(readiness, "TURN_MAX_S", readiness.TURN_MAX_S / scale)
+
+    async def virsh(login: object, address: str, command: str, *, timeout_s: float) -> Output:
+        at_once.append(at_once[-1] + 1)
+        await anyio.sleep((readiness.AGENT_ANSWERS_WITHIN_S + 1) / scale)
+        at_once.append(at_once[-1] - 1)
+        return Output(text='{"return":{}}' if "one-99 " in command else "error: agent is not connected", status=1)
+
+    monkeypatch.setattr(readiness, "run_command", virsh)
+    events: list[ReadyRead] = []
+    target = Target(host=3, name="kvm-03", address="192.0.2.3")
+    asks = ReadinessAsker(object(), targets=lambda: [target], report=events.append, clock=lambda: 1.0)  # type: ignore[arg-type]
+    async with anyio.create_task_group() as group:
+        for vm in [*range(40), 99]:
+            order = AskReady(vm=vm, incident=5, host=3, gate=ReadyGate(by=ReadyBy.AGENT))
+            group.start_soon(asks.ask, order)
+    assert max(at_once) == AGENTS_AT_ONCE
+    assert {event.vm: event.readiness for event in events} == dict.fromkeys(range(40), Readiness.NOT_YET) | {
+        99: Readiness.READY
+    }

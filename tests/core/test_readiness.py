@@ -84,9 +84,9 @@ def test_a_question_without_an_answer_is_not_ready_and_is_asked_again_later(make
     cloud.inventory()
     cloud.run(6)
     cloud.kill(3, "off")
-    cloud.run(50)
+    cloud.run(ANSWER_MAX_S + 30)
     times = asked(cloud)
-    assert len(times) in (2, 3)
+    assert len(times) == 2
     assert times[1] - times[0] >= ANSWER_MAX_S
     assert moved(cloud) == [31]
     assert "no answer within" in cloud.incident(3).vm(31).reason

@@ -115,7 +115,7 @@ async def test_a_host_that_cannot_be_asked_is_unknown(sshd):
 @pytest.mark.peer
 async def test_a_host_that_hangs_holds_up_its_own_vms_only(sshd, monkeypatch):
     monkeypatch.setattr(readiness, "AGENT_MAX_S", 0.5)
-    monkeypatch.setattr(readiness, "ASK_MAX_S", 1.0)
+    monkeypatch.setattr(readiness, "TURN_MAX_S", 1.0)
     virsh(sshd, "exec sleep 60")
     events: list[ReadyRead] = []
     asked = asker(sshd, events)
