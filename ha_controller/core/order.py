@@ -13,7 +13,7 @@ from ha_controller.core.incident import VmRecord
 from ha_controller.core.resources import Startup, VmGroup
 
 GROUP, ROLE = "group:", "role:"
-SHOWN_MAX = 5  #: names in a message
+SHOWN_MAX = 5  #: names or lines in a message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -114,14 +114,18 @@ def faults(
             ([name for name, key in strangers if key in missing], "no VM and no OneFlow role has that name"),
         ):
             if names_of_nobody:
-                some = ", ".join(names_of_nobody[:SHOWN_MAX])
-                more = f" and {len(names_of_nobody) - SHOWN_MAX} more" if len(names_of_nobody) > SHOWN_MAX else ""
-                lines.append(f"{record.name}: HA_AFTER names {some}{more}: {what}")
+                lines.append(f"{record.name}: HA_AFTER names {some_of(names_of_nobody)}: {what}")
         circles = [names[other] for vm, other in order.cut if vm == record.id]
         if circles:
-            what = f"it does not wait for {', '.join(circles)}"
+            what = f"it does not wait for {some_of(circles)}"
             lines.append(f"{record.name}: HA_AFTER leads in a circle, and {what}")
     return tuple(lines)
+
+
+def some_of(texts: Sequence[str], separator: str = ", ") -> str:
+    """The first few, and how many more there are: hundreds of VMs may be meant."""
+    more = f" and {len(texts) - SHOWN_MAX} more" if len(texts) > SHOWN_MAX else ""
+    return separator.join(texts[:SHOWN_MAX]) + more
 
 
 def is_of_groups(key: str) -> bool:

@@ -10,12 +10,11 @@ from dataclasses import replace
 from ha_controller.core.effects import AskNames, Severity
 from ha_controller.core.events import NamesRead
 from ha_controller.core.incident import Incident
-from ha_controller.core.order import faults, is_of_groups
+from ha_controller.core.order import faults, is_of_groups, some_of
 from ha_controller.core.state import NamesView, State
 from ha_controller.core.turns import Turns
 
 ASK_AGAIN_S = 30.0
-TOLD_MAX = 5
 
 
 def tell(state: State, incident: Incident, turns: Turns, now: float) -> Incident:
@@ -33,8 +32,7 @@ def tell(state: State, incident: Incident, turns: Turns, now: float) -> Incident
     new = [line for line in faults(records, turns.order, missing, turns.names) if line not in incident.order_faults]
     if not new:
         return incident
-    more = f" and {len(new) - TOLD_MAX} more" if len(new) > TOLD_MAX else ""
-    text = f"{incident.host_name}: what is written on VMs is not followed: {'; '.join(new[:TOLD_MAX])}{more}"
+    text = f"{incident.host_name}: what is written on VMs is not followed: {some_of(new, '; ')}"
     state.tell_of(incident, Severity.WARNING, text, "They are started all the same. Correct it with onevm update.")
     return state.save(replace(incident, order_faults=(*incident.order_faults, *new)))
 

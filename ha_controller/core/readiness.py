@@ -29,10 +29,12 @@ def advance(state: State, now: float) -> None:
         return
     anybody_waits = any(incident.state is HostState.FENCED for incident in state.incidents.values())
     known: set[tuple[int, int]] = set()
-    for incident in [state.incidents[host] for host in sorted(state.incidents)]:
+    incidents = sorted(state.incidents.values(), key=lambda incident: incident.id)
+    newest = {record.id: incident.id for incident in incidents for record in incident.vms}
+    for incident in incidents:
         for record in incident.vms:
             gate = record.startup.ready
-            if gate is None or record.stage is not VmStage.RUNNING:
+            if gate is None or record.stage is not VmStage.RUNNING or newest[record.id] != incident.id:
                 continue
             known.add((incident.id, record.id))
             view = _view(state, incident, record, now)
@@ -78,8 +80,8 @@ def _view(state: State, incident: Incident, record: VmRecord, now: float) -> Rea
     key = (incident.id, record.id)
     view = state.readiness.get(key)
     if view is None or view.settled_at != record.settled_at:
-        in_time = now - record.settled_at <= state.settings.tier_timeout_s
-        view = state.readiness[key] = ReadyView(settled_at=record.settled_at, since=now, told=not in_time)
+        told = incident.state is not HostState.FENCED and now - record.settled_at > state.settings.tier_timeout_s
+        view = state.readiness[key] = ReadyView(settled_at=record.settled_at, since=now, told=told)
     return view
 
 

@@ -15,7 +15,7 @@ from ha_controller.core.model import Host, HostState
 from ha_controller.core.settings import Mode
 from ha_controller.core.state import HostView, State
 from ha_controller.core.suspicion import verdict_of
-from ha_controller.core.turns import ORDER_OF_STARTS
+from ha_controller.core.turns import asks
 
 SCHEMA = "ha-controller/v1"
 Json = dict[str, Any]
@@ -251,7 +251,7 @@ def pending(state: State) -> list[Json]:
             "host": known.host_name,
             "state": known.state.value,
             "question": known.stopped or known.hold,
-            "can_approve": known.state is HostState.SUSPECT or known.hold.startswith(ORDER_OF_STARTS),
+            "can_approve": known.state is HostState.SUSPECT or asks(known),
         }
         for _, known in sorted(state.incidents.items())
         if needs_person(known)

@@ -7,7 +7,7 @@ passed over, unless the operator says stop; then people are told what is in the 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice, takewhile
 
@@ -15,7 +15,7 @@ from ha_controller.core import readiness
 from ha_controller.core.effects import Severity
 from ha_controller.core.incident import Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import HostState
-from ha_controller.core.order import order_of
+from ha_controller.core.order import order_of, some_of
 from ha_controller.core.outcome import wants_running
 from ha_controller.core.state import State
 
@@ -44,7 +44,8 @@ class Turns:
         self._pending = {vm for vm in self._records if not self._is_ready(vm)}
         self._queues = {
             incident.id: sorted(
-                (each.id for each in incident.vms if each.id in self._pending), key=lambda vm: (-self.tier(vm), vm)
+                {each.id for each in incident.vms if each.id in self._pending}.difference(incident.passed_over),
+                key=lambda vm: (-self.tier(vm), vm),
             )
             for incident in incidents
         }
@@ -74,11 +75,23 @@ class Turns:
         """The VMs that must be ready before this one may start, the most important first; `most` of each kind."""
         if record.id not in self._records:
             return []
-        tier, named = self.tier(record.id), set(self.order.after.get(record.id, ()))
-        queue = (vm for vm in self._queues[incident.id] if vm not in incident.passed_over)
-        above = islice(takewhile(lambda vm: self.tier(vm) > tier, queue), most)
-        waiting = {*above, *(named & self._pending)}.difference(incident.passed_over)
+        waiting = {*islice(self._above(incident, self.tier(record.id)), most), *self._named(incident, record.id)}
         return [self._records[vm][1] for vm in sorted(waiting, key=lambda vm: (-self.tier(vm), vm))]
+
+    def _above(self, incident: Incident, tier: int) -> Iterator[int]:
+        """VMs in higher tiers that are not ready, the highest first."""
+        return takewhile(lambda vm: self.tier(vm) > tier, self._queues[incident.id])
+
+    def _named(self, incident: Incident, vm: int) -> set[int]:
+        """VMs that its HA_AFTER names and that are not ready."""
+        named = self._pending.intersection(self.order.after.get(vm, ())).difference(incident.passed_over)
+        return {other for other in named if not self._is_past(incident, other)}
+
+    def _is_past(self, incident: Incident, vm: int) -> bool:
+        """Whether its time to become ready was over when this host failed: people know, and nobody starts it anew."""
+        record = self._records[vm][1]
+        longest_s = self._state.settings.tier_timeout_s + self._delay_s(record)
+        return record.stage is VmStage.RUNNING and incident.opened_at - record.settled_at > longest_s
 
     def pass_over(self, incident: Incident) -> Incident:
         """Give up waiting for VMs that make no progress, and tell it once. With "stop", nobody is passed over."""
@@ -105,21 +118,24 @@ class Turns:
 
     def _pass_over(self, incident: Incident, stuck: Iterable[int]) -> Incident:
         self._begin_anew(incident)
-        return self._state.save(replace(incident, passed_over=tuple(sorted({*incident.passed_over, *stuck}))))
+        passed_over = {*incident.passed_over, *stuck}
+        self._queues[incident.id] = [vm for vm in self._queues[incident.id] if vm not in passed_over]
+        return self._state.save(replace(incident, passed_over=tuple(sorted(passed_over))))
 
     def why_stopped(self, incident: Incident) -> str:
         """With "stop": what is in the way for longer than it may take; empty if nothing is."""
         stuck = self._stuck(incident) if self._state.settings.tier_stops else {}
         whys = sorted({(each.name, readiness.why_not(each)) for each in stuck.values()})
-        names = ", ".join(f"{name} ({why})" if why else name for name, why in whys)
+        names = some_of([f"{name} ({why})" if why else name for name, why in whys])
         return f"{names} not ready" if names else ""
 
     def overrule(self, incident: Incident, who: str) -> str:
         """With "stop", and at a person's word: the others start before what is in the way. Returns what that is.
 
-        Only for what is in the way at this moment: the next tier that is not ready in time is asked about again.
+        Only where that is asked, and for what is in the way at this moment: the next tier that is not ready in time is
+        asked about again.
         """
-        stuck = self._stuck(incident) if self._state.settings.tier_stops else {}
+        stuck = self._stuck(incident) if self._state.settings.tier_stops and asks(incident) else {}
         names = _in_words(stuck.values())
         if stuck:
             self._pass_over(replace(incident, hold="", hold_needs_person=False), stuck)
@@ -134,11 +150,12 @@ class Turns:
         """
         if self._now - self._progress[incident.id] <= self._state.settings.tier_timeout_s:
             return {}
-        waiting = [record for record in incident.vms if record.stage is VmStage.WAITING]
-        blockers = {blocker.id: blocker for record in waiting for blocker in self.waits_for(incident, record)}
+        waiting = [each.id for each in incident.vms if each.stage is VmStage.WAITING and each.id in self._records]
+        blockers = {*self._above(incident, min(map(self.tier, waiting), default=0))} if waiting else set()
+        blockers.update(*(self._named(incident, vm) for vm in waiting))
         return {
             vm: blocker
-            for vm, blocker in blockers.items()
+            for vm, (_, blocker) in ((vm, self._records[vm]) for vm in sorted(blockers))
             if self._is_overdue(incident, blocker) and not self._waits_here(incident, blocker)
         }
 
@@ -229,6 +246,11 @@ class Turns:
         return ""
 
 
+def asks(incident: Incident) -> bool:
+    """Whether a person is asked to let others start before VMs that are not ready."""
+    return incident.hold.startswith(ORDER_OF_STARTS)
+
+
 def _in_words(stuck: Iterable[VmRecord]) -> str:
     """The VMs that are in the way, and why, by their ids."""
-    return ", ".join(f"{each.name} ({each.reason or each.stage})" for each in sorted(stuck, key=lambda each: each.id))
+    return some_of([f"{each.name} ({each.reason or each.stage})" for each in sorted(stuck, key=lambda each: each.id)])

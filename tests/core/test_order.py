@@ -319,6 +319,33 @@ def test_approve_does_nothing_where_nothing_is_asked(make_cloud, settings):
     assert 30 not in cloud.incident(3).passed_over or not settings.get("tier_stops", True)
 
 
+@pytest.mark.parametrize("verb", [Verb.HOLD, Verb.PAUSE])
+def test_approve_does_not_pass_over_what_it_was_not_asked_about(make_cloud, verb):
+    """While people hold everything, VMs are not ready because of that."""
+    cloud = make_cloud(settings=replace(SETTINGS, tier_timeout_s=8.0, tier_stops=True))
+    write(cloud, 31, priority=7)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 9)
+    cloud.operator(verb, None if verb is Verb.PAUSE else 3)
+    cloud.run(60)
+    assert not any(each["can_approve"] for each in report.pending(cloud.controller.state))
+    cloud.operator(Verb.APPROVE, host=3)
+    assert answer(cloud) == "kvm-03 is FENCED: nothing to approve."
+    assert cloud.incident(3).passed_over == ()
+
+
+def test_hundreds_in_the_way_are_a_short_hold(make_cloud):
+    cloud = make_cloud(hosts=20, vms_per_host=9, settings=replace(SETTINGS, tier_timeout_s=8.0, tier_stops=True))
+    for vm in range(31, 39):
+        write(cloud, vm, priority=7, ready_delay_s=0.0)
+    cloud.deaf.add(MoveVm)
+    fail(cloud, 20)
+    assert cloud.incident(3).hold.startswith("order of starts: vm-31, vm-32, vm-33, vm-34, vm-35 and 3 more not ready")
+    cloud.operator(Verb.APPROVE, host=3)
+    assert answer(cloud).endswith(" and 3 more.")
+    assert cloud.incident(3).passed_over == (*range(31, 39),)
+
+
 def test_a_tier_that_is_stopped_is_shown_before_vms_that_find_no_room(make_cloud):
     """It is the one of the two that needs a person."""
     cloud = make_cloud(vms_per_host=3, settings=replace(SETTINGS, tier_timeout_s=8.0, tier_stops=True))

@@ -279,3 +279,74 @@ def test_a_vm_that_starts_once_more_is_asked_once_more(make_cloud):
     again = [effect for _, effect in cloud.effects if isinstance(effect, AskReady)][done:]
     assert {each.host for each in again} == {cloud.vms[31].host}
     assert {each.incident for each in again} == {cloud.incident(first).id}
+
+
+def test_its_incident_of_before_asks_and_tells_nothing_more(make_cloud):
+    """It runs no longer where that incident brought it."""
+    cloud = make_cloud(settings=replace(SETTINGS, max_failed_share=0.9, tier_timeout_s=30.0))
+    write(cloud, 31, ready=PORT)
+    cloud.unready[31] = CLOSED
+    cloud.inventory()
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(15)
+    first = cloud.vms[31].host
+    cloud.inventory()
+    cloud.kill(first, "off")
+    cloud.run(80)
+    assert cloud.told().count("and is not ready after") == 1
+    assert f"vm-31 runs on kvm-0{cloud.vms[31].host}, and is not ready after 30 s" in cloud.told()
+
+
+@pytest.mark.parametrize("stops", [False, True])
+def test_a_vm_whose_time_was_over_before_delays_nobody_on_a_host_that_fails_later(make_cloud, stops):
+    """An incident stays open as long as its host is away: weeks later nobody knows what has become of its VMs."""
+    cloud = make_cloud(settings=replace(SETTINGS, tier_timeout_s=30.0, tier_stops=stops))
+    write(cloud, 31, ready=PORT)
+    write(cloud, 50, "31")
+    cloud.unready[31] = CLOSED
+    cloud.inventory()
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(100)
+    assert cloud.told().count("and is not ready after") == 1
+    cloud.inventory()
+    cloud.kill(5, "off")
+    cloud.run(15)
+    assert cloud.state(5) == "recovered"
+
+
+def test_who_is_not_ready_is_told_although_a_restart_came_before_that(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, tier_timeout_s=20.0))
+    write(cloud, 31, ready=PORT)
+    cloud.unready[31] = CLOSED
+    cloud.vms[30] = replace(cloud.vms[30], memory_mb=10**7)
+    cloud.inventory()
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(60)
+    cloud.restart()
+    cloud.run(30)
+    assert "and is not ready after" not in cloud.told()  # the order of starts tells it as long as VMs wait
+    cloud.vms[30] = replace(cloud.vms[30], memory_mb=1024)
+    cloud.inventory()
+    cloud.run(40)
+    assert cloud.state(3) == "recovered"
+    assert cloud.told().count("and is not ready after") == 1
+
+
+def test_an_answer_that_nobody_waits_for_any_more_says_nothing(make_cloud):
+    cloud = make_cloud()
+    cloud.deaf.add(AskReady)
+    write(cloud, 31, ready=PORT)
+    write(cloud, 30, "31")
+    cloud.inventory()
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(10)
+    incident, [at] = cloud.incident(3), asked(cloud)
+    ready = ReadyRead(vm=31, incident=incident.id, asked_at=at, readiness=Readiness.READY)
+    cloud.feed(replace(ready, readiness=Readiness.NOT_YET))
+    cloud.feed(ready)
+    cloud.run(1)
+    assert moved(cloud) == [31]
