@@ -14,7 +14,8 @@ from ha_controller.core.order import faults, is_of_groups, some_of
 from ha_controller.core.state import NamesView, State
 from ha_controller.core.turns import Turns
 
-ASK_AGAIN_S = 30.0
+ASK_AGAIN_S = 30.0  #: after they could not be looked up
+ANSWER_MAX_S = 150.0  #: an answer that is not there by then never comes: all VMs of OpenNebula are read for it
 
 
 def tell(state: State, incident: Incident, turns: Turns, now: float) -> Incident:
@@ -25,8 +26,8 @@ def tell(state: State, incident: Incident, turns: Turns, now: float) -> Incident
     view = state.names.get(incident.host)
     if names and (view is None or view.incident != incident.id):
         view = state.names[incident.host] = NamesView(incident=incident.id)
-    if view is not None and (unasked := names - view.answered) and now - view.asked_at >= ASK_AGAIN_S:
-        view.asked_at = now
+    if view is not None and (unasked := names - view.answered) and now >= view.ask_at:
+        view.ask_at = now + ANSWER_MAX_S
         state.out.append(AskNames(host=incident.host, incident=incident.id, names=tuple(sorted(unasked))))
     missing = frozenset() if view is None else view.missing
     new = [line for line in faults(records, turns.order, missing, turns.names) if line not in incident.order_faults]
@@ -40,7 +41,10 @@ def tell(state: State, incident: Incident, turns: Turns, now: float) -> Incident
 def note(state: State, incident: Incident, event: NamesRead, now: float) -> None:
     """Take in which names nobody has. All VMs may have their outcome by then."""
     view = state.names.get(incident.host)
-    if view is None or view.incident != incident.id or event.failure:
+    if view is None or view.incident != incident.id:
+        return
+    view.ask_at = now + ASK_AGAIN_S if event.failure else now
+    if event.failure:
         return
     view.answered |= frozenset(event.names)
     view.missing |= frozenset(event.missing)

@@ -69,7 +69,7 @@ class NamesView:
     """Which names in HA_AFTER of an incident's VMs nobody has."""
 
     incident: int
-    asked_at: float = -1e9
+    ask_at: float = 0.0  #: not before
     answered: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()
 

@@ -58,6 +58,15 @@ def test_numbers_have_limits():
     assert read(HA_READY_DELAY="-5").ready_delay_s == 0.0
 
 
+def test_an_owner_who_writes_megabytes_has_a_hundred_names_read():
+    """Each reading of a VM looks at them, in the loop that decides."""
+    startup = read(HA_AFTER=",".join(f"vm-{n}" for n in range(50_000)), ROLE_NAME="r" * 10**6)
+    assert startup.after == tuple(f"vm-{n}" for n in range(100))
+    assert startup.wrong == ("HA_AFTER has more than 100 names: the others are not waited for",)
+    assert read(HA_AFTER="a," + "b" * 10**6).after == ("a", "b" * 60 + "...")
+    assert len(startup.role) <= 200
+
+
 # --- HA_READY ---
 
 

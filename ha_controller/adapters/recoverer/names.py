@@ -1,6 +1,6 @@
 """Whether a name in HA_AFTER means anybody: all VMs of OpenNebula are looked through, once for an incident.
 
-Reads in the lane of pools, which no order waits for.
+Reads in the lane of pools, which no order waits for, and for one incident after the other: hosts are read there, too.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ import anyio
 import structlog
 
 from ha_controller.adapters.opennebula import Client, OnedVm, OpenNebulaError
-from ha_controller.adapters.recoverer.startup import startup_of
+from ha_controller.adapters.recoverer.startup import SERVICE, startup_of
 from ha_controller.core.effects import AskNames
 from ha_controller.core.events import Event, NamesRead
 from ha_controller.core.order import names_of
+from ha_controller.core.resources import NOTHING_WRITTEN
 
 log = structlog.get_logger(__name__)
 
-READ_MAX_S = 120.0
+READ_MAX_S = 120.0  #: waiting for other incidents included
 
 
 class NameReader:
@@ -27,6 +28,7 @@ class NameReader:
     def __init__(self, client: Client, *, report: Callable[[Event], None]) -> None:
         """Nothing is read yet."""
         self._client, self._report = client, report
+        self._one = anyio.Lock()
 
     async def read(self, order: AskNames) -> None:
         """Look them up, and report exactly one answer."""
@@ -49,11 +51,14 @@ class NameReader:
             TimeoutError: it takes too long.
         """
         with anyio.fail_after(READ_MAX_S):
-            vms = await self._client.all_vms()
+            async with self._one:
+                vms = await self._client.all_vms()
         return names_of_nobody(names, vms)
 
 
 def names_of_nobody(names: Iterable[str], vms: Iterable[OnedVm]) -> tuple[str, ...]:
     """Those that none of these VMs has."""
-    known = {name for vm in vms for name in names_of(vm.id, vm.name, startup_of(vm))}
+    known: set[str] = set()
+    for vm in vms:  # ten thousand, and only few belong to a service
+        known.update(names_of(vm.id, vm.name, startup_of(vm) if SERVICE in vm.attributes else NOTHING_WRITTEN))
     return tuple(name for name in names if name not in known)

@@ -16,7 +16,9 @@ PRIORITY, AFTER, READY, READY_DELAY = "HA_PRIORITY", "HA_AFTER", "HA_READY", "HA
 SERVICE, ROLE = "SERVICE_ID", "ROLE_NAME"  #: written by OneFlow on the VMs of a service
 PRIORITY_MAX = 10000
 READY_DELAY_MAX_S = 3600.0
-SHOWN_MAX = 60  #: characters of a value in a message
+AFTER_MAX = 100  #: names
+READ_MAX = 1000  #: characters of a name or a value: OpenNebula takes megabytes, and each reading looks at them
+SHOWN_MAX = 60  #: of those in a message
 _TCP = re.compile(r"tcp:([0-9]{1,5})(?:@\[?([0-9a-f:.]{2,45})\]?)?")
 _FORMS = "it may be running, agent, tcp:PORT or tcp:PORT@ADDRESS"
 
@@ -25,14 +27,13 @@ def startup_of(vm: OnedVm) -> Startup:
     """All of it."""
     wrong: list[str] = []
     priority, delay = _whole(vm, PRIORITY, wrong), _whole(vm, READY_DELAY, wrong)
-    names = (_shown(name) for name in vm.attributes.get(AFTER, "").split(","))
     return Startup(
         priority=None if priority is None else max(-PRIORITY_MAX, min(PRIORITY_MAX, priority)),
-        after=tuple(name for name in names if name),
+        after=_after(vm, wrong),
         ready_delay_s=None if delay is None else max(0.0, min(READY_DELAY_MAX_S, float(delay))),
         ready=_gate(vm, wrong),
         service=_whole(vm, SERVICE, []),
-        role=one_line(vm.attributes.get(ROLE, "")),
+        role=one_line(vm.attributes.get(ROLE, "")[:READ_MAX]),
         wrong=tuple(wrong),
     )
 
@@ -49,8 +50,15 @@ def _whole(vm: OnedVm, name: str, wrong: list[str]) -> int | None:
     return None
 
 
+def _after(vm: OnedVm, wrong: list[str]) -> tuple[str, ...]:
+    names = vm.attributes.get(AFTER, "").split(",", AFTER_MAX)
+    if len(names) > AFTER_MAX:
+        wrong.append(f"{AFTER} has more than {AFTER_MAX} names: the others are not waited for")
+    return tuple(name for name in map(_shown, names[:AFTER_MAX]) if name)
+
+
 def _gate(vm: OnedVm, wrong: list[str]) -> ReadyGate | None:
-    written = vm.attributes.get(READY, "").strip().lower()
+    written = vm.attributes.get(READY, "")[:READ_MAX].strip().lower()
     if written in ("", "running"):
         return None
     if written == "agent":
@@ -86,5 +94,5 @@ def _literal(written: str) -> IPv4Address | IPv6Address | None:
 
 
 def _shown(written: str) -> str:
-    text = one_line(written).strip()
+    text = one_line(written[:READ_MAX]).strip()
     return text if len(text) <= SHOWN_MAX else f"{text[:SHOWN_MAX]}..."
