@@ -112,7 +112,7 @@ class HostView:
     cause_at: float = 0.0  #: when others were last silent with it by what they share
     awaits_life: bool = False  #: it was out of our scope until now, and has not answered since
     turned_at: float = -1e9  #: when it was last looked whose turn it is among its VMs
-    turns_since: float = 0.0  #: tiers wait since then at the earliest: nobody looked before, or others were passed over
+    turns_since: float = 0.0  #: tiers wait since then at the earliest; time in which nothing could be done is left out
     flaps: tuple[float, ...] = ()  #: when it came back by itself
     calm_at: float = 0.0  #: until then it flaps, and takes no VMs
     explained: str = ""  #: the last decision that was put on record

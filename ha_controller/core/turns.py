@@ -20,7 +20,7 @@ from ha_controller.core.outcome import wants_running
 from ha_controller.core.state import State
 
 ORDER_OF_STARTS = "order of starts"  #: the kind of the hold when a tier is not ready, and others are not to go on
-STOOD_STILL_S = 30.0  #: nobody looked for so long: the controller was started anew, or people held it
+STOOD_STILL_S = 30.0  #: nobody looked for so long, since nothing could be done: that is no time in which VMs got ready
 UNDER_WAY = (VmStage.MOVING, VmStage.RESUMING)
 
 
@@ -97,7 +97,7 @@ class Turns:
         """Give up waiting for VMs that make no progress, and tell it once. With "stop", nobody is passed over."""
         settings, view = self._state.settings, self._state.view(incident.host)
         if self._now - view.turned_at > STOOD_STILL_S:
-            self._begin_anew(incident)
+            self._begin_anew(incident, spent_s=max(0.0, view.turned_at - self._progress[incident.id]))
         view.turned_at = self._now
         stuck = {} if settings.tier_stops else self._stuck(incident)
         if not stuck:
@@ -112,9 +112,12 @@ class Turns:
         )
         return self._pass_over(incident, stuck)
 
-    def _begin_anew(self, incident: Incident) -> None:
-        """What is in the way from now on has its whole time."""
-        self._state.view(incident.host).turns_since = self._progress[incident.id] = self._now
+    def _begin_anew(self, incident: Incident, spent_s: float = 0.0) -> None:
+        """What is in the way from now on has its whole time, but for what was spent before nobody could do anything.
+
+        Else a device that does not answer for half a minute now and then would keep VMs waiting for ever.
+        """
+        self._state.view(incident.host).turns_since = self._progress[incident.id] = self._now - spent_s
 
     def _pass_over(self, incident: Incident, stuck: Iterable[int]) -> Incident:
         self._begin_anew(incident)

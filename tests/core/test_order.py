@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from world import SETTINGS, Cloud
 
 from ha_controller.core import report
-from ha_controller.core.effects import Answer, AskNames, Explain, MoveVm
-from ha_controller.core.events import NamesRead, Verb
+from ha_controller.core.effects import Answer, AskNames, Explain, MoveVm, ReadPower
+from ha_controller.core.events import NamesRead, Readiness, Verb
 from ha_controller.core.incident import VmRecord, VmStage
 from ha_controller.core.order import order_of, starts
 from ha_controller.core.order_faults import ANSWER_MAX_S, ASK_AGAIN_S
-from ha_controller.core.resources import Role, Startup, VmGroup
+from ha_controller.core.resources import ReadyBy, ReadyGate, Role, Startup, VmGroup
 
 
 def write(cloud: Cloud, vm: int, *after: str, **startup: object) -> None:
@@ -299,6 +299,27 @@ def test_a_tier_has_its_whole_time_when_nobody_could_do_anything(make_cloud, end
     cloud.run(10)
     assert "others start before" not in cloud.told()
     assert settled(cloud)
+
+
+def test_a_device_that_does_not_answer_now_and_then_keeps_nobody_waiting_for_ever(make_cloud):
+    """Without a fresh proof nothing moves, and that time does not count; what was spent before it does."""
+    cloud = make_cloud(settings=replace(SETTINGS, tier_timeout_s=100.0))
+    write(cloud, 31, ready=ReadyGate(by=ReadyBy.TCP, port=22, address="192.0.2.7"))
+    write(cloud, 30, "31")
+    cloud.unready[31] = (Readiness.NOT_YET, "it does not answer")
+    fail(cloud, 12)
+    assert first_moves(cloud) == [31]
+    for _ in range(2):
+        cloud.deaf.add(ReadPower)
+        cloud.run(45)
+        cloud.deaf.discard(ReadPower)
+        cloud.run(45)
+    assert first_moves(cloud) == [31]  # it had 90 of its 100 seconds
+    cloud.deaf.add(ReadPower)
+    cloud.run(45)
+    cloud.deaf.discard(ReadPower)
+    cloud.run(25)
+    assert first_moves(cloud) == [31, 30]
 
 
 def test_the_second_stop_is_told_like_the_first(make_cloud):
