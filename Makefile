@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs test lint check peers campaign sim planted model fuzz coverage clean
+.PHONY: help venv demo docs test scenarios lint check peers campaign sim planted model fuzz coverage clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -29,6 +29,9 @@ demo: venv                                 ## break a host of an embedded cloud 
 
 test: lint                                 ## lint, types, layers, tests (peer tests are skipped where they cannot run)
 	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile $(ARGS)
+
+scenarios: $(VENV)/.dev                    ## half a minute: every story of tests/scenarios; ARGS=--accept writes logs and docs/scenarios.md anew
+	$(BIN)/python -m pytest -q tests/scenarios $(ARGS)
 
 peers: .peers/venv/.ready                    ## install the test peers that are written in Python (sushy-tools)
 

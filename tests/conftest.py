@@ -12,6 +12,17 @@ import pytest
 from structlog.testing import capture_logs
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """One option for all that is written down and compared."""
+    parser.addoption("--accept", action="store_true", help="write logs and pages anew: look at the difference")
+
+
+@pytest.fixture
+def accept(request: pytest.FixtureRequest) -> bool:
+    """Whether what is written down is to be written anew."""
+    return bool(request.config.getoption("--accept"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """A loop that pytest-asyncio finds here and never closes would be a warning, and warnings are errors."""
     del config

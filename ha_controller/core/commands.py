@@ -52,10 +52,13 @@ def obey(state: State, command: OperatorCommanded, now: float) -> None:
             _maintenance(state, command, who, now)
         case _:
             incident = _incident(state, command)
-            if incident is None:
+            host = state.hosts.get(-1 if command.host is None else command.host)
+            if incident is None and host is not None and _may_be_confirmed(state, command, host):
+                incident = _opened(state, command, host, now)
+            elif incident is None:
                 state.answer(command.request, NO_SUCH, "There is no open incident of that host or number.")
-                return
-            _for_incident(state, command, incident, who, now)
+            if incident is not None:
+                _for_incident(state, command, incident, who, now)
 
 
 def _for_incident(state: State, command: OperatorCommanded, incident: Incident, who: str, now: float) -> None:
@@ -93,6 +96,9 @@ def _approve(state: State, command: OperatorCommanded, incident: Incident, who: 
         return
     if incident.state not in (HostState.SUSPECT, HostState.FAILED) or incident.stopped:
         state.answer(command.request, REFUSED, f"{name} is {incident.state.upper()}: nothing to approve.")
+        return
+    if (host := state.hosts.get(incident.host)) is not None and host.excluded:
+        state.answer(command.request, REFUSED, f"{name} is out of scope, nothing is done with it: {host.excluded}.")
         return
     state.save(replace(incident, approved_by=who, rejected_by=""))
     state.answer(command.request, DONE, f"Approved: {name} is powered off if it is still silent.")
@@ -190,16 +196,28 @@ def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> No
         state.answer(command.request, REFUSED, f"{host.name} is out of scope: {host.excluded}")
     elif view.state is not HostState.SUSPECT or alive_channels(view.views, state.rules(host.id), now):
         answers = ", ".join(alive_channels(view.views, state.rules(host.id), now))
-        why = f"{answers} answers, and a host that shows life is never powered off" if answers else view.state.upper()
-        state.answer(command.request, REFUSED, f"{host.name} is not silent: {why}.")
-    elif incident is None and not suspicion.vms_are_known(view, now):
-        suspicion.ask_for_vms(state, host.id, now)
-        state.answer(command.request, LOOK_AGAIN, f"The VMs of {host.name} are being read. Try again.")
-    else:
-        if incident is None:
-            incident = suspicion.open_incident(state, host, suspicion.verdict_of(state, host, now), now)
+        text = f"{host.name} is {view.state.upper()}."
+        if answers:
+            text = f"{host.name} is not silent: {answers} answers, and a host that shows life is never powered off."
+        state.answer(command.request, REFUSED, text)
+    elif incident := incident or _opened(state, command, host, now):
         state.save(replace(incident, ordered_by=who, approved_by=who, rejected_by="", verdict="ordered"))
         state.answer(command.request, DONE, f"{host.name} is powered off if it is still silent and no guard says no.")
+
+
+def _may_be_confirmed(state: State, command: OperatorCommanded, host: Host) -> bool:
+    """Whether a person may say that a silent host is off, before there is a verdict."""
+    is_silent = state.view(host.id).state is HostState.SUSPECT
+    return command.verb is Verb.CONFIRM_OFF and is_silent and not host.excluded
+
+
+def _opened(state: State, command: OperatorCommanded, host: Host, now: float) -> Incident | None:
+    """The incident of a silent host that a person does not want to wait for; None, and answered, without its VMs."""
+    if suspicion.vms_are_known(state.view(host.id), now):
+        return suspicion.open_incident(state, host, suspicion.verdict_of(state, host, now), now)
+    suspicion.ask_for_vms(state, host.id, now)
+    state.answer(command.request, LOOK_AGAIN, f"The VMs of {host.name} are being read. Try again.")
+    return None
 
 
 def why_no_drill(state: State, host: Host) -> str:
@@ -302,6 +320,9 @@ def _confirmed(state: State, waiting: list[PendingCommand], event: PowerRead, no
             state.answer(pending.request, NO_SUCH, "The incident has ended meanwhile.")
         elif on:
             text = f"Refused: {', '.join(on)} reads ON. Power {incident.host_name} off first."
+            views = state.view(pending.host).devices
+            if strange := [name for name in on if name in views and views[name].mismatch]:
+                text += f" If that is another machine's ({', '.join(strange)}), take it out of [[fence]] first."
             state.answer(pending.request, REFUSED, text)
         elif not _refused_by_life(state, pending.request, incident, now):
             _accept(state, pending, incident, now)

@@ -240,8 +240,8 @@ class Controller:
                 if view.answers_since is None:
                     view.answers_since = now
             elif signal is _SILENT:
-                view.answers_since = None
                 if is_here:  # elsewhere it is a trouble of a host that answers, and no reason for haste
+                    view.answers_since = None
                     state.watch(host, True)
                 if view.state is not _FENCED:  # its silence is no news
                     touched.add(host)
@@ -330,7 +330,7 @@ class Controller:
             case LeadChanged():
                 takeover.lead_changed(state, event, now)
             case SelfChecked():
-                state.self_check, state.self_check_detail = event.ok, event.detail
+                guard.self_checked(state, event, now)
             case SecondMasterLooked():
                 state.second_master, state.second_master_detail = event.present, event.detail
             case SettingsChanged():

@@ -71,6 +71,10 @@ class ChannelView:
         if reading.signal is Signal.LEAVING and self.leaving_since is None:
             self.leaving_since = reading.sent_at
 
+    def doubt_silence(self) -> None:
+        """What was silent until now was perhaps not asked: it counts from the next reading on."""
+        self.silent_since, self.misses = None, 0
+
     @property
     def last_word_at(self) -> float:
         """When the newest question left that was answered in any way, also with "cannot tell"."""

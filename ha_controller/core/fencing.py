@@ -22,6 +22,7 @@ from ha_controller.core.suspicion import approval_needed, ask_for_vms, deaths_re
 
 DAY_S = 86400.0
 SECOND_SIGNAL_SPACING_S = 2.0  #: between two readings of another device that confirms an OFF
+EXHAUSTED = "fence attempts exhausted"  #: begins the hold of a host that no device could power off
 REPORT_GRACE_S = 15.0  #: beyond the device's own deadline: the executor reports earlier, or something is wrong
 
 
@@ -34,6 +35,8 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         _confirm_off(state, host, incident, last, now)
     elif not incident.stopped:
         _next_attempt(state, host, incident, now)
+    elif incident.stopped.startswith(EXHAUSTED) and (verdict := verdict_of(state, host, now)).kind is VerdictKind.ALIVE:
+        _alive_again(state, incident, verdict.reason, now)  # a person was called, and has to know
 
 
 def accepted(state: State, incident: Incident, event: FenceAccepted) -> None:
@@ -108,7 +111,7 @@ def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Atte
     elif now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
         view.read_back_due = False
         lost = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="no report in time")
-        state.save(_with_attempt(incident, lost))
+        _tell_unverified(state, state.save(_with_attempt(incident, lost)), lost)
 
 
 def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
@@ -254,7 +257,7 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
     if verdict.kind is VerdictKind.ALIVE or (alive and verdict.kind != incident.verdict):
         _alive_again(state, incident, verdict.reason, now)
         return
-    explain = f"See: ha-controller explain {incident.host_name}"
+    explain = f"More: ha-controller explain {incident.host_name}"
     if not state.settings.condemns(verdict.kind) and not incident.ordered_by:
         unclear = Hold("the evidence is not clear any more", verdict.reason, f"Nothing is sent. {explain}")
         state.hold(incident, unclear, now)
@@ -265,7 +268,7 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
     results = guard.check(state, host, incident, now)
     guard.note(state, host, results, now)
     if vetoed := guard.veto(results):
-        hold = Hold(vetoed.guard, vetoed.reason, f"Nothing is sent. {explain}", needs_person=vetoed.needs_person)
+        hold = Hold(vetoed.guard, vetoed.reason, guard.what_helps(vetoed, incident), vetoed.needs_person)
         state.hold(incident, hold, now, [str(result) for result in results])
         return
     _order_power_off(state, host, replace(incident, guards=tuple(str(result) for result in results)), now)
@@ -280,7 +283,7 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
             now,
         )
         return
-    stood_down = state.enter(incident, Trigger.STOOD_DOWN, now)
+    stood_down = state.enter(replace(incident, stopped=""), Trigger.STOOD_DOWN, now)
     stand_down(state, stood_down, f"{reason}; no power-off was done", now)
 
 
@@ -375,7 +378,7 @@ def _exhausted(state: State, host: Host, incident: Incident, now: float) -> None
     tried = "; ".join(last)  # two rounds that went the same way are told once
     state.stop(
         incident,
-        f"fence attempts exhausted ({tried or 'no usable fence device'}). Its {len(incident.vms)} VMs wait",
+        f"{EXHAUSTED} ({tried or 'no usable fence device'}). Its {len(incident.vms)} VMs wait",
         f"Check its power. If you have seen that it is off: ha-controller confirm-off {host.name}",
         now,
     )

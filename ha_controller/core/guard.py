@@ -20,7 +20,7 @@ from ha_controller.core.detector import (
     power_is_blind,
 )
 from ha_controller.core.effects import Fence
-from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult
+from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult, SelfChecked
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import Domain, Host, HostState, OnedHostState, Signal
 from ha_controller.core.state import State
@@ -43,6 +43,20 @@ class GuardResult:
     def __str__(self) -> str:
         """As it stands in the incident and in `explain`."""
         return f"{'✓' if self.passes else '✗'} {self.guard}: {self.reason}"
+
+
+def self_checked(state: State, event: SelfChecked, now: float) -> None:
+    """Note whether we reach our witnesses. What was silent while we did not is silent from now on only.
+
+    Our witness may answer again a moment before hosts do that were cut off from us together with it.
+    """
+    if event.ok and not state.self_check and state.settings.self_check_needed:
+        for view in state.views.values():
+            view.since = now if view.state is HostState.SUSPECT else view.since
+            for name in state.settings.here:
+                if name in view.views:
+                    view.views[name].doubt_silence()
+    state.self_check, state.self_check_detail = event.ok, event.detail
 
 
 def check(state: State, host: Host, incident: Incident, now: float) -> tuple[GuardResult, ...]:
@@ -74,6 +88,16 @@ def note_cause(state: State, host: Host, now: float) -> None:
 def veto(results: tuple[GuardResult, ...]) -> GuardResult | None:
     """The first guard that says no."""
     return next((result for result in results if not result.passes), None)
+
+
+def what_helps(vetoed: GuardResult, incident: Incident) -> str:
+    """What people are told to do about a guard that says no."""
+    name, helps = incident.host_name, ""
+    if vetoed.needs_person:
+        helps = f" To act all the same: ha-controller pending approve {incident.id}."
+    elif vetoed.guard == "readiness":
+        helps = f" If you have seen that it is off: ha-controller confirm-off {name}."
+    return f"Nothing is done.{helps} More: ha-controller explain {name}"
 
 
 class _Answer(NamedTuple):
@@ -214,12 +238,10 @@ def _maintenance(state: State, host: Host, incident: Incident, now: float) -> _A
     if host.excluded:
         return _Answer(False, host.excluded)
     if state.view(host.id).awaits_life and not incident.approved_by:
-        text = f"it has not answered since its maintenance ended; approve to act: pending approve {incident.id}"
-        return _Answer(False, text, needs_person=True)
+        return _Answer(False, "it has not answered since its maintenance ended", needs_person=True)
     disabled = incident.prior_one_state in (OnedHostState.DISABLED, OnedHostState.OFFLINE)
     if disabled and not incident.prior_marked and not incident.approved_by:
-        text = f"disabled in OpenNebula by somebody else; approve to act: pending approve {incident.id}"
-        return _Answer(False, text, needs_person=True)
+        return _Answer(False, "disabled in OpenNebula by somebody else", needs_person=True)
     return _Answer(True, "in scope, not in maintenance")
 
 

@@ -36,7 +36,7 @@ def note(state: State, reading: Reading, now: float) -> None:
         return
     if not trust.boot_id:
         state.save_trust(replace(trust, boot_id=reading.boot_id))
-        view.boot_seen_at = reading.sent_at
+        view.boot_seen_at = view.boot_known_at = reading.sent_at
         return
     pending = view.new_boot
     if reading.boot_id in trust.past_boots or (pending is not None and pending.boot_id == reading.boot_id):

@@ -18,6 +18,7 @@ from ha_controller.core.model import Domain, Host, HostState, OnedHostState, Pow
 from ha_controller.core.state import State
 
 GONE = "it is no longer in OpenNebula"
+NEVER_OFF = "the very boot from before the power-off answers: it was never off"
 UNTOUCHED = (HostState.OK, HostState.SUSPECT)  #: nothing was powered off yet
 AWAY = (HostState.FAILED, HostState.RECOVERED)  #: it has to pass the gate
 
@@ -85,18 +86,22 @@ def _boot(state: State, incident: Incident, left: leftovers.Leftovers) -> Condit
         return Condition(name=name, passed=True, reason="not needed: it was never verified off")
     if view.new_boot is not None and view.new_boot.noticed_at > incident.fenced_at:
         return Condition(name=name, passed=True, reason=f"{view.new_boot.boot_id[:8]} answers, another one than before")
-    if view.boot_seen_at > incident.fenced_at:
-        reason = (
-            "the very boot from before the power-off answers: it was never off, and its VMs may still run. Reboot it"
-        )
+    if _was_never_off(state, incident):
+        reason = f"{NEVER_OFF}, and its VMs may still run. Reboot it"
         sees_all = state.settings.hosts_asked and not left.unknown
         return Condition(name=name, passed=False, reason=reason, forcible=sees_all)
     if incident.proof is not None and incident.proof.devices:
-        reason = f"not known; not needed, because it was proven off ({incident.proof.text})"
+        reason = f"which one answers is not known, nor needed: it was proven off ({incident.proof.text})"
         return Condition(name=name, passed=True, reason=reason)
     why = "only a person's word says that it was off" if incident.proof is not None else "its proof was void"
-    reason = f"not known, and {why}. Reboot it"
+    reason = f"which boot answers is not known, and {why}. Reboot it"
     return Condition(name=name, passed=False, reason=reason, forcible=True)
+
+
+def _was_never_off(state: State, incident: Incident) -> bool:
+    """Whether the boot from before the power-off answers."""
+    view = state.view(incident.host)
+    return incident.fenced_at is not None and view.boot_seen_at > incident.fenced_at >= view.boot_known_at
 
 
 def _no_leftovers(state: State, incident: Incident, left: leftovers.Leftovers, boot: Condition) -> Condition:
@@ -123,7 +128,7 @@ def _storage(state: State, incident: Incident, now: float) -> Condition:
         return Condition(name=name, passed=True, reason="not known: no heartbeat of it is looked at")
     alive = alive_channels(views, rules, now)
     if still := [each for each in heard if each not in alive]:
-        reason = f"{', '.join(still)} does not see its heartbeat: is its datastore mounted?"
+        reason = f"{', '.join(still)} does not see its heartbeat. Mount its datastore"
         return Condition(name=name, passed=False, reason=reason, forcible=True)
     return Condition(name=name, passed=True, reason=f"{', '.join(heard)} sees its heartbeat")
 
@@ -159,6 +164,9 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         if state.settings.power_on and incident.state is HostState.RECOVERED:
             _power_on(state, host, incident, now)
         return
+    if incident.state is HostState.RECOVERED and _was_never_off(state, incident) and not incident.stopped:
+        next_step = f"They were started elsewhere: look at once, and reboot {host.name}"
+        incident = state.stop(incident, f"{NEVER_OFF}, and its VMs may run twice", next_step, now)
     leftovers.look(state, incident, now)
     left = leftovers.found(state, incident, now)
     incident = leftovers.tell(state, incident, left)
@@ -232,13 +240,15 @@ def powered_on(state: State, incident: Incident, event: PoweredOn) -> None:
 def unfence(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
     """Readmit a host that answers again: the way back to OK."""
     name = incident.host_name
-    if incident.state is HostState.FENCED:
+    if (host := state.hosts.get(incident.host)) is not None and host.excluded == GONE:
+        open_ones = ", ".join(record.name for record in incident.vms if not record.settled)
+        more = f"; nothing was done for {open_ones}" if open_ones else ""
+        suspicion.close(state, incident, f"dismissed by {command.who}: {GONE}{more}", now)
+        state.answer(command.request, DONE, f"{name}: its incident is closed; it is no longer in OpenNebula{more}.")
+    elif incident.state is HostState.FENCED:
         state.answer(command.request, REFUSED, f"VMs of {name} still wait for an outcome; it cannot be readmitted yet.")
     elif incident.state in UNTOUCHED:
         _dismiss(state, command, incident, now)
-    elif (host := state.hosts.get(incident.host)) is not None and host.excluded == GONE:
-        suspicion.close(state, incident, f"dismissed by {command.who}: {GONE}", now)
-        state.answer(command.request, DONE, f"{name}: its incident is closed; it is no longer in OpenNebula.")
     else:
         _through_the_gate(state, command, incident, now)
 

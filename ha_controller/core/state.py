@@ -104,6 +104,7 @@ class HostView:
     read_back_due: bool = False  #: an acknowledged power-off from before the restart waits to be read back
     troubles: dict[TroubleKind, str] = field(default_factory=dict)
     boot_seen_at: float = 0.0  #: when the boot that is on record was last seen alive
+    boot_known_at: float = 0.0  #: when it was first heard which boot that is; 0: before our start
     monitored_at: float = 0.0  #: of OpenNebula's data about it, as of the last HostRead
     waits_from: float = 0.0  #: since then nothing but OpenNebula has held up the VMs that it lost in a reboot
     advanced_at: float = 0.0

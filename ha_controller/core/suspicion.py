@@ -96,7 +96,8 @@ def _tell_what_is_left(state: State, host: Host, verdict: Verdict, now: float) -
     state.explain(host.id, what, verdict.reason, now, next_step="Looking on.")
     announced = leaving_since(view.views)
     is_expected = announced is not None and now - announced < rules.planned_reboot_max_s
-    late = verdict.kind is VerdictKind.UNCLEAR and not is_expected and now - view.since > rules.single_domain_after_s
+    patience_s = rules.single_domain_after_s + rules.patience_s(len(host.vms))
+    late = verdict.kind is VerdictKind.UNCLEAR and not is_expected and now - view.since > patience_s
     told = verdict.kind in (VerdictKind.ISOLATED, VerdictKind.HUNG)
     kind = verdict.kind.value if told else "undecided" if late else ""
     if not kind or host.excluded or view.told == kind:
@@ -119,10 +120,10 @@ def _tell_of_troubles(state: State, host: Host, rules: Settings, now: float) -> 
     view = state.view(host.id)
     found = {} if host.excluded else troubles(view.views, rules, now)
     if found or view.troubles:
-        for kind in found.keys() - view.troubles.keys():
+        for kind in sorted(found.keys() - view.troubles.keys()):
             text = f"{host.name}: {kind.value}: {found[kind]}, and the host answers"
             state.tell(Severity.WARNING, text, _REMEDIES[kind], host=host.id)
-        for kind in view.troubles.keys() - found.keys():
+        for kind in sorted(view.troubles.keys() - found.keys()):
             state.tell(Severity.INFO, f"{host.name}: no {kind.value} any more", "Nothing to do.", host=host.id)
         view.troubles = found
     if found or host.monitoring_restarting:
@@ -243,10 +244,12 @@ def ask_for_vms(state: State, host: int, now: float, vms: tuple[int, ...] = ()) 
 
 
 def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
-    if host.excluded:
-        return  # somebody else's business, and nobody is called because of it
-    view = state.view(host.id)
     incident = state.incidents.get(host.id)
+    if host.excluded:  # somebody else's business, and nobody is called because of it
+        if incident is not None and (hold := state.brake(incident)):  # but who was asked hears that it is over
+            state.hold(incident, hold, now)
+        return
+    view = state.view(host.id)
     if incident is None and not vms_are_known(view, now):
         ask_for_vms(state, host.id, now)
         if not vms_are_known(view, now):
@@ -266,6 +269,8 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     if hold := _what_holds(state, incident, verdict, results):
         state.hold(incident, hold, now, said)
         return
+    if not incident.ordered_by:  # while it waited, more was seen than on the day it was opened
+        incident = replace(incident, evidence=(verdict.reason, *verdict.evidence))
     what = f"condemned as {incident.verdict}: it is powered off"
     state.explain(host.id, what, verdict.reason, now, next_step="Its VMs are moved when off is verified.", guards=said)
     _commit(state, incident, results, now)
@@ -294,12 +299,10 @@ def _what_holds(
     state: State, incident: Incident, verdict: Verdict, results: tuple[guard.GuardResult, ...]
 ) -> Hold | None:
     """Why the host is not powered off now; None when nothing holds."""
-    name = incident.host_name
     if hold := state.brake(incident):
         return hold
     if vetoed := guard.veto(results):
-        more = f"Nothing is done. More: ha-controller explain {name}"
-        return Hold(vetoed.guard, vetoed.reason, more, needs_person=vetoed.needs_person)
+        return Hold(vetoed.guard, vetoed.reason, guard.what_helps(vetoed, incident), needs_person=vetoed.needs_person)
     return approval_needed(state, incident, verdict)
 
 

@@ -1,8 +1,7 @@
-"""What `explain` prints in twelve situations: docs/explain.md has it as it really is. `UPDATE=1` writes it anew."""
+"""What `explain` prints in twelve situations: docs/explain.md has it as it really is. `--accept` writes it anew."""
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -155,13 +154,13 @@ def printed(cloud: Cloud, last: int, capsys: pytest.CaptureFixture[str]) -> str:
     return re.sub(r"(?m)^\d[\d:TZ-]+   ", "", capsys.readouterr().out)
 
 
-def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]):
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str], accept: bool):
     parts = [BEGIN]
     for title, play in SITUATIONS:
         text = printed(play(), 3 if play is a_dead_host else 1, capsys)
         parts.append(f"## {title}\n\n```\n{text}```\n")
     page = "\n".join(parts)
-    if os.environ.get("UPDATE"):
+    if accept:
         PAGE.write_text(page)
     assert PAGE.read_text() == page
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -237,12 +236,12 @@ def test_the_text_says_it_to_a_tired_operator(capsys: pytest.CaptureFixture[str]
     assert text.index("From here on") < text.index("00:17:46.2  then  ORDER power off with bmc, attempt 1")
 
 
-def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]):
-    """`UPDATE=1 make test` writes the example anew; read the difference before you commit it."""
+def test_the_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str], accept: bool):
+    """`make test ARGS=--accept` writes the example anew; read the difference before you commit it."""
     _show(decide(dead_host(), single_domain_after_s=30.0), Path("new.toml"))
     printed = capsys.readouterr().out.strip()
     page = Path(__file__).parents[2] / "docs/replay.md"
-    if os.environ.get("UPDATE"):
+    if accept:
         before, _, after = page.read_text().split("```\n", 2)
         page.write_text(f"{before}```\n{printed}\n```\n{after}")
     assert page.read_text().split("```\n", 2)[1].strip() == printed

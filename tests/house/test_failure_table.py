@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from scenarios.page import covered
 
 from ha_controller.core.detector import TroubleKind, VerdictKind
 from ha_controller.core.guard import GUARDS
@@ -14,14 +15,16 @@ ROOT = Path(__file__).parents[2]
 TABLES = {
     "docs/fencing-failures.md": [f"F{number}" for number in range(1, 45)],
     "docs/detection-failures.md": [*(f"F{number}" for number in range(45, 72)), "F103"],
+    "docs/controller-failures.md": [f"F{number}" for number in range(72, 86)],
     "docs/vm-outcomes.md": [f"F{number}" for number in range(86, 109)],
+    "docs/torture.md": [f"T{number}" for number in range(1, 43)],
 }
 tables = pytest.mark.parametrize("page", TABLES)
 
 
 def rows_of(page: str) -> list[list[str]]:
     lines = (ROOT / page).read_text().splitlines()
-    return [line.strip("|").split("|") for line in lines if re.match(r"\| F\d+ ", line)]
+    return [line.strip("|").split("|") for line in lines if re.match(r"\| [FT]\d+ ", line)]
 
 
 @tables
@@ -41,6 +44,18 @@ def test_every_test_that_is_named_exists(page: str):
             if not path.exists() or (test and f"def {test}(" not in path.read_text()):
                 missing.append(f"{row[0].strip()}: {named}")
     assert missing == []
+
+
+@tables
+def test_a_scenario_that_a_row_names_says_that_it_covers_the_case(page: str):
+    named = {(row[0].strip(), story) for row in rows_of(page) for story in re.findall(r"`scenarios/([^`]+)`", row[3])}
+    told = covered()
+    assert sorted((case, story) for case, story in named if story not in told.get(case, [])) == []
+
+
+def test_every_case_that_a_scenario_covers_is_one():
+    known = {row[0].strip() for page in TABLES for row in rows_of(page)}
+    assert covered().keys() - known == set()
 
 
 @tables

@@ -1,8 +1,7 @@
-"""The pages of commands and settings are written from the program. `UPDATE=1` writes them anew."""
+"""The pages of commands and settings are written from the program. `--accept` writes them anew."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,9 +54,9 @@ def settings_page() -> str:
 @pytest.mark.parametrize(
     ("name", "page"), [("commands.md", commands_page), ("settings.md", settings_page)], ids=["commands", "settings"]
 )
-def test_the_page_is_what_the_program_says(name, page):
+def test_the_page_is_what_the_program_says(name, page, accept: bool):
     path = ROOT / "docs" / name
-    if os.environ.get("UPDATE"):
+    if accept:
         path.write_text(page())
     assert path.read_text() == page()
 

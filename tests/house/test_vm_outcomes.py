@@ -1,8 +1,7 @@
-"""docs/vm-outcomes.md shows the table of VM states as it is in the code. `UPDATE=1` writes it anew."""
+"""docs/vm-outcomes.md shows the table of VM states as it is in the code. `--accept` writes it anew."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from ha_controller.core.vm_table import LCM, STATES, Ask, Recover, Row, Rule, Step
@@ -44,10 +43,10 @@ def table() -> str:
     return f"LCM_STATE of an ACTIVE VM:\n\n{HEAD}{active}\nSTATE of a VM that is not ACTIVE:\n\n{HEAD}{others}"
 
 
-def test_the_page_shows_the_table_as_it_is():
+def test_the_page_shows_the_table_as_it_is(accept: bool):
     before, rest = PAGE.read_text().split(BEGIN)
     shown, after = rest.split(END)
-    if os.environ.get("UPDATE"):
+    if accept:
         PAGE.write_text(f"{before}{BEGIN}{table()}{END}{after}")
         shown = table()
     assert shown == table()

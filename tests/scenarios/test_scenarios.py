@@ -1,54 +1,44 @@
-"""Each folder here is a story: README.md tells it, scenario.toml plays it, log.expect is what must come of it.
+"""Each folder is a story: README.md tells it in two sentences, scenario.toml plays it, log.expect must come of it.
 
-A new story needs no code. `UPDATE=1 make test` writes the logs anew; read the difference before you commit it.
+A new story needs no code. `make scenarios ARGS=--accept` writes the logs anew: read the difference.
 """
 
 from __future__ import annotations
 
-import os
-import tomllib
-from dataclasses import replace
-from functools import cache
+import re
+from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
-from oned_world import OnedCloud
-from world import SETTINGS, Cloud
 
 from ha_controller.core import effects as fx
-from ha_controller.core.events import LeadChanged, Readiness, SecondMasterLooked, SelfChecked, Verb
-from ha_controller.core.model import Device, Domain, Signal
-from ha_controller.core.resources import PciDevice, PciRequest, Role, VmGroup
-from ha_controller.core.settings import Channel, Mode, Settings
 from ha_controller.flight import text
 from ha_controller.flight.replay import replay
 from ha_controller.flight.verdict import compared
+from scenarios.language import Mistakes, read
+from scenarios.page import PAGE, STORIES, THEMES, page, sentences, title
+from scenarios.player import log_of, played, wrong_in
 
 FOLDER = Path(__file__).parent
-STORIES = sorted(path.parent for path in FOLDER.glob("*/scenario.toml"))
+story_of = pytest.mark.parametrize("story", STORIES, ids=lambda story: f"{story.parent.name}/{story.name}")
 
 
-class Played(NamedTuple):
-    """A cloud at the end of its story."""
-
-    cloud: Cloud
-    begun: float  #: when the story began
-    done: int  #: how many effects there were before
-    homes: dict[str, str]  #: where each VM was then
-
-
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
-def test_the_story_ends_as_written(story: Path):
-    assert (story / "README.md").read_text().strip(), "a story without its telling"
+@story_of
+def test_the_story_ends_as_written(story: Path, accept: bool):
     log = "\n".join(log_of(story)) + "\n"
     expected = story / "log.expect"
-    if os.environ.get("UPDATE"):
+    if accept:
         expected.write_text(log)
+    assert expected.exists(), "there is no log.expect: look at what it does, and --accept"
     assert log == expected.read_text()
 
 
-@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+@story_of
+def test_what_must_never_happen_does_not_and_nobody_waits_untold(story: Path):
+    assert wrong_in(story) == read(story / "scenario.toml").written.harm
+
+
+@story_of
 def test_the_story_replayed_from_its_flight_record_is_decided_the_same_way(story: Path):
     cloud = played(story).cloud
     recorded = cloud.recorder.cut([], cloud.now, "the story ends").record()
@@ -64,217 +54,62 @@ def test_the_story_replayed_from_its_flight_record_is_decided_the_same_way(story
     assert compared(record, replayed, None)["same"]
 
 
-@cache
-def played(story: Path) -> Played:
-    """A story at its end; each is played once."""
-    return play(tomllib.loads((story / "scenario.toml").read_text()))
+@story_of
+def test_the_story_is_told_in_a_title_and_two_sentences(story: Path):
+    assert (story / "README.md").exists(), "a story without its telling"
+    assert title(story)
+    assert len(sentences(story)) == 2
 
 
-def log_of(story: Path) -> list[str]:
-    """The log of a story: orders and messages with the seconds since it began."""
-    cloud, begun, done, homes = played(story)
-    questions = (fx.AskDomains, fx.AskReady, fx.AskNames)
-    asked = {effect: at for at, effect in reversed(cloud.effects) if isinstance(effect, questions)}  # told once
-    told = [(at, effect) for at, effect in cloud.effects[done:] if asked.get(effect, at) == at]
-    lines = [f"{at - begun:6.1f}  {line}" for at, effect in told if (line := _line(effect))]
-    hosts = [cloud.host(host) for host in range(cloud.hosts)]
-    states = [f"{host.name} {cloud.state(host.id).upper()}" for host in hosts if cloud.state(host.id) != "ok"]
-    places = [f"{name}@{place}" for name, place in _places(cloud).items() if homes[name] != place]
-    if isinstance(cloud, OnedCloud):
-        assert cloud.ran_twice() == []
-    return [*lines, f"   end  {', '.join(states) or 'all hosts OK'}; moved: {', '.join(places) or 'nothing'}"]
+def test_every_folder_is_a_whole_story_in_a_theme():
+    parts = {"README.md", "scenario.toml", "log.expect"}
+    odd = [
+        str(path.relative_to(FOLDER))
+        for path in FOLDER.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+        if not (path.parent == FOLDER and path.suffix == ".py")
+        if not (path.parent in STORIES and path.name in parts)
+    ]
+    assert odd == []
+    assert {story.parent.name for story in STORIES} == set(THEMES)
+    assert [story for story in STORIES if len(story.relative_to(FOLDER).parts) != 2] == []
 
 
-def play(scenario: dict[str, Any]) -> Played:
-    """Run a scenario."""
-    settings, hosts = _settings(scenario.get("settings", {})), scenario.get("hosts", 8)
-    elsewhere = scenario.get("elsewhere", [])  # more channels: neighbours, storage, oned, boot-id, kdump
-    new = [name for name in elsewhere if name not in {channel.name for channel in settings.channels}]
-    domains = {"neighbours": Domain.VANTAGE, "storage": Domain.STORAGE}
-    more = tuple(Channel(name=name, domain=domains.get(name, Domain.SELF)) for name in new)
-    kind = OnedCloud if scenario.get("opennebula") == "embedded" else Cloud  # VMs have states there, not only places
-    cloud = kind(
-        settings=replace(settings, channels=(*settings.channels, *more)),
-        hosts=hosts,
-        elsewhere={name: {} for name in elsewhere if name in domains},
-        boots={host: f"first-{host}" for host in range(hosts)} if "boot-id" in elsewhere else {},
-        places={int(host): tuple(places.items()) for host, places in scenario.get("places", {}).items()},
-        vms_per_host=scenario.get("vms_per_host", 2),
-        levels=tuple(tuple(_device(each) for each in level) for level in scenario.get("levels", [["bmc"]])),
-    )
-    if stores := scenario.get("datastores"):  # where the disks of all VMs are
-        cloud.vms = {number: replace(vm, datastores=tuple(stores)) for number, vm in cloud.vms.items()}
-    cloud.recorder.held = True
-    cloud.run(6)
-    homes = _places(cloud)
-    begun, done = cloud.now, len(cloud.effects)
-    for step in sorted(scenario["step"], key=lambda step: step["at"]):
-        cloud.run(max(0.0, begun + step["at"] - cloud.now))
-        _do(cloud, step)
-    cloud.run(max(0.0, begun + scenario["until"] - cloud.now))
-    return Played(cloud, begun, done, homes)
+def test_no_two_stories_have_the_same_name_title_or_course():
+    for told in (
+        Counter(story.name for story in STORIES),
+        Counter(title(story) for story in STORIES),
+        Counter((story / "scenario.toml").read_text() for story in STORIES),
+    ):
+        assert [name for name, count in told.items() if count > 1] == []
 
 
-def _device(written: str | dict[str, Any]) -> Device:
-    """A device by its name, or with what is special of it."""
-    said = {"name": written} if isinstance(written, str) else written
-    lists = {name: tuple(value) for name, value in said.items() if isinstance(value, list)}
-    return Device(identity_noted=True, **{**said, **lists})
+def test_the_page_lists_them_all(accept: bool):
+    if accept:
+        PAGE.write_text(page())
+    assert PAGE.read_text() == page()
 
 
-def _places(cloud: Cloud) -> dict[str, str]:
-    """Where each VM is; in the embedded OpenNebula also what it does there, if it does not run."""
-    if isinstance(cloud, OnedCloud):
-        return {
-            vm.name: f"{vm.host}{'' if vm.label == 'RUNNING' else f' {vm.label}'}" for vm in cloud.oned.vms.values()
-        }
-    return {vm.name: str(vm.host) for vm in cloud.vms.values()}
-
-
-def _settings(values: dict[str, Any]) -> Settings:
-    known = {**values, "mode": Mode(values.get("mode", "auto"))}
-    fields = {name: getattr(SETTINGS, name) for name in ("channels", "settle_s")}
-    return Settings(**{**fields, **known})
-
-
-def _do(cloud: Cloud, step: dict[str, Any]) -> None:
-    match step:
-        case {"kill": _}:
-            for host in _hosts(cloud, {"hosts": step["kill"]}):
-                cloud.kill(host, step.get("power", "on"))
-        case {"revive": _}:
-            for host in _hosts(cloud, {"hosts": step["revive"]}):
-                cloud.dead.pop(host, None)
-        case {"operator": verb}:
-            flags = {name: step[name] for name in ("force", "repaired") if name in step}
-            cloud.operator(Verb(verb), step.get("host"), step.get("incident"), **flags)
-        case {"settings": values}:
-            cloud.settings = replace(cloud.settings, **values)
-            cloud.reconfigure(cloud.settings)
-        case {"self_check": ok}:
-            cloud.feed(SelfChecked(ok=ok, detail="gateway answers" if ok else "gateway does not answer"))
-        case {"second_master": present}:
-            cloud.feed(SecondMasterLooked(present=present, detail="hook host_error" if present else "none"))
-        case {"lead": term}:
-            cloud.feed(LeadChanged(term=term or None))
-        case {"power": power, "host": host}:
-            cloud.dead[host] = power
-        case {"kill_host_of": vm}:
-            cloud.kill(cloud.vms[vm].host or 0, step["power"])
-        case {"say": channel, "signal": signal}:
-            for host in _hosts(cloud, step):
-                cloud.elsewhere.setdefault(channel, {})[host] = Signal(signal)
-        case {"reboot": host}:
-            cloud.reboot(host)
-        case {"maintenance": host, "on": on}:
-            cloud.excluded = {host: "HA_IGNORE=YES on the host in OpenNebula"} if on else {}
-            cloud.inventory()
-        case {"delete": host}:
-            cloud.deleted.add(host)
-            cloud.inventory()
-        case {"one_state": number, "host": host}:
-            cloud.one_states[host] = number
-            cloud.inventory()
-        case {"unready": vm, "readiness": readiness, "because": why}:
-            cloud.unready[vm] = (Readiness(readiness), why)
-        case {"ready": vm}:
-            del cloud.unready[vm]
-        case {"domain": vm, "on": host, "is": what}:
-            cloud.domains[host, vm] = what
-        case {"clock": seconds}:
-            cloud.now += seconds
-        case {"restart": True}:
-            cloud.restart()
-        case {"refuse": words}:
-            cloud.refusal = words
-        case {"lift_fails": words}:
-            cloud.lift_fails = words
-        case {"deaf": kind}:
-            cloud.deaf.add(getattr(fx, kind))
-        case {"hear": kind}:
-            cloud.deaf.discard(getattr(fx, kind))
-        case {"pci": hosts, "vm": vm}:  # a card of one kind in these hosts, and a VM that needs one
-            for host in hosts:
-                cloud.pci[host] = (PciDevice(address="0000:3b:00:0", vendor=0x10DE, device=0x1EB8),)
-            cloud.vms[vm] = replace(cloud.vms[vm], pci=(PciRequest(vendor=0x10DE, device=0x1EB8),))
-            cloud.inventory()
-        case {"apart": vms}:
-            for vm in vms:
-                cloud.vms[vm] = replace(cloud.vms[vm], group=1)
-            role = Role(name="db", vms=tuple(vms), policy="ANTI_AFFINED")
-            cloud.groups = (VmGroup(id=1, name="shop", roles=(role,)),)
-            cloud.inventory()
-        case _ if isinstance(cloud, OnedCloud):
-            _do_with_vm(cloud, step)
-        case _:
-            raise ValueError(f"nobody knows how to do {step}")
-
-
-def _do_with_vm(cloud: OnedCloud, step: dict[str, Any]) -> None:
-    match step:
-        case {"vm": vm, "state": state}:
-            cloud.put(vm, state, step.get("lcm_state", 0), hosts=tuple(step["hosts"]))
-            cloud.runs_on(vm, step.get("process"))
-            cloud.inventory()
-        case {"vm": vm, "policy": policy}:
-            cloud.oned.vms[vm].attributes["HA_POLICY"] = policy
-        case {"vm": vm, "written": attributes}:
-            cloud.oned.vms[vm].attributes.update(attributes)
-            cloud.oned.vms[vm].address = step.get("address", "")
-        case {"vm": vm, "locked": locked}:
-            cloud.oned.vms[vm].locked = locked
-        case {"vm": vm, "datastore": datastore}:
-            cloud.oned.vms[vm].datastore = datastore
-        case {"vm": vm, "starts_not_on": hosts}:
-            for host in hosts:
-                cloud.hardware.machines[host].refuses.add(vm)
-        case {"no_answer": hosts}:
-            cloud.no_answer = set(hosts)
-        case {"memory_mb": memory_mb, "vm": vm}:
-            cloud.oned.vms[vm].memory_mb = memory_mb
-            cloud.inventory()
-        case _:
-            raise ValueError(f"nobody knows how to do {step}")
-
-
-def _hosts(cloud: Cloud, step: dict[str, Any]) -> list[int]:
-    """One host, several, or without a word all."""
-    named = step.get("hosts", list(range(cloud.hosts)))
-    return named if isinstance(named, list) else [named]
-
-
-def _line(effect: fx.Effect) -> str:
-    match effect:
-        case fx.Fence():
-            return f"{'FENCE' if effect.send else 'READ BACK'} host {effect.host} with {', '.join(effect.devices)}"
-        case fx.RestartMonitoring():
-            return f"ONED  monitor host {effect.host} anew"
-        case fx.OrderHost():
-            return f"ONED  {effect.step.value} host {effect.host}"
-        case fx.MoveVm():
-            return f"MOVE  vm {effect.vm} from host {effect.source} to host {effect.destination}"
-        case fx.ResumeVm():
-            return f"START vm {effect.vm} on host {effect.host}"
-        case fx.RecoverVm():
-            name = effect.operation.name.lower()
-            return f"END   state {effect.lcm_state} of vm {effect.vm} on host {effect.host}: recover {name}"
-        case fx.LiftOrders():
-            return f"LIFT  the order of {', '.join(effect.devices)} on host {effect.host}"
-        case fx.PowerOn():
-            return f"ON    host {effect.host} with {', '.join(effect.devices)}"
-        case fx.DestroyDomain():
-            return f"DESTROY one-{effect.vm} on host {effect.host}; it runs on host {effect.runs_on}"
-        case fx.LockVm():
-            return f"LOCK  vm {effect.vm}"
-        case fx.AskDomains():
-            return f"ASK   host {effect.host} which VMs are there"
-        case fx.AskReady():
-            return f"ASK   vm {effect.vm} on host {effect.host} whether it is ready: {effect.gate}"
-        case fx.AskNames():
-            return f"ASK   OpenNebula whether anybody is {', '.join(effect.names)}"
-        case fx.Tell():
-            return f"{effect.severity.value.upper():<8} {effect.text}. {effect.next_step}"
-        case fx.Answer():
-            return f"ANSWER {effect.code} {effect.text}"
-        case _:
-            return ""
+@pytest.mark.parametrize(
+    ("line", "mistake"),
+    [
+        ('until = 5\n[[step]]\nat = 0\nkill = 3\npwer = "off"\n', "scenario.toml:5: there is no key `pwer` in `kill`"),
+        ("until = 5\n[[step]]\nat = 0\nkil = 3\n", "scenario.toml:4: `kil` is nothing that can happen"),
+        ("until = 5\nhost = 3\n", "scenario.toml:2: there is no key `host` in a scenario"),
+        (
+            'until = 5\n\n[settings]\nmood = "auto"\n',
+            "scenario.toml:3: `settings` of a scenario: Value error, there is",
+        ),
+        (
+            'until = 5\n[[step]]\nat = 0\nkill = 3\npower = "of"\n',
+            "scenario.toml:5: `power` of `kill`: Input should be",
+        ),
+        ("until = 5\n[[step]]\nat = 6\nrestart = true\n", "scenario.toml:3: steps stand in the order of time"),
+        ("until = 5\n[[step]]\nat = 0\nrefuse = 7\n", "scenario.toml:4: `refuse` of `refuse`: Input should be a valid"),
+        ("until = \n", "scenario.toml: Invalid value"),
+    ],
+)
+def test_a_mistake_is_told_with_its_file_and_line(line: str, mistake: str, tmp_path: Path):
+    (tmp_path / "scenario.toml").write_text(line)
+    with pytest.raises(Mistakes, match=re.escape(mistake)):
+        read(tmp_path / "scenario.toml")
