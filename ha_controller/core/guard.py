@@ -211,8 +211,12 @@ def _is_being_fenced(state: State, host: Host) -> bool:
 
 
 def _trouble_since(state: State, host: Host) -> float:
-    incident = state.incidents.get(host.id)
-    return state.view(host.id).since if incident is None else incident.opened_at
+    incident, view = state.incidents.get(host.id), state.view(host.id)
+    if incident is None:
+        return view.since
+    if view.state is HostState.RECOVERED and view.answers_since is None:  # it was on again, and fell silent once more
+        return max(incident.opened_at, last_life(view.views))
+    return incident.opened_at
 
 
 def _names(hosts: list[Host]) -> str:

@@ -201,6 +201,21 @@ def test_the_last_host_of_a_rack_is_not_shot_either_if_no_incident_could_be_open
     assert not cloud.ordered(Fence)
 
 
+def test_a_host_that_waits_to_be_readmitted_speaks_for_its_rack(make_cloud, settings):
+    """It was powered off long ago, answers again, and falls silent together with a host that is in use."""
+    cloud = racked(make_cloud, settings)
+    cloud.kill(1, "off")
+    cloud.run(400)
+    assert cloud.state(1) is HostState.RECOVERED
+    del cloud.dead[1]
+    cloud.run(20)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
+    assert "2 of 4 hosts of HA_RACK east" in cloud.incident(2).hold
+
+
 def test_two_hosts_of_a_big_rack_are(make_cloud, settings):
     cloud = racked(make_cloud, settings)
     for host in (10, 11):
