@@ -7,7 +7,7 @@ Evidence expires: what was not looked at for `evidence_ttl_s` is not known.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from ha_controller.core.model import Domain, Reading, Signal
@@ -105,7 +105,6 @@ class Verdict:
 
     kind: VerdictKind
     reason: str
-    evidence: tuple[str, ...] = field(default=())
 
 
 def alive_channels(views: Mapping[str, ChannelView], settings: Settings, now: float) -> list[str]:
@@ -216,30 +215,29 @@ def judge(
     `off_counts`: the power domain's OFF comes from a device that is known to belong to this host, was seen ON since
     enrolment and is not weak; and the self-check passes.
     """
-    evidence = describe(views, settings, now)
     alive = alive_channels(views, settings, now)
     silent = {domain: since for domain in _MAY_BE_SILENT if (since := _silent_since(views, settings, domain, now))}
     management = silent.get(Domain.MANAGEMENT)
     lived_on = [domain for domain in silent if _lived_on(views, settings, domain)]
     if why := hung(views, settings, now):
-        return Verdict(kind=VerdictKind.HUNG, reason=why, evidence=evidence)
+        return Verdict(kind=VerdictKind.HUNG, reason=why)
     if alive and suspicious(views, settings):
         if later := [name for name in alive if views[name].sent_at > _fell_silent_at(views, settings)]:
             reason = f"no answer here, but {', '.join(later)} shows life"
-            return Verdict(kind=VerdictKind.ISOLATED, reason=reason, evidence=evidence)
+            return Verdict(kind=VerdictKind.ISOLATED, reason=reason)
         reason = f"no answer here; {', '.join(alive)} showed life just before"
-        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason)
     if alive:
-        return Verdict(kind=VerdictKind.ALIVE, reason=f"{', '.join(alive)} answers", evidence=evidence)
+        return Verdict(kind=VerdictKind.ALIVE, reason=f"{', '.join(alive)} answers")
     if off_counts and management and _all_life_is_older(views, settings) and _reads_off(views, settings, now):
         reason = f"its power device says off, and {settings.misses} or more probes in a row were not answered"
-        return Verdict(kind=VerdictKind.POWERED_OFF, reason=reason, evidence=evidence)
+        return Verdict(kind=VerdictKind.POWERED_OFF, reason=reason)
     if management and (unheard := _unheard(views, settings, management)):
         reason = f"{', '.join(unheard)} has not said yet what it sees"
-        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason)
     for domain in lived_on:
         del silent[domain]
-    return _judge_silence(silent, settings, now, evidence, settings.patience_s(vms))
+    return _judge_silence(silent, settings, now, settings.patience_s(vms))
 
 
 def _unheard(views: Mapping[str, ChannelView], settings: Settings, since: float) -> list[str]:
@@ -257,26 +255,24 @@ def _lived_on(views: Mapping[str, ChannelView], settings: Settings, domain: Doma
     return bool(began) and lived_at > max(began) + settings.fail_after_s
 
 
-def _judge_silence(
-    silent: Mapping[Domain, float], settings: Settings, now: float, evidence: tuple[str, ...], patience_s: float
-) -> Verdict:
+def _judge_silence(silent: Mapping[Domain, float], settings: Settings, now: float, patience_s: float) -> Verdict:
     fail_after_s = settings.fail_after_s + patience_s
     long_enough = [domain for domain, since in silent.items() if now - since >= fail_after_s]
     if settings.weight(long_enough) >= settings.need:
         reason = f"{' and '.join(long_enough)} silent for over {fail_after_s:.0f} s"
-        return Verdict(kind=VerdictKind.DEAD, reason=reason, evidence=evidence)
+        return Verdict(kind=VerdictKind.DEAD, reason=reason)
     deciding = [domain for domain in silent if domain in settings.deciding_domains]
     if len(settings.deciding_domains) == 1 and deciding:
         alone_after_s = settings.single_domain_after_s + patience_s
         lasted_s = now - silent[deciding[0]]
         if lasted_s >= alone_after_s:
             reason = f"{deciding[0]}, the only deciding domain, silent for {lasted_s:.0f} s"
-            return Verdict(kind=VerdictKind.DEAD, reason=reason, evidence=evidence)
+            return Verdict(kind=VerdictKind.DEAD, reason=reason)
         reason = f"silent for {lasted_s:.0f} of {alone_after_s:.0f} s"
-        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+        return Verdict(kind=VerdictKind.UNCLEAR, reason=reason)
     needed = "two domains" if settings.need == 2 and not settings.weights else f"domains that weigh {settings.need}"
     reason = f"{', '.join(silent) or 'nothing'} silent; {needed} must be for {fail_after_s:.0f} s"
-    return Verdict(kind=VerdictKind.UNCLEAR, reason=reason, evidence=evidence)
+    return Verdict(kind=VerdictKind.UNCLEAR, reason=reason)
 
 
 def dump_under_way(views: Mapping[str, ChannelView], now: float) -> float | None:

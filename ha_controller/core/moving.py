@@ -86,7 +86,7 @@ def _take_in(state: State, host: Host, incident: Incident, now: float) -> Incide
     records = tuple(
         _look(state, host, incident, record, view.vms.get(record.id), now) for record in (*incident.vms, *newcomers)
     )
-    return state.save(replace(incident, vms=records))
+    return incident if records == incident.vms else state.save(replace(incident, vms=records))
 
 
 def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> VmRecord:
@@ -131,7 +131,8 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         case Step.MOVE if step.elsewhere and _tried_enough(state, record, vm):
             return leave_alone(state, incident, record, f"{step.reason}, nor on {len(record.failed_on)} others", now)
         case _:
-            return replace(record, reason=step.reason or record.reason)
+            reason = step.reason or record.reason
+            return record if reason == record.reason else replace(record, reason=reason)
 
 
 def _next(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> Next:

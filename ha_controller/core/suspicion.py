@@ -12,6 +12,7 @@ from ha_controller.core.detector import (
     TroubleKind,
     Verdict,
     VerdictKind,
+    describe,
     hung,
     judge,
     last_life,
@@ -357,7 +358,7 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         opened_at=now,
         state=view.state,
         verdict=verdict.kind.value,
-        evidence=(verdict.reason, *verdict.evidence),
+        evidence=(verdict.reason, *describe(view.views, state.rules(host.id), now)),
         vms=situation.records_of(
             state, host, [vm for vm in view.vms.values() if situation.was_on(vm, host) or vm.id in host.vms]
         ),
