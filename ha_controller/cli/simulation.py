@@ -87,8 +87,10 @@ def _show(total: Tally, wall_s: float, output: str) -> None:
     if output == "json":
         show.as_json(document)
         return
-    for title in ("counted", "delivered", "holds"):
-        click.echo(f"{title}: " + ", ".join(f"{count} {name}" for name, count in document[title].items()))
+    for title in ("counted", "delivered", "deaths", "verified_off", "holds"):
+        click.echo(
+            f"{title.replace('_', ' ')}: " + ", ".join(f"{count} {name}" for name, count in document[title].items())
+        )
     click.echo(f"{document['sim_host_hours']:,.0f} host-hours in {document['wall_s']} s")
     for each in total.violations[:20]:
         click.echo(

@@ -271,7 +271,8 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
         state.hold(incident, hold, now, said)
         return
     if not incident.ordered_by:  # while it waited, more was seen than on the day it was opened
-        incident = replace(incident, evidence=(verdict.reason, *verdict.evidence))
+        seen = describe(view.views, state.rules(host.id), now)
+        incident = replace(incident, evidence=(verdict.reason, *seen))
     what = f"condemned as {incident.verdict}: it is powered off"
     state.explain(host.id, what, verdict.reason, now, next_step="Its VMs are moved when off is verified.", guards=said)
     _commit(state, incident, results, now)

@@ -73,6 +73,10 @@ class Hardware:
         """Whether its programs can be reached over the network."""
         return self.kernel_answers(machine) and not self.machines[machine].frozen
 
+    def heard(self, machine: int) -> bool:
+        """Whether what its programs send by themselves arrives."""
+        return self.answers(machine)
+
     def power(self, machine: int, on: bool) -> None:
         """Change the power for real. Without power every VM process of the machine is gone."""
         known = self.machines[machine]

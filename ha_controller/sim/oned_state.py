@@ -57,12 +57,19 @@ class Oned:
 
     def _take_reports(self, now: float) -> None:
         """What the agents of living hosts say of their VMs. An agent ends with its host's boot."""
+        machines = self._hardware.machines
+        reporting = {
+            number
+            for number, host in self.hosts.items()
+            if host.state != one.OFFLINE
+            and machines[number].boots == host.monitored_boot
+            and self._hardware.heard(number)
+        }
         for vm in self.vms.values():
-            host, machine = self.hosts[vm.host], self._hardware.machines[vm.host]
-            reports = host.state != one.OFFLINE and self._hardware.answers(host.id)
-            if vm.state != one.ACTIVE or not reports or machine.boots != host.monitored_boot:
+            at = vm.host
+            if vm.state != one.ACTIVE or at not in reporting:
                 vm.missing_since = None
-            elif vm.id in machine.vms:
+            elif vm.id in machines[at].vms:
                 vm.missing_since = None
                 if vm.lcm_state in START_FAILURES:
                     vm.lcm_state = one.RUNNING
@@ -76,7 +83,7 @@ class Oned:
         """Beacons of living hosts, from agents that end with their host's boot; OFFLINE hosts are not listened to."""
         for host in self.hosts.values():
             agent_runs = self._hardware.machines[host.id].boots == host.monitored_boot
-            if host.state == one.OFFLINE or not agent_runs or not self._hardware.answers(host.id):
+            if host.state == one.OFFLINE or not agent_runs or not self._hardware.heard(host.id):
                 continue
             host.heard_at = now
             if host.state != one.ERROR and now - host.monitored_at >= self.timings.monitor_host_s:

@@ -82,6 +82,11 @@ class VmLifecycle:
 
         self._later(vm, now + (wait_s if answers else self._timings.ssh_timeout_s), ended)
 
+    @property
+    def busy(self) -> bool:
+        """Whether a driver has yet to answer."""
+        return bool(self._due)
+
     def forget_drivers(self) -> None:
         """oned was restarted: what its drivers were doing has no answer any more."""
         self._due.clear()

@@ -8,7 +8,10 @@ from planted.bugs import BUGS, passes, seeds_until_caught
 from ha_controller.sim.core_level import campaign
 from ha_controller.sim.core_level.faults import FAULTS, BadFaults, Rates, load
 
-QUICK = ("no budget", "no shared cause", "identity is not asked", "attempts are not recorded", "no boot id")
+QUICK = (
+    "no budget", "no shared cause", "identity is not asked", "attempts are not recorded", "no boot id",
+    "what lasts is not lifted", "the end of the lead is not heard", "hung is dead",
+)  # fmt: skip
 
 
 def test_the_same_seed_tells_the_same_story():

@@ -37,6 +37,8 @@ class Tally:
     counted: Counter[str] = field(default_factory=Counter)
     delivered: Counter[str] = field(default_factory=Counter)
     holds: Counter[str] = field(default_factory=Counter)
+    deaths: Counter[str] = field(default_factory=Counter)
+    verified: Counter[str] = field(default_factory=Counter)
     violations: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, other: Tally) -> None:
@@ -48,6 +50,8 @@ class Tally:
             (self.counted, other.counted),
             (self.delivered, other.delivered),
             (self.holds, other.holds),
+            (self.deaths, other.deaths),
+            (self.verified, other.verified),
         ):
             mine.update(theirs)
 
@@ -73,6 +77,8 @@ class Tally:
             "idle": self.idle,
             "counted": dict(sorted(self.counted.items())),
             "delivered": dict(sorted(self.delivered.items())),
+            "deaths": dict(sorted(self.deaths.items())),
+            "verified_off": dict(sorted(self.verified.items())),
             "holds": dict(sorted(self.holds.items())),
         }
 
@@ -88,6 +94,8 @@ def part(task: Task) -> Tally:
         counted=world.judge.counted,
         delivered=world.trouble.delivered,
         holds=world.judge.holds,
+        deaths=world.judge.deaths,
+        verified=world.judge.verified,
         violations=[{"seed": task.seed, "invariant": each.invariant, "text": str(each)} for each in found],
     )
 

@@ -9,15 +9,16 @@ from ha_controller.core.events import HostRead, InventoryRead, OnedReadFailed
 from ha_controller.core.model import Host, OnedHostState, Vm
 from ha_controller.core.vm_table import is_forbidden, row_of
 from ha_controller.sim import oned_model as one
-from ha_controller.sim.core_level.layout import HOST_MEMORY_MB
 from ha_controller.sim.oned_model import OnedHost, OnedRefusal, OnedVm
 
 if TYPE_CHECKING:
+    from ha_controller.sim.core_level.process import Process
     from ha_controller.sim.core_level.world import World
 
 RESTORED_BY = {OnedHostState.DISABLED: 1, OnedHostState.OFFLINE: 2}  #: one.host.status
 VmOrder = MoveVm | ResumeVm | RecoverVm | LockVm
 MARK = "HA_STATE"
+ALL_LOCKED = 4  #: onevm lock --all
 WATCHED_S, MISSING_S = 600.0, 86400.0
 
 
@@ -35,21 +36,20 @@ class Inventory:
     def __init__(self, world: World) -> None:
         """Nothing was read."""
         self.world = world
-        self.due_at = 0.0
 
-    def read(self) -> None:
-        """All hosts, if oned answers."""
+    def read(self, process: Process) -> None:
+        """All hosts for one controller, if oned answers."""
         world = self.world
         if world.trouble.oned_down:
-            world.process.post(OnedReadFailed(detail="oned does not answer"))
+            process.post(OnedReadFailed(detail="oned does not answer"))
             return
         vms_of: dict[int, list[OnedVm]] = {host: [] for host in range(world.layout.hosts)}
         for vm in world.oned.vms.values():
             for host in vm.hosts if vm.holds_capacity() else ():
                 vms_of[host].append(vm)
         hosts = tuple(self._host(host, vms_of[host]) for host in vms_of)
-        world.process.post(InventoryRead(hosts=hosts))
-        world.probing.hear_oned()
+        process.post(InventoryRead(hosts=hosts))
+        process.probing.hear_oned()
 
     def _host(self, host: int, vms: list[OnedVm]) -> Host:
         world = self.world
@@ -62,11 +62,13 @@ class Inventory:
             one_state=known.state,
             vm_mad="kvm",
             free_cpu=6400 - sum(vm.cpu for vm in vms),
-            free_memory_mb=HOST_MEMORY_MB - sum(vm.memory_mb for vm in vms),
+            free_memory_mb=world.memory_mb - sum(vm.memory_mb for vm in vms),
             vms=tuple(vm.id for vm in vms),
             places=(("HA_RACK", world.layout.racks[host]),),
             marked=str(known.attributes.get(MARK, "")).startswith("FENCED"),
             levels=world.layout.levels[host],
+            excluded="in maintenance" if host in world.trouble.maintained else "",
+            maintenance=host in world.trouble.maintained,
         )
 
     def host_read(self, host: int, wanted: tuple[int, ...], asked_at: float) -> HostRead:
@@ -101,6 +103,7 @@ class Inventory:
             tried_on=_tried_on(vm, host),
             label=vm.label,
             datastores=(100,),
+            lock_level=ALL_LOCKED if vm.locked else 0,
         )
 
     # --- orders ---
@@ -117,6 +120,7 @@ class Inventory:
                 host.attributes[MARK] = f"FENCED {order.incident}"
                 oned.set_status(order.host, 1, now)
             case HostStep.RESTORE:
+                self.world.judge.given_back(order.host)
                 oned.set_status(order.host, RESTORED_BY.get(order.state_before, 0), now)
                 host.attributes.pop(MARK, None)
 
@@ -154,6 +158,8 @@ class Inventory:
     def vm_order(self, order: VmOrder) -> str:
         """Carry one out; returns why oned refuses it."""
         lifecycle, now = self.world.oned.lifecycle, self.world.now
+        if not isinstance(order, LockVm) and order.unlock:
+            self.world.oned.vms[order.vm].locked = False
         try:
             match order:
                 case MoveVm():
@@ -168,7 +174,7 @@ class Inventory:
                 case RecoverVm():
                     lifecycle.recover(order.vm, order.operation, now)
                 case LockVm():
-                    pass
+                    self.world.oned.vms[order.vm].locked = True
         except OnedRefusal as refused:
             return refused.text
         return ""

@@ -6,8 +6,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ha_controller.sim.hardware import Hardware
+
+
+class Shown(NamedTuple):
+    """What can be seen of a machine; worked out when it changes, for it is looked at all the time."""
+
+    kernel: bool  #: from the controller
+    userland: bool
+    beats: bool
+    neighbours: bool
+    loss: float
 
 
 class Truth(Hardware):
@@ -17,8 +28,11 @@ class Truth(Hardware):
         """`clock` gives the world's seconds."""
         super().__init__(clock)
         self.cut_here: set[int] = set()  #: not reached from the controller and its front-end
+        self.deaf: set[int] = set()  #: what is sent to them from here is lost; what they send arrives
         self.short_only: set[int] = set()  #: nothing longer than a ping comes back
         self.no_storage: set[int] = set()
+        self.storage_out = False  #: for all of them
+        self.strays: dict[int, set[int]] = {}  #: machine -> domains that are defined there and do not run
         self.lossy: dict[int, float] = {}  #: host -> share of lost packets
         self.chassis_on: dict[int, bool] = {}
         self.feeds: dict[int, dict[str, bool]] = {}  #: host -> outlet -> has power
@@ -26,14 +40,19 @@ class Truth(Hardware):
         self.lost: dict[int, tuple[float, int]] = {}  #: VM -> when and with which machine it was lost, until it runs
         self.died_at: dict[int, float] = {}  #: machine -> since when nothing of it runs
         self.reachable_since: dict[int, float | None] = {}
+        self.beating_since: dict[int, float | None] = {}
+        self.silent_since: dict[int, float] = {}  #: of machines of which not even the kernel can be reached
+        self.ill: set[int] = set()  #: machines of which some way shows no life
+        self.shown: dict[int, Shown] = {}
         self.twice: list[str] = []  #: VMs that ran on two machines at once
+        self.on_loss: Callable[[int, int], None] = lambda vm, machine: None
         self.on_note: Callable[[int, str, int | None], None] = lambda machine, what, vm: None
 
     # --- the ways to a machine ---
 
     def kernel_answers(self, machine: int) -> bool:
         """As seen from the controller and its front-end."""
-        return machine not in self.cut_here and super().kernel_answers(machine)
+        return machine not in self.cut_here and machine not in self.deaf and super().kernel_answers(machine)
 
     def answers(self, machine: int) -> bool:
         """Over SSH, from there."""
@@ -44,13 +63,22 @@ class Truth(Hardware):
         known = self.machines[machine]
         return known.powered and not known.mute and not known.frozen
 
+    def heard(self, machine: int) -> bool:
+        """Its own packets arrive, also where ours do not."""
+        return (machine in self.deaf and super().answers(machine)) or self.answers(machine)
+
     def neighbours_see(self, machine: int) -> bool:
         """Whether another host of the cloud reaches its kernel."""
         return super().kernel_answers(machine)
 
     def beats(self, machine: int) -> bool:
         """Whether it writes its heartbeat to the shared datastore."""
-        return self.lives(machine) and machine not in self.no_storage
+        return self.lives(machine) and machine not in self.no_storage and not self.storage_out
+
+    def beats_seen_for(self, machine: int) -> float:
+        """For how long its heartbeat has moved without a gap."""
+        since = self.beating_since.get(machine)
+        return 0.0 if since is None else self._clock() - since
 
     def is_well(self, machine: int) -> bool:
         """Whether every way to it shows life."""
@@ -87,6 +115,8 @@ class Truth(Hardware):
 
     def power(self, machine: int, on: bool) -> None:
         """Change the power; VMs that ran there are lost."""
+        if not on:
+            self.strays.pop(machine, None)
         self._lose(machine, not on)
         super().power(machine, on)
         self._note_life(machine)
@@ -95,6 +125,7 @@ class Truth(Hardware):
         """Its VMs are lost, and nobody has seen it silent."""
         self._lose(machine, True)
         super().reboot(machine)
+        self.strays.pop(machine, None)
         self.machines[machine].mute = self.machines[machine].frozen = False
         self._note_life(machine)
 
@@ -102,6 +133,7 @@ class Truth(Hardware):
         if ends:
             for vm in self.machines[machine].vms:
                 self.lost[vm] = (self._clock(), machine)
+                self.on_loss(vm, machine)
 
     def _changed(self, machine: int) -> None:
         super()._changed(machine)
@@ -113,10 +145,23 @@ class Truth(Hardware):
 
     def _note_life(self, machine: int) -> None:
         known = self.machines[machine]
-        if known.powered and not known.mute:
+        if known.powered and not known.mute and not known.frozen:
             self.died_at.pop(machine, None)
         else:
             self.died_at.setdefault(machine, self._clock())
+        (self.ill.discard if self.is_well(machine) else self.ill.add)(machine)
+        self.shown[machine] = Shown(
+            self.kernel_answers(machine), self.answers(machine), self.beats(machine), self.neighbours_see(machine),
+            self.lossy.get(machine, 0.0),
+        )  # fmt: skip
+        if not self.shown[machine].beats:
+            self.beating_since[machine] = None
+        elif self.beating_since.get(machine) is None:
+            self.beating_since[machine] = self._clock()
+        if self.shown[machine].kernel:
+            self.silent_since.pop(machine, None)
+        else:
+            self.silent_since.setdefault(machine, self._clock())
         seen = self.answers(machine) and not self.lossy.get(machine)
         if not seen:
             self.reachable_since[machine] = None

@@ -1,61 +1,68 @@
-"""One cloud, one controller, one seed: puts the parts together and lets time pass.
+"""One cloud, its controllers, one seed: puts the parts together and lets time pass.
 
-A calm cloud is skipped: nothing is asked of it until something happens, and then everybody is asked first.
+A calm cloud is skipped: nothing is asked of it until something happens, and then everybody is asked first. Where
+everything waits for people, the looks come more rarely, but never so rarely that evidence would expire.
 """
 
 from __future__ import annotations
 
 import random
 
-from ha_controller.core.events import DeviceChecked, LeadChanged, SecondMasterLooked, SelfChecked
-from ha_controller.core.model import HostState, PowerState
+from ha_controller.core.incident import Incident
+from ha_controller.core.model import HostState
 from ha_controller.core.settings import Settings
 from ha_controller.sim.core_level import layout
 from ha_controller.sim.core_level.agenda import Act, Agenda
+from ha_controller.sim.core_level.arbiter import Arbiter
 from ha_controller.sim.core_level.devices import Devices
-from ha_controller.sim.core_level.executor import Executor
 from ha_controller.sim.core_level.faults import Rates
 from ha_controller.sim.core_level.inventory import Inventory
 from ha_controller.sim.core_level.judge import Judge, Violation
 from ha_controller.sim.core_level.people import People
-from ha_controller.sim.core_level.probing import Probing
 from ha_controller.sim.core_level.process import Process
 from ha_controller.sim.core_level.trouble import Trouble
 from ha_controller.sim.core_level.truth import Truth
 from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm, Timings
 from ha_controller.sim.oned_state import Oned
 
-HOT_S, WAITING_S, INVENTORY_S = 0.2, 1.0, 10.0
+HOT_S, WAITING_S, RARELY_S, ALL_WELL_S = 0.2, 1.0, 4.0, 300.0
+#: without news for so long, the looks become rarer: where something is under way, and where people are waited for
+HOT_FOR_S, WAITING_FOR_S = 80.0, 15.0
+OLD_S = 0.5  #: what was looked at longer ago is looked at again before something happens
 HEAL_S = 5400.0  #: so long everybody has to bring all to an end
 BEGIN = 1_000_000.0
+_UNDECIDED = {HostState.SUSPECT, HostState.FAILED}  #: their times are counted in tenths of seconds
 
 
 class World:
     """All of it."""
 
     def __init__(self, seed: int, hosts: int, rates: Rates, settings: Settings | None = None, trace: bool = False):
-        """A healthy cloud with a controller that has just started."""
+        """A healthy cloud with controllers that have just started."""
         dice = random.Random(seed)
         self.trace: list[str] | None = [] if trace else None
         self.agenda = Agenda(BEGIN)
-        self.wall_offset_s, self.term = 0.0, 1
+        self.wall_offset_s = 0.0
+        self._oned_at = self._looked_at = self._news_at = BEGIN
+        self._turn_number, self._turn_at = 0, BEGIN  #: the number of the turn that is due next, and when
         self.layout = layout.draw(dice, hosts, settings)
-        self.settings = self.layout.settings
+        self.memory_mb = self.layout.memory_mb  #: of each host
         self.truth = Truth(lambda: self.agenda.now)
         self.booted_at = dict.fromkeys(range(hosts), BEGIN)
         self.truth.on_note = self._noted
-        timings = Timings(ssh_timeout_s=layout.SSH_TIMEOUT_S)
+        timings = Timings(ssh_timeout_s=layout.SSH_TIMEOUT_S, prolog_s=self.layout.migration_s)
         self.oned = Oned(
             self.truth, timings, BEGIN, datastores=[Datastore(id=100, name="s", shared=True, clusters=(0,))]
         )
         self._fill(hosts)
         self.judge, self.trouble = Judge(self), Trouble(self, dice, rates)
-        self.devices, self.inventory = Devices(self), Inventory(self)
-        self.process, self.probing, self.executor = Process(self), Probing(self), Executor(self)
+        self.devices, self.inventory, self.arbiter = Devices(self), Inventory(self), Arbiter(self)
+        self.controllers = tuple(Process(self, index) for index in range(self.layout.controllers))
         self.people = People(self)
-        self._sleeps, self._oned_at = True, BEGIN
-        self.process.start()
-        self.wake()
+        self.truth.on_loss = self.people.vm_lost
+        for process in self.controllers:
+            process.start()
+        self._turn_in(0.0)
 
     def _fill(self, hosts: int) -> None:
         for host in range(hosts):
@@ -64,7 +71,7 @@ class World:
             self.truth.changed(host)
             self.oned.hosts[host] = OnedHost(
                 id=host, name=f"kvm-{host:02}", cluster=0, cluster_name="default", heard_at=BEGIN, monitored_at=BEGIN,
-                total_mem_kb=layout.HOST_MEMORY_MB * 1024,
+                total_mem_kb=self.memory_mb * 1024,
             )  # fmt: skip
             for index in range(self.layout.vms[host]):
                 number = host * 100 + index
@@ -72,6 +79,12 @@ class World:
                 name = f"vm-{number:04}"
                 self.oned.vms[number] = OnedVm(id=number, name=name, memory_mb=layout.VM_MEMORY_MB, history=history)
                 self.truth.start_vm(host, number)
+
+    def add_memory(self) -> None:
+        """Somebody puts more of it into every host."""
+        self.memory_mb += layout.VM_MEMORY_MB * 4
+        for host in self.oned.hosts.values():
+            host.total_mem_kb = self.memory_mb * 1024
 
     @property
     def now(self) -> float:
@@ -90,86 +103,89 @@ class World:
     def _noted(self, machine: int, what: str, vm: int | None) -> None:
         if what in ("power on", "reboot"):
             self.booted_at[machine] = self.now
+        self.news()
         self.story(f"machine {machine}: {what}{'' if vm is None else f' {vm}'}")
-
-    def introduce(self) -> None:
-        """What a controller learns first."""
-        post = self.process.post
-        self.inventory.read()
-        post(LeadChanged(term=self.term))
-        post(SelfChecked(ok=True, detail="gateway answers"))
-        post(SecondMasterLooked(present=False, detail="no failure hook"))
-        self.probing.boots_at = 0.0
-        for host in range(self.layout.hosts):
-            for device in self.layout.devices(host):
-                self.process.after(3.0, lambda host=host, name=device.name: self.check_device(host, name))  # type: ignore[misc]
-
-    def check_device(self, host: int, name: str) -> None:
-        """A check in peace time."""
-        power = self.devices.read(host, name)
-        device = next(each for each in self.layout.devices(host) if each.name == name)
-        identity = layout.identity_of(self.devices.machine_of(host, name)) if device.tells_identity else None
-        is_ok = power is not PowerState.UNKNOWN
-        event = DeviceChecked(
-            host=host, device=name, fingerprint=device.fingerprint, ok=is_ok, power=power,
-            summary="read" if is_ok else "no answer", identity=identity if is_ok else None,
-        )  # fmt: skip
-        self.process.post(event)
 
     # --- time ---
 
-    def happen(self, act: Act) -> None:
-        """Let something happen: a calm cloud is looked at first, and again afterwards."""
-        if self._sleeps:
-            self._advance_oned()
-            self.probing.steady_at = 0.0
-            self.inventory.read()
-            self.probing.look()
-            self.process.round()
+    def happen(self, act: Act, *, is_news: bool = True) -> None:
+        """Let something happen: a cloud at which nobody has just looked is looked at first, and again afterwards."""
+        if self.now - self._looked_at > OLD_S and self._turn_at - self.now > OLD_S:
+            self._look_at_all()
         act()
-        self.wake()
+        if is_news:
+            self.news()
 
-    def wake(self) -> None:
-        """Look again, turn after turn, until all is calm."""
-        if self._sleeps:
-            self._sleeps = False
-            self.agenda.later(0.0, self._turn)
+    def news(self) -> None:
+        """Something has happened: look closely for a while."""
+        self._news_at = self.now
+        if self._turn_at > self.now + HOT_S:
+            self._turn_in(HOT_S)
+
+    def _look_at_all(self) -> None:
+        self._advance_oned()
+        for process in self.controllers:
+            process.look_at_once()
+        self._looked_at = self.now
 
     def _advance_oned(self) -> None:
         self.oned.advance(self.now)
         self._oned_at = self.now
 
-    def _turn(self) -> None:
+    def _turn_in(self, seconds: float) -> None:
+        self._turn_number += 1
+        self._turn_at, mine = self.now + seconds, self._turn_number
+        self.agenda.at(self._turn_at, lambda: self._turn(mine))
+
+    def _turn(self, number: int) -> None:
+        if number != self._turn_number:
+            return  # another one was noted instead
+        self._turn_at = float("inf")
         if self.now - self._oned_at >= 0.4:
             self._advance_oned()
-        if self.process.runs:
-            if self.now >= self.inventory.due_at:
-                self.inventory.due_at = self.now + INVENTORY_S
-                self.inventory.read()
-            self.probing.look()
-            self.process.round()
+        pace_s = self._pace()
+        for process in self.controllers:
+            process.turn(pace_s)
+        self._looked_at = self.now
         self.judge.look()
-        if self._is_calm():
-            self._sleeps = True
-        else:
-            self.agenda.later(HOT_S if self._is_hot() else WAITING_S, self._turn)
+        if self._turn_at == float("inf") and not self._is_calm():
+            self._turn_in(pace_s)
 
     def _is_calm(self) -> bool:
-        controller = self.process.controller
-        if controller is None or not self.process.runs or self.now - self.process.started_at < 60:
+        """Nothing will happen by itself."""
+        quiet_s = self.now - self._news_at
+        if quiet_s < WAITING_FOR_S or self.truth.ill or self.oned.lifecycle.busy or self.arbiter.leader is None:
             return False
-        state = controller.state
-        well = all(self.truth.is_well(host) for host in range(self.layout.hosts))
-        return well and not (state.incidents or state.watched or state.confirming or self.trouble.passing)
+        for process in self.controllers:
+            if process.controller is None or not process.runs or self.now - process.started_at < 60:
+                return False
+            state = process.controller.state
+            if state.incidents or state.watched or state.confirming:
+                return False
+        return True
 
-    def _is_hot(self) -> bool:
-        controller = self.process.controller
-        if controller is None:
-            return False
-        state = controller.state
-        waits = {each.host for each in state.incidents.values() if each.stopped or each.hold_needs_person}
-        waits |= {host for host, view in state.views.items() if view.state is HostState.RECOVERED}
-        return any(host not in waits for host in {*state.watched, *state.incidents})
+    def _pace(self) -> float:
+        """When to look again."""
+        quiet_s, under_way = self.now - self._news_at, self._under_way()
+        if quiet_s < (HOT_FOR_S if _UNDECIDED & under_way else WAITING_FOR_S) and under_way:
+            return HOT_S
+        if quiet_s < (HOT_FOR_S if under_way else WAITING_FOR_S) or self.oned.lifecycle.busy:
+            return WAITING_S
+        return RARELY_S if self.truth.ill or self.arbiter.leader is None else ALL_WELL_S
+
+    def _under_way(self) -> set[HostState]:
+        """The states of the hosts with which something goes on that waits neither for people nor for the lead."""
+        found: set[HostState] = set()
+        for process in self.controllers:
+            if process.controller is None:
+                continue
+            state = process.controller.state
+            if not (state.watched or state.incidents):
+                continue
+            waits = {each.host for each in state.incidents.values() if _waits(each)}
+            busy = {*state.watched, *state.incidents} - waits
+            found |= {state.views[host].state for host in busy if host in state.views}
+        return found - {HostState.RECOVERED}
 
     def run(self, hours: float) -> list[Violation]:
         """Faults for so many hours, then healing; returns what went wrong."""
@@ -187,3 +203,7 @@ class World:
             self.story(f"VIOLATION {found}")
             return [found]
         return []
+
+
+def _waits(incident: Incident) -> bool:
+    return bool(incident.stopped or incident.hold_needs_person or incident.hold.startswith("leader"))
