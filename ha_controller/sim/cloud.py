@@ -19,6 +19,7 @@ from ha_controller.sim.netns import NetnsNetwork
 from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm, Timings
 from ha_controller.sim.oned_server import OnedServer
 from ha_controller.sim.oned_state import Oned
+from ha_controller.sim.oned_zone import OnedZone
 
 TICK_S = 0.02
 SSH_PORT = 7022
@@ -49,11 +50,13 @@ class EmbeddedCloud:
         network: int | None = None,
         namespaces: bool = False,
         bmcs: bool = True,
+        zone: Callable[..., OnedZone] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`network`: second byte of the 127.x addresses; by default one that no other cloud uses.
 
         `namespaces`: the hosts are network namespaces with real kernels and sshd instead, which needs root.
+        `zone`: makes several front-ends of the one oned.
         `bmcs`: False when others answer at the hosts' `bmc_address` and `bmc_port`; they tell `hardware` of orders.
         """
         self.timings = timings or Timings()
@@ -81,6 +84,7 @@ class EmbeddedCloud:
         self.hardware = Hardware(clock)
         self.oned = Oned(self.hardware, self.timings, clock(), datastores=_stores())
         self.server = OnedServer(self.oned, session=self.session, clock=clock)
+        self.zone = None if zone is None else zone(self.oned, self.server, clock=clock)
         self.endpoint = ""
         self._network = self._hosts_network()
         self._bmcs = [self._bmc(host) for host in self.hosts if bmcs]
@@ -125,8 +129,12 @@ class EmbeddedCloud:
 
     async def __aenter__(self) -> Self:
         """Start everything."""
-        port = await self.server.start("127.0.0.1", 0)
-        self.endpoint = f"http://127.0.0.1:{port}/RPC2"
+        if self.zone is None:
+            port = await self.server.start("127.0.0.1", 0)
+            self.endpoint = f"http://127.0.0.1:{port}/RPC2"
+        else:
+            await self.zone.start()
+            self.endpoint = self.zone.endpoints(viewer=0)[0]
         await self._network.start()
         for bmc in self._bmcs:
             await bmc.start()
@@ -140,6 +148,8 @@ class EmbeddedCloud:
         if self._ticker is not None:
             self._ticker.cancel()
         self.server.close()
+        if self.zone is not None:
+            self.zone.close()
         self._network.close()
         for bmc in self._bmcs:
             bmc.close()
@@ -149,7 +159,10 @@ class EmbeddedCloud:
             await asyncio.sleep(0)
 
     def _tick(self) -> None:
-        self.oned.advance(self._clock())
+        if self.zone is None:
+            self.oned.advance(self._clock())
+        else:
+            self.zone.tick()
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
 
     def break_host(self, host: int, fault: str) -> None:

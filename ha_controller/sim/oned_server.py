@@ -6,8 +6,6 @@ HTTP 200 always, `Connection: close` always. Requests with a document type are r
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import re
 import xmlrpc.client
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,14 +13,11 @@ from typing import Any
 from xml.sax.saxutils import escape
 
 from ha_controller.sim import oned_xml as xml
+from ha_controller.sim.oned_door import IDLE_S, MAX_CONN, Door
 from ha_controller.sim.oned_model import BAD_PARAMETER, INTERNAL, NOT_AUTHORIZED, OnedRefusal
 from ha_controller.sim.oned_state import Oned
 from ha_controller.sim.oned_template import Template, TemplateError, parse
 from ha_controller.sim.oned_users import OnedUser, Users
-
-MAX_CONN = 15
-IDLE_S = 15.0
-BODY_MAX = 1 << 20
 
 _ENVELOPE = '<?xml version="1.0" encoding="UTF-8"?>\n<methodResponse>\n{}</methodResponse>\n'
 
@@ -38,7 +33,9 @@ class Call:
     result: object
 
 
-class _Fault(Exception):
+class Fault(Exception):
+    """An XML-RPC fault: oned could not even take the call."""
+
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
         self.code, self.text = code, text
@@ -58,95 +55,52 @@ class OnedServer:
         clock: Callable[[], float],
         max_conn: int = MAX_CONN,
         idle_s: float = IDLE_S,
+        users: Users | None = None,
+        is_copy: bool = False,
     ) -> None:
-        """Nothing is opened yet."""
+        """Nothing is opened yet. `is_copy`: it is only read, and time stands still in it."""
         self.calls: list[Call] = []
         self.hooks: dict[int, Template] = {}
-        self.users = Users(session)
-        self._oned, self._clock, self._idle_s = oned, clock, idle_s
-        self._places = asyncio.Semaphore(max_conn)
-        self._server: asyncio.Server | None = None
+        self.users = users or Users(session)
+        self._oned, self._clock, self._is_copy = oned, clock, is_copy
+        self._door = Door(self._respond, places=asyncio.Semaphore(max_conn), idle_s=idle_s)
         self._methods: dict[str, tuple[tuple[type, ...], int, _Method]] = self._table()
 
     async def start(self, address: str, port: int) -> int:
         """Open the port; returns its number."""
-        self._server = await asyncio.start_server(self._connection, address, port)
-        return int(self._server.sockets[0].getsockname()[1])
+        return await self._door.start(address, port)
 
     def close(self) -> None:
         """Close the port."""
-        if self._server is not None:
-            self._server.close()
+        self._door.close()
 
-    # --- HTTP ---
-
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """A connection takes one of MAX_CONN places until it has its answer or was idle for too long."""
-        try:
-            async with self._places, asyncio.timeout(self._idle_s):
-                body = await self._request(reader)
-                answer = self.answer(body).encode()
-                head = f"HTTP/1.1 200 OK\r\nContent-Type: text/xml; charset=utf-8\r\nContent-Length: {len(answer)}\r\n"
-                writer.write(head.encode() + b"Connection: close\r\n\r\n" + answer)
-                await writer.drain()
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
-            pass
-        finally:
-            writer.close()
-            with contextlib.suppress(ConnectionError):
-                await writer.wait_closed()
-
-    @staticmethod
-    async def _request(reader: asyncio.StreamReader) -> bytes:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
-        length = re.search(r"content-length: *(\d+)", head)
-        size = int(length[1]) if length else 0
-        if size > BODY_MAX:
-            raise ValueError("too large")
-        return await reader.readexactly(size)
+    async def _respond(self, body: bytes) -> str:
+        return self.answer(body)
 
     # --- XML-RPC ---
 
     def answer(self, body: bytes) -> str:
         """The response document for a request document."""
         try:
-            method, arguments = self._parse(body)
+            method, arguments = parse_call(body)
             result = self._call(method, arguments)
-        except _Fault as fault:
+        except Fault as fault:
             return _ENVELOPE.format(
                 "<fault>\n<value><struct>\n<member><name>faultCode</name>\n"
                 f"<value><i4>{fault.code}</i4></value></member>\n<member><name>faultString</name>\n"
                 f"<value><string>{escape(fault.text)}</string></value></member>\n</struct></value>\n</fault>\n"
             )
         except OnedRefusal as refusal:
-            return _values(
-                "<boolean>0</boolean>",
-                f"<string>{escape(refusal.text)}</string>",
-                f"<i4>{refusal.code}</i4>",
-                f"<i4>{refusal.object_id}</i4>",
-                "<i8>-1</i8>",
-            )
-        inner = f"<i4>{result}</i4>" if isinstance(result, int) else f"<string>{escape(str(result))}</string>"
-        return _values("<boolean>1</boolean>", inner, "<i4>0</i4>")
-
-    @staticmethod
-    def _parse(body: bytes) -> tuple[str, tuple[Any, ...]]:
-        not_xml = "Call XML not a proper XML-RPC call.  Call is not valid XML.  "
-        if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
-            raise _Fault(-503, f"{not_xml}document types are refused")
-        try:
-            arguments, method = xmlrpc.client.loads(body)
-        except Exception as error:  # xmlrpc.client raises whatever its parser and its conversions raise
-            raise _Fault(-503, f"{not_xml}{type(error).__name__}") from None
-        return method or "", tuple(arguments)
+            return refused(refusal)
+        return succeeded(result)
 
     def _call(self, method: str, arguments: tuple[Any, ...]) -> object:
         if method not in self._methods:
-            raise _Fault(-506, f"Method '{method}' not defined")
+            raise Fault(-506, f"Method '{method}' not defined")
         types, needed, act = self._methods[method]
         given = arguments[1:]
         if not arguments or len(given) < needed:
-            raise _Fault(
+            raise Fault(
                 -500,
                 "Unexpected error executing code for particular method, detected by Xmlrpc-c method registry code.  "
                 "Method did not fail; it did not complete at all.  Not enough parameters",
@@ -154,9 +108,10 @@ class OnedServer:
         for value, wanted in zip(given, types, strict=False):
             if not isinstance(value, wanted) or (wanted is int and isinstance(value, bool)):
                 words = {int: "integer", str: "string", bool: "boolean"}
-                raise _Fault(-501, f"Parameter that is supposed to be {words[wanted]} is not")
+                raise Fault(-501, f"Parameter that is supposed to be {words[wanted]} is not")
         user = self.users.authenticate(method, str(arguments[0]), self._clock())
-        self._oned.advance(self._clock())
+        if not self._is_copy:
+            self._oned.advance(self._clock())
         try:
             self.users.authorize(method, user, given)
             result = act(user, *given[: len(types)])
@@ -202,6 +157,8 @@ class OnedServer:
             "one.hookpool.info": ((int, int, int), 3, self._hook_pool),
             "one.hook.allocate": ((str,), 1, self._allocate_hook),
             "one.zone.raftstatus": ((), 0, lambda _: _RAFT),
+            "one.zone.info": ((int, bool), 1, lambda *_: xml.zone({})),
+            "one.zonepool.info": ((), 0, lambda _: xml.pool("ZONE_POOL", [xml.zone({})])),
         }
 
     def _hosts(self, user: OnedUser) -> list[str]:
@@ -299,10 +256,36 @@ class OnedServer:
         return number
 
 
-_RAFT = (
-    "<RAFT><SERVER_ID>-1</SERVER_ID><STATE>0</STATE><TERM>0</TERM><VOTEDFOR>-1</VOTEDFOR><COMMIT>0</COMMIT>"
-    "<LOG_INDEX>-1</LOG_INDEX><LOG_TERM>-1</LOG_TERM><FEDLOG_INDEX>-1</FEDLOG_INDEX></RAFT>"
-)
+_RAFT = xml.raft(SERVER_ID=-1, STATE=0, TERM=0, VOTEDFOR=-1, COMMIT=0, LOG_INDEX=-1, LOG_TERM=-1, FEDLOG_INDEX=-1)
+
+
+def parse_call(body: bytes) -> tuple[str, tuple[Any, ...]]:
+    """The method and its arguments, the session first. Raises Fault."""
+    not_xml = "Call XML not a proper XML-RPC call.  Call is not valid XML.  "
+    if b"<!DOCTYPE" in body or b"<!ENTITY" in body:
+        raise Fault(-503, f"{not_xml}document types are refused")
+    try:
+        arguments, method = xmlrpc.client.loads(body)
+    except Exception as error:  # xmlrpc.client raises whatever its parser and its conversions raise
+        raise Fault(-503, f"{not_xml}{type(error).__name__}") from None
+    return method or "", tuple(arguments)
+
+
+def succeeded(result: object) -> str:
+    """The answer of a call that was accepted."""
+    inner = f"<i4>{result}</i4>" if isinstance(result, int) else f"<string>{escape(str(result))}</string>"
+    return _values("<boolean>1</boolean>", inner, "<i4>0</i4>")
+
+
+def refused(refusal: OnedRefusal) -> str:
+    """The answer of a call that was not."""
+    return _values(
+        "<boolean>0</boolean>",
+        f"<string>{escape(refusal.text)}</string>",
+        f"<i4>{refusal.code}</i4>",
+        f"<i4>{refusal.object_id}</i4>",
+        "<i8>-1</i8>",
+    )
 
 
 def _values(*values: str) -> str:

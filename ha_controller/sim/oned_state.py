@@ -7,6 +7,7 @@ over SSH). Errors have oned's codes and texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy, deepcopy
 
 from ha_controller.sim import oned_model as one
 from ha_controller.sim.hardware import Hardware
@@ -36,6 +37,13 @@ class Oned:
     def vms(self) -> dict[int, OnedVm]:
         """All VMs by id."""
         return self.lifecycle.vms
+
+    def snapshot(self) -> Oned:
+        """A copy to be read, in which time stands still: what a follower of a zone has."""
+        taken = copy(self)
+        taken.hosts, taken.groups = deepcopy(self.hosts), list(self.groups)
+        taken.lifecycle = self.lifecycle.snapshot(taken.hosts)
+        return taken
 
     # --- time ---
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 
 from ha_controller.sim.oned_model import AUTHENTICATION, NOT_AUTHORIZED, OnedRefusal
@@ -42,6 +43,12 @@ class Users:
         """`session`: "name:password" of oneadmin."""
         name, _, password = session.partition(":")
         self.all = [OnedUser(id=0, name=name, password=password)]
+
+    def snapshot(self) -> Users:
+        """A copy, as a follower of a zone has it: tokens that are revoked later live on in it."""
+        taken = copy(self)
+        taken.all = deepcopy(self.all)
+        return taken
 
     def add(self, user: OnedUser) -> OnedUser:
         """Create a user."""

@@ -7,6 +7,7 @@ that ssh takes. States, codes and texts are those of a running oned 7.4.0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import copy, deepcopy
 from dataclasses import dataclass, field
 
 from ha_controller.sim import oned_model as one
@@ -52,6 +53,12 @@ class VmLifecycle:
             "resched": (_can_be_rescheduled, lambda vm, _: setattr(vm, "resched", True)),
             "unresched": (_can_be_rescheduled, lambda vm, _: setattr(vm, "resched", False)),
         }
+
+    def snapshot(self, hosts: Mapping[int, OnedHost]) -> VmLifecycle:
+        """A copy to be read; nothing is ordered there."""
+        taken = copy(self)
+        taken.vms, taken._hosts = deepcopy(self.vms), hosts
+        return taken
 
     # --- time ---
 

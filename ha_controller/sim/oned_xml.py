@@ -187,6 +187,24 @@ def user(known: OnedUser) -> str:
     )
 
 
+def zone(servers: Mapping[int, str]) -> str:
+    """ZONE; the endpoints of its servers by their numbers, none if oned is alone."""
+    template = {"ENDPOINT": "http://localhost:2633/RPC2", "ENDPOINT_GRPC": "localhost:2634"}
+    pool = "".join(
+        f"<SERVER><ENDPOINT>{cdata(endpoint)}</ENDPOINT><ID>{number}</ID><NAME>{cdata(f'server-{number}')}</NAME></SERVER>"
+        for number, endpoint in servers.items()
+    )
+    return (
+        f"<ZONE><ID>0</ID><NAME>OpenNebula</NAME><STATE>0</STATE><TEMPLATE>{attributes({**template})}</TEMPLATE>"
+        f"<SERVER_POOL>{pool}</SERVER_POOL></ZONE>"
+    )
+
+
+def raft(**values: int) -> str:
+    """RAFT: what a server says about itself."""
+    return tag("RAFT", "".join(tag(name, str(value)) for name, value in values.items()))
+
+
 def hook(number: int, template: Mapping[str, str | dict[str, str]]) -> str:
     """HOOK."""
     inner = attributes({key: value for key, value in template.items() if key not in ("NAME", "TYPE")})
