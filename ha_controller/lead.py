@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, SecretStr
 
 
 class NotLeading(Exception):
@@ -45,6 +45,20 @@ class Member:
     term: int | None = None  #: of one that leads
 
 
+@dataclass(kw_only=True, slots=True)
+class OpenNebulaAccount:
+    """Our account in OpenNebula, for an arbiter that works by it."""
+
+    endpoint: str  #: of the oned beside this controller
+    auth: SecretStr  #: "user:password", or "user:token"
+    orders: SecretStr
+    """What orders are sent with. An arbiter may put another session here, or an empty one: then none is sent."""
+
+    def get_secret_value(self) -> str:
+        """The session of orders, as it is now."""
+        return self.orders.get_secret_value()
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArbiterContext:
     """What the controller lends to its arbiter."""
@@ -54,6 +68,7 @@ class ArbiterContext:
     state_dir: Path
     last_term: Callable[[], int]
     """The highest term in which this controller's own record was written; 0 if there is none."""
+    opennebula: OpenNebulaAccount | None = field(default=None, repr=False)
 
 
 class Arbiter(ABC, Generic[ArbiterConfigT]):
@@ -68,6 +83,9 @@ class Arbiter(ABC, Generic[ArbiterConfigT]):
     regains: ClassVar[bool] = True
     """False: the lead goes with something that this process holds to its very end (a lock on its record). It is not
     given back earlier, and once lost not asked for again."""
+    hands_over: ClassVar[bool] = True  #: False: another controller does not get the lead when this one gives it back
+    confirms_orders: ClassVar[bool] = False
+    """True: an order that OpenNebula accepted counts only when a proof that began after that has succeeded."""
     lead_s: float = float("inf")
     """How long the controller may lead without hearing from the engine, counted from before the question. Shorter than
     what the engine waits before it gives the lead to another, by more than any error of the clocks."""
@@ -120,6 +138,10 @@ class Arbiter(ABC, Generic[ArbiterConfigT]):
             ArbiterUnreachable: nothing is known.
         """
 
+    def engine(self) -> Sequence[str]:
+        """What was last seen of the engine, a line for each of its parts, for people."""
+        return ()
+
     def led_meanwhile(self) -> str:
         """Who may have led between `context.last_term()` and the lead that is held, in words; empty if nobody.
 
@@ -135,4 +157,5 @@ __all__ = [
     "ArbiterUnreachable",
     "Member",
     "NotLeading",
+    "OpenNebulaAccount",
 ]

@@ -82,7 +82,7 @@ class DirectClient:
         self._cloud = cloud
         self.calls: list[tuple[str, int, object]] = []  #: what was ordered
 
-    def proven(self, may_send: Callable[[], Awaitable[bool]]) -> ProvenClient:
+    def proven(self, may_send: Callable[[], Awaitable[bool]], is_confirmed: None = None) -> ProvenClient:
         return ProvenClient(self, may_send)
 
     async def host(self, host: int) -> ReadHostModel:

@@ -36,7 +36,7 @@ from ha_controller.app.messages import message_of, sinks
 from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
-from ha_controller.app.standing import StateDirectory, build_leadership
+from ha_controller.app.standing import StateDirectory, account_of, build_leadership
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.app.watching import Watching
 from ha_controller.config import Config
@@ -88,13 +88,14 @@ class Runtime:
         self.clock = ControllerClock()
         self.ledger: Ledger | None = None
         self.directory = StateDirectory(Path(config.state_dir), self._last_term)
-        self.leadership = build_leadership(config, registry, self.directory, self.post)
+        account = account_of(config)
+        self.leadership = build_leadership(config, registry, self.directory, account, self.post)
         self._group: anyio.abc.TaskGroup | None = None
         settings = core_settings(config, registry.probes)
         self.controller = Controller(settings, self.clock())
         self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
-        self.client = Client(config.opennebula.endpoint, config.opennebula.auth, timeout_s=config.opennebula.timeout_s)
+        self.client = Client(account.endpoint, account.auth, orders=account, timeout_s=config.opennebula.timeout_s)
         self.recoverer = self._make_recoverer()
         self.attributes = AttributeWriter(
             self.client,
@@ -137,6 +138,7 @@ class Runtime:
             poll_s=one.poll_s,
             equip=self._equip,
             order_timeout_s=3 * one.timeout_s,
+            confirms=self.leadership.arbiter.confirms_orders,
             told=self._told,
         )
 

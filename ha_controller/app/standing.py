@@ -7,6 +7,7 @@ import re
 import socket
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ha_controller.config import Config
 from ha_controller.core.events import LeadChanged
 from ha_controller.core.model import HostState
 from ha_controller.core.state import State
+from ha_controller.lead import OpenNebulaAccount
 from ha_controller.plugin import ArbiterContext, ArbiterUnreachable, NotLeading
 
 log = structlog.get_logger(__name__)
@@ -91,10 +93,20 @@ def _instance_id(state_dir: Path) -> str:
     return found
 
 
+def account_of(config: Config) -> OpenNebulaAccount:
+    """Our account in OpenNebula, as it is configured."""
+    one = config.opennebula
+    return OpenNebulaAccount(endpoint=one.endpoint, auth=one.auth, orders=one.auth)
+
+
 def build_leadership(
-    config: Config, registry: Registry, directory: StateDirectory, report: Callable[[LeadChanged], None]
+    config: Config,
+    registry: Registry,
+    directory: StateDirectory,
+    account: OpenNebulaAccount,
+    report: Callable[[LeadChanged], None],
 ) -> Leadership:
-    """The leadership for the configured kind of arbiter.
+    """The leadership for the configured kind of arbiter. From then on, orders go by `account.orders`.
 
     Raises:
         OSError: a certificate cannot be used.
@@ -103,7 +115,8 @@ def build_leadership(
         return Leadership(arbiter=directory.arbiter, report=report)
     chosen = registry.arbiters[config.leader.kind]
     settings = chosen.config_model.model_validate(config.leader.settings)
-    return Leadership(arbiter=chosen(settings, directory.context), report=report)
+    context = replace(directory.context, opennebula=account)
+    return Leadership(arbiter=chosen(settings, context), report=report)
 
 
 def shown(leadership: Leadership) -> dict[str, Any]:
@@ -125,6 +138,7 @@ def shown(leadership: Leadership) -> dict[str, Any]:
             }
             for member in leadership.members
         ],
+        "engine": list(arbiter.engine()),
     }
 
 
@@ -138,6 +152,9 @@ def why_no_step_down(leadership: Leadership, state: State, *, force: bool) -> st
         return "There is no other controller that could lead. To stop this one: systemctl stop ha-controller"
     if force:
         return ""
+    if not leadership.arbiter.hands_over:
+        kind = leadership.arbiter.kind
+        return f"With kind {kind} no other controller gets the lead from this one. To step down all the same: --force"
     if all(_is_ours(leadership, member.instance) for member in leadership.members):
         return "No other controller is there to take the lead. To step down all the same: --force"
     under_way = [each.host_name for each in state.incidents.values() if each.state is not HostState.RECOVERED]

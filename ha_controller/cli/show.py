@@ -89,6 +89,8 @@ def leader(answer: Json) -> None:
         rows.append([member["name"], role, member["term"] or "", "this one" if member["this"] else ""])
     if rows:
         table(["CONTROLLER", "ROLE", "TERM", ""], rows)
+    for line in answer["engine"]:
+        click.echo(f"  {safe(line)}")
 
 
 def notifiers(answer: Json) -> None:

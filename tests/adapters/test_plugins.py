@@ -156,7 +156,7 @@ def ha_controller_arbiters():
 def test_arbiters_are_found_like_the_rest_and_our_own_come_through_the_same_hook(site: Site) -> None:
     site.install("ha-quorum", ARBITER.format(lead=""), name="quorum")
     registry = find_plugins(only={"quorum"})
-    assert set(registry.arbiters) == {"single", "etcd", "quorum"}
+    assert set(registry.arbiters) == {"single", "etcd", "opennebula", "quorum"}
     assert site.info(registry, "ha-quorum").kinds == ("quorum",)
 
 

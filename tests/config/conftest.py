@@ -11,6 +11,7 @@ import pytest
 from pydantic import Field, SecretStr, field_validator
 
 from ha_controller.adapters.arbiter.etcd import EtcdConfig
+from ha_controller.adapters.arbiter.opennebula import OpenNebulaConfig
 from ha_controller.adapters.arbiter.single import SingleConfig
 from ha_controller.config import Config, ConfigError, Problem, load
 from ha_controller.plugin import AgentConfig, NotifierConfig, ProbeConfig
@@ -56,7 +57,7 @@ class PagerConfig(NotifierConfig):
 
 
 AGENTS = {"ipmi": BmcConfig, "broken": BrokenConfig}
-ARBITERS = {"single": SingleConfig, "etcd": EtcdConfig}
+ARBITERS = {"single": SingleConfig, "etcd": EtcdConfig, "opennebula": OpenNebulaConfig}
 NOTIFIERS = {"pager": PagerConfig}
 CHANNELS = {"icmp": ProbeConfig, "ssh": PortConfig, "bmc": ProbeConfig, "oned": ProbeConfig}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ha_controller.adapters.arbiter.etcd import EtcdConfig
+from ha_controller.adapters.arbiter.opennebula import OpenNebulaConfig
 from ha_controller.config import describe
 
 ETCD = '[leader]\nkind = "etcd"\n'
@@ -57,10 +58,51 @@ def test_a_password_over_plain_http_is_refused_and_on_this_machine_it_is_not(sit
     site.load(site.good + ETCD + 'endpoints = ["http://127.0.0.1:2379"]\n' + user)
 
 
+ZONE = '[leader]\nkind = "opennebula"\n'
+FRONT_ENDS = 'servers = ["http://192.0.2.11:2633/RPC2", "http://192.0.2.12:2633/RPC2", "http://192.0.2.13:2633/RPC2"]\n'
+
+
+def test_opennebula_itself_needs_no_settings_and_its_front_ends_may_be_named(site):
+    settings = OpenNebulaConfig.model_validate(site.load(site.good + ZONE).leader.settings)
+    assert (settings.servers, settings.timeout_s, settings.takeover_s) == ((), 1.0, 20.0)
+    named = OpenNebulaConfig.model_validate(site.load(site.good + ZONE + FRONT_ENDS).leader.settings)
+    assert len(named.servers) == 3
+
+
+@pytest.mark.parametrize(
+    ("lines", "told"),
+    [
+        ('servers = ["192.0.2.11:2633"]\n', "not the address of a front-end"),
+        ('servers = ["http://ha:secret@192.0.2.11:2633/RPC2"]\n', "must not name a user"),
+        ('servers = ["http://192.0.2.11:2633/RPC2"]\n', "fewer than three front-ends cannot decide by majority"),
+        ('takeover = "5s"\n', "too short for what the leader before may have sent last. Set it to 10s at least"),
+        ('lease = "10s"\n', "leader.lease: unknown key"),
+    ],
+)
+def test_what_cannot_work_with_opennebula_is_refused_with_its_remedy(site, lines: str, told: str):
+    problems = site.told(site.good + ZONE + lines)
+    assert any(told in problem for problem in problems), problems
+    assert not any("ha:secret" in problem for problem in problems)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        '[[opennebula]]\nendpoint = "http://a:2633/RPC2"\n[[opennebula]]\nendpoint = "http://b:2633/RPC2"\n',
+        '[opennebula.zone1]\nendpoint = "http://a:2633/RPC2"\n[opennebula.zone2]\nendpoint = "http://b:2633/RPC2"\n',
+        '[opennebula]\nendpoint = ["http://a:2633/RPC2", "http://b:2633/RPC2"]\n',
+    ],
+)
+def test_two_zones_in_one_configuration_are_refused_with_the_reason(site, lines: str):
+    problems = site.told(lines)
+    assert any("a controller serves one zone. Each zone of a federation has its own hosts" in each for each in problems)
+
+
 def test_an_arbiter_that_nobody_provides_is_told_with_the_known_ones(site):
     [problem] = site.told(site.good + '[leader]\nkind = "etdc"\n')
     assert (
-        'leader.kind: no plugin provides this arbiter: "etdc". Did you mean "etcd"? Installed: etcd, single' in problem
+        'leader.kind: no plugin provides this arbiter: "etdc". Did you mean "etcd"? Installed: etcd, opennebula, single'
+        in problem
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from ha_controller.adapters.arbiter.etcd import EtcdArbiter
+from ha_controller.adapters.arbiter.opennebula import OpenNebulaArbiter
 from ha_controller.adapters.arbiter.single import SingleArbiter
 from ha_controller.plugin import Arbiter, hookimpl
 
@@ -13,4 +14,4 @@ from ha_controller.plugin import Arbiter, hookimpl
 @hookimpl
 def ha_controller_arbiters() -> Sequence[type[Arbiter[Any]]]:
     """Return the built-in arbiter classes."""
-    return [SingleArbiter, EtcdArbiter]
+    return [SingleArbiter, EtcdArbiter, OpenNebulaArbiter]

@@ -14,10 +14,13 @@ from ha_controller.adapters.opennebula.models import (
     OnedStay,
     OnedUser,
     OnedVm,
+    OnedZone,
+    RaftStatus,
 )
 from ha_controller.adapters.opennebula.states import (
     LcmState,
     OnedHostState,
+    RaftState,
     VmState,
     host_state_name,
 )
@@ -34,6 +37,7 @@ from ha_controller.adapters.opennebula.xmlrpc import (
     ServerFailed,
     Unauthenticated,
     Unauthorized,
+    Unconfirmed,
     Withheld,
 )
 
@@ -57,10 +61,14 @@ __all__ = [
     "OnedStay",
     "OnedUser",
     "OnedVm",
+    "OnedZone",
     "OpenNebulaError",
+    "RaftState",
+    "RaftStatus",
     "ServerFailed",
     "Unauthenticated",
     "Unauthorized",
+    "Unconfirmed",
     "VmState",
     "Withheld",
     "host_state_name",

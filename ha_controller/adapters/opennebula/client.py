@@ -23,7 +23,16 @@ import aiohttp
 
 from ha_controller.adapters.opennebula import documents
 from ha_controller.adapters.opennebula.gate import WAITING_MAX, Gate, Lane
-from ha_controller.adapters.opennebula.models import OnedCluster, OnedDatastore, OnedHook, OnedHost, OnedUser, OnedVm
+from ha_controller.adapters.opennebula.models import (
+    OnedCluster,
+    OnedDatastore,
+    OnedHook,
+    OnedHost,
+    OnedUser,
+    OnedVm,
+    OnedZone,
+    RaftStatus,
+)
 from ha_controller.adapters.opennebula.reader import BadDocument, DocumentReader, Fields, Kind, Model
 from ha_controller.adapters.opennebula.xmlrpc import (
     BadReply,
@@ -32,6 +41,7 @@ from ha_controller.adapters.opennebula.xmlrpc import (
     OpenNebulaError,
     Parameter,
     ReplyReader,
+    Unconfirmed,
     Withheld,
     request_body,
     template_text,
@@ -70,8 +80,16 @@ class Client:
     it. Everything takes at most `timeout_s`, waiting for a connection and reading the body included.
     """
 
-    def __init__(self, endpoint: str, session: Secret, *, timeout_s: float = 5.0, connections: int = 4) -> None:
-        """Check the settings. No I/O here.
+    def __init__(
+        self,
+        endpoint: str,
+        session: Secret,
+        *,
+        orders: Secret | None = None,
+        timeout_s: float = 5.0,
+        connections: int = 4,
+    ) -> None:
+        """Check the settings. No I/O here. `orders`: the session of what is proven, empty while there is none.
 
         Raises:
             ValueError: the endpoint is not an http or https URL without user and password, or too few connections.
@@ -83,19 +101,30 @@ class Client:
             raise ValueError("the endpoint must not hold a user or a password")
         self._endpoint = endpoint
         self._session = session
+        self._orders = orders or session
         self._timeout_s = timeout_s
         self._gate = Gate(connections)
         self._http: aiohttp.ClientSession | None = None
         self._may_send: Callable[[], Awaitable[bool]] | None = None
+        self._is_confirmed: Callable[[], Awaitable[bool]] | None = None
 
-    def proven(self, may_send: Callable[[], Awaitable[bool]]) -> Client:
+    def proven(
+        self, may_send: Callable[[], Awaitable[bool]], is_confirmed: Callable[[], Awaitable[bool]] | None = None
+    ) -> Client:
         """The same client, open like this one, whose orders and notes leave only if this says so.
 
         Each call asks once it has its connection, and leaves at once then: a proof from before the wait may be old.
-        One that is not allowed raises `Withheld`.
+        One that is not allowed raises `Withheld`. `is_confirmed` is asked when oned has accepted an order, where that
+        is no proof that it will last; one that is not confirmed raises `Unconfirmed`.
         """
         client = copy(self)
-        client._may_send = may_send
+        client._may_send, client._is_confirmed = may_send, is_confirmed
+        return client
+
+    def as_user(self, session: Secret) -> Client:
+        """The same client with another session."""
+        client = copy(self)
+        client._session = client._orders = session
         return client
 
     def __repr__(self) -> str:
@@ -216,6 +245,14 @@ class Client:
         """Return the hooks. Users outside oneadmin get an empty list: see `OnedUser.in_oneadmin`."""
         return await self._pool(documents.HOOKS, "one.hookpool.info", _EVERYONE, -1, -1)
 
+    async def zones(self) -> list[OnedZone]:
+        """Return all zones of the federation; one if there is none."""
+        return await self._pool(documents.ZONES, "one.zonepool.info")
+
+    async def raft_status(self) -> RaftStatus:
+        """Return what this server says about its part in the zone's Raft; it answers by itself. Takes ADMIN ZONE."""
+        return await self._one(documents.RAFT, "one.zone.raftstatus")
+
     # --- orders -------------------------------------------------------------------------------------------------------
 
     async def set_host_status(self, host: int, status: HostStatus) -> None:
@@ -231,6 +268,16 @@ class Client:
         """Set attributes of a user, and keep its others."""
         text = template_text("one.user.update", attributes)
         await self._order("one.user.update", user, text, _APPEND)
+
+    async def login(self, user: str, token: str, valid_s: int) -> str:
+        """Return a new login token; with `valid_s` 0, revoke that token, or with an empty one all of the user."""
+        pieces: list[str] = []
+        parameters = (user, token, valid_s, -1)
+        try:
+            await self._call(Lane.ORDER, "one.user.login", parameters, pieces.append)
+        except OpenNebulaError as error:
+            raise _without(error, f":{token}") from error.__cause__
+        return "".join(pieces)
 
     async def note_vm(self, vm: int, attributes: Mapping[str, str]) -> None:
         """Set attributes of a VM's user template for people to read, and keep its others; behind everything else."""
@@ -296,13 +343,13 @@ class Client:
         self, lane: Lane, method: str, parameters: tuple[Parameter, ...], take: Callable[[str], None]
     ) -> None:
         """Make one call; hand the payload to `take` while it arrives. Raises OpenNebulaError and what `take` raises."""
-        session = self._session.get_secret_value()
-        body = request_body(method, (session, *parameters))
-        sent = False
+        session, sent = self._session.get_secret_value(), False
+        is_order = self._may_send is not None and lane in (Lane.ORDER, Lane.NOTE)
         try:
             async with asyncio.timeout(self._timeout_s), self._gate.slot(lane):
-                if self._may_send is not None and lane in (Lane.ORDER, Lane.NOTE) and not await self._may_send():
-                    raise Withheld(method, "not sent: too late, or we no longer lead")
+                if is_order:
+                    session = await self._session_of_order(method)
+                body = request_body(method, (session, *parameters))
                 sent = True
                 await self._exchange(lane, method, body, take)
         except asyncio.QueueFull:
@@ -316,6 +363,17 @@ class Client:
             raise NoAnswer(method, f"the connection failed: {type(error).__name__}") from error
         except OpenNebulaError as error:
             raise _without(error, session) from error.__cause__
+        if is_order and lane is Lane.ORDER and self._is_confirmed is not None and not await self._is_confirmed():
+            raise Unconfirmed(method, "accepted, and no majority of the zone has it for certain")
+
+    async def _session_of_order(self, method: str) -> str:
+        """Once it may leave. What a new leader revokes is looked up as late as possible."""
+        if self._may_send is None or not await self._may_send():
+            raise Withheld(method, "not sent: too late, or we no longer lead")
+        session = self._orders.get_secret_value()
+        if not session:
+            raise Withheld(method, "not sent: there is no login token for orders")
+        return session
 
     async def _exchange(self, lane: Lane, method: str, body: bytes, take: Callable[[str], None]) -> None:
         if self._http is None:

@@ -23,6 +23,8 @@ from ha_controller.adapters.opennebula.models import (
     OnedStay,
     OnedUser,
     OnedVm,
+    OnedZone,
+    RaftStatus,
 )
 from ha_controller.adapters.opennebula.reader import BadDocument, Fields, Kind
 from ha_controller.core.resources import Role, VmGroup
@@ -42,6 +44,7 @@ def _user(user: Fields) -> OnedUser:
         group_id=user.integer("GID"),
         group_ids=user.ids("GROUPS"),
         template={name: value for name, value in attributes.items() if not _SECRET.search(name)},
+        login_tokens=tuple(token.text("TOKEN") for token in user.every("LOGIN_TOKEN")),
     )
 
 
@@ -211,6 +214,25 @@ def _monitoring(record: Fields) -> Monitoring:
     return Monitoring(id=record.integer("ID"), monitored_at=record.integer("TIMESTAMP"), values=_told(record))
 
 
+def _zone(zone: Fields) -> OnedZone:
+    servers = zone.below("SERVER_POOL").every("SERVER")
+    return OnedZone(
+        id=zone.integer("ID"),
+        name=zone.line("NAME"),
+        servers={server.integer("ID"): server.line("ENDPOINT") for server in servers},
+    )
+
+
+def _raft(status: Fields) -> RaftStatus:
+    return RaftStatus(
+        id=status.integer("SERVER_ID"),
+        state=status.integer("STATE"),
+        term=status.integer("TERM"),
+        commit=status.integer("COMMIT"),
+        log_index=status.integer("LOG_INDEX"),
+    )
+
+
 def _vm_group(group: Fields) -> VmGroup:
     template = group.below("TEMPLATE")
     rules = {name: (value,) for name, value in template.some("AFFINED", "ANTI_AFFINED").items()} | template.repeated()
@@ -254,3 +276,5 @@ CLUSTERS = Kind(root="CLUSTER_POOL", item="CLUSTER", build=_cluster)
 VM_GROUPS = Kind(root="VM_GROUP_POOL", item="VM_GROUP", build=_vm_group)
 HOOKS = Kind(root="HOOK_POOL", item="HOOK", build=_hook)
 MONITORING = Kind(root="MONITORING_DATA", item="MONITORING", build=_monitoring)
+ZONES = Kind(root="ZONE_POOL", item="ZONE", build=_zone)
+RAFT = Kind(root="RAFT", item="RAFT", build=_raft)

@@ -19,6 +19,7 @@ class OnedUser:
     group_id: int
     group_ids: tuple[int, ...]
     template: dict[str, str] = field(repr=False)  #: without passwords and tokens
+    login_tokens: tuple[str, ...] = field(repr=False, default=())
 
     @property
     def in_oneadmin(self) -> bool:
@@ -150,3 +151,23 @@ class Monitoring:
     id: int  #: of the host
     monitored_at: int  #: seconds of the front-end's wall clock
     values: dict[str, str] = field(repr=False, default_factory=dict)  #: FREE_MEMORY, USED_CPU and the like
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class OnedZone:
+    """A zone of a federation, or the only one."""
+
+    id: int
+    name: str
+    servers: dict[int, str]  #: addresses of its front-ends by their numbers; none if oned is alone
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RaftStatus:
+    """What one server of a zone says about itself, and may think differently of a second later."""
+
+    id: int  #: of the server; -1 if it is alone
+    state: int  #: see RaftState
+    term: int
+    commit: int  #: its log is known to be with a majority up to here
+    log_index: int

@@ -19,6 +19,15 @@ class OnedHostState(IntEnum):
     OFFLINE = 8  #: not monitored; deploying or migrating to it is refused
 
 
+class RaftState(IntEnum):
+    """RAFT/STATE of a server of a zone, in its own words."""
+
+    SOLO = 0
+    CANDIDATE = 1
+    FOLLOWER = 2
+    LEADER = 3  #: also said without end by one that is cut off
+
+
 class VmState(IntEnum):
     """VM/STATE. 7 (FAILED) is obsolete."""
 

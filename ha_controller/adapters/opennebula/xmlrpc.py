@@ -103,6 +103,15 @@ class Withheld(OpenNebulaError):
     """Whoever ordered it did not allow it any more when it had its connection: it never left."""
 
 
+class Unconfirmed(OpenNebulaError):
+    """oned accepted it, and whoever ordered it could not make sure that it lasts: a leader that falls loses it."""
+
+    @property
+    def outcome_unknown(self) -> bool:
+        """It may be carried out, or lost."""
+        return True
+
+
 class BadReply(OpenNebulaError):
     """An answer that cannot be understood."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import anyio
 import structlog
@@ -103,10 +104,12 @@ class Recoverer:
         poll_s: float,
         equip: Callable[[Sequence[OnedHost]], Mapping[int, FencePlan]],
         order_timeout_s: float = 15.0,
+        confirms: bool = False,
         told: Callable[[OpenNebulaError], str] = str,
     ) -> None:
         """`equip` is called with every new inventory, before it is reported, and tells each host's fence devices.
 
+        `confirms`: an order that oned accepted counts once the lead was proven behind it, in a zone that may lose it.
         `told`: an error of OpenNebula in words, with its remedy.
         """
         self._client = client
@@ -117,6 +120,7 @@ class Recoverer:
         self._poll_s = poll_s
         self._equip = equip
         self._order_timeout_s = order_timeout_s
+        self._confirms = confirms
         self._told = told
         self._cache = _Cache()
         self._pools = Pools(client, clock)
@@ -373,7 +377,7 @@ class Recoverer:
         async def may_send() -> bool:
             return await self._may_act(term) and self._clock() <= not_after
 
-        return self._client.proven(may_send)
+        return self._client.proven(may_send, partial(self._may_act, term) if self._confirms else None)
 
     async def _send(self, client: Client, order: VmOrder, vm: OnedVm) -> None:
         match order:
