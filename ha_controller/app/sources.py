@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from ha_controller.adapters.journal import Journal
-from ha_controller.adapters.opennebula import OpenNebulaError
+from ha_controller.adapters.opennebula import OpenNebulaError, RaftState
 from ha_controller.app import drills, messages, metrics, standing
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.ledger import Ledger
@@ -164,7 +164,7 @@ class ControllerSources:
     async def doctor(self) -> Json:
         """Live checks, each with what to do about it."""
         state = self._state
-        checks = [await self._check_oned(), self._check_second_master(), self._check_lead()]
+        checks = [await self._check_oned(), await self._check_zone(), self._check_second_master(), self._check_lead()]
         checks += [
             {"ok": state.self_check, "text": f"self-check: {state.self_check_detail}"}
             if state.settings.self_check_needed
@@ -192,6 +192,25 @@ class ControllerSources:
         rights = "group oneadmin" if user.in_oneadmin else "not in oneadmin: needs ADMIN on HOST and VM by ACL"
         text = f"OpenNebula {version} at {endpoint} in {took_ms:.0f} ms, user {user.name} ({rights})"
         return {"ok": True if user.in_oneadmin else None, "text": text}
+
+    async def _check_zone(self) -> Json:
+        """A front-end that follows reads late: a decision on what it says may be one on what is over."""
+        try:
+            status = await self._runtime.client.raft_status()
+        except OpenNebulaError as error:
+            return {
+                "ok": None,
+                "text": f"zone: OpenNebula does not say whether it is one of several front-ends: {error}",
+            }
+        match status.state:
+            case RaftState.SOLO:
+                return {"ok": True, "text": "zone: OpenNebula is one front-end"}
+            case RaftState.LEADER:
+                return {"ok": True, "text": f"zone: the OpenNebula we ask leads its zone (server {status.id})"}
+        follows = f"zone: the OpenNebula we ask (server {status.id}) does not lead its zone, and reads late"
+        if self._runtime.leadership.arbiter.kind == "opennebula":
+            return {"ok": None, "text": f"{follows}; nothing is ordered from here"}
+        return {"ok": False, "text": f"{follows}. Set opennebula.endpoint to the virtual address of the zone's leader"}
 
     def _check_second_master(self) -> Json:
         last = self._second_master.last
