@@ -244,6 +244,21 @@ async def test_two_controllers_beside_one_front_end_do_not_take_turns(zone: Zone
     assert not await one.leads(term)
 
 
+@pytest.mark.parametrize("what", ["claim", "token"])
+async def test_a_claim_or_a_token_that_somebody_takes_away_ends_the_lead(
+    zone: Zone, controllers: list[Controller], what: str
+):
+    one, term = await leading(zone, controllers)
+    if what == "claim":
+        attributes(zone).pop("HA_LEADER")
+    else:
+        zone.cloud.server.users.all[0].tokens.clear()
+    with pytest.raises(NotLeading):
+        await one.arbiter.prove(term)
+    assert one.account.get_secret_value() == ""
+    assert await one.lead() > term
+
+
 async def test_an_endpoint_that_moves_to_another_front_end_proves_nothing(zone: Zone, controllers: list[Controller]):
     one, term = await leading(zone, controllers)
     other = controllers[(one.machine + 1) % 3]
@@ -390,6 +405,37 @@ async def test_a_server_that_has_not_committed_what_was_before_it_counts_for_not
     monkeypatch.setattr(zone.zone, "_status", behind)
     with pytest.raises(ArbiterUnreachable, match="1 of 3 servers"):
         await one.arbiter.prove(term)
+
+
+async def test_a_number_that_is_shown_in_a_later_term_of_raft_counts_for_nothing(
+    zone: Zone, controllers: list[Controller], monkeypatch
+):
+    """It was committed; then the others elected a leader, of which the one beside us has not heard, but we could."""
+    one, term = await leading(zone, controllers)
+    old, user = one.machine, one.arbiter._zone.user
+
+    async def user_and_then_an_election() -> Any:
+        found = await user()
+        zone.zone._note_what_is_committed()
+        zone.zone.raft.cut |= {frozenset({old, other}) for other in zone.others(old)}
+        await zone.elected(but_not=old)
+        return found
+
+    monkeypatch.setattr(one.arbiter._zone, "user", user_and_then_an_election)
+    with pytest.raises(ArbiterUnreachable, match="1 of 3 servers"):
+        await one.arbiter.prove(term)
+    assert (await zone.status(old))["STATE"] == 3
+
+
+async def test_a_majority_without_the_one_beside_us_is_none(zone: Zone, controllers: list[Controller]):
+    one, _ = await leading(zone, controllers)
+    asked = one.arbiter._zone
+
+    async def is_another(front_end: Any) -> bool:
+        return front_end is not asked.local
+
+    with pytest.raises(ArbiterUnreachable, match="2 of 3 servers"):
+        await asked._of_majority(is_another, "is another")
 
 
 async def test_a_new_leader_of_the_same_machine_is_another_term(zone: Zone, controllers: list[Controller]):
