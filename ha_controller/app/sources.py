@@ -30,6 +30,7 @@ Json = Any
 ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
 SSH_G_TIMEOUT_S = 3.0
 MOMENT_MAX = 1e11  #: seconds; more is no time
+ONEADMIN = 0  #: the id of the user that OpenNebula itself uses
 
 
 class ControllerSources:
@@ -191,6 +192,11 @@ class ControllerSources:
         took_ms = (self._runtime.clock() - began_at) / 2 * 1000  # the mean of two calls
         rights = "group oneadmin" if user.in_oneadmin else "not in oneadmin: needs ADMIN on HOST and VM by ACL"
         text = f"OpenNebula {version} at {endpoint} in {took_ms:.0f} ms, user {user.name} ({rights})"
+        if self._runtime.leadership.arbiter.kind == "opennebula" and user.id == ONEADMIN:
+            own = (
+                "a user of its own for the controller is better, as all its login tokens are revoked at each take-over"
+            )
+            return {"ok": None, "text": f"{text}; {own}"}
         return {"ok": True if user.in_oneadmin else None, "text": text}
 
     async def _check_zone(self) -> Json:

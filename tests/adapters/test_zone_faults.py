@@ -7,6 +7,7 @@ one machine the monotonic clock is the same for all.
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -27,6 +28,8 @@ pytestmark = pytest.mark.slow
 TAKEOVER_S = 10
 WITHOUT_LEADER_MAX_S = TAKEOVER_S + 12
 LEAD_S = 5.0
+ROUNDS = int(os.environ.get("HA_ROUNDS", "8"))  #: each fault once; more are drawn by lot
+SEED = 7
 
 CONTROLLER = """
 import os, sys, time
@@ -179,10 +182,39 @@ async def both_followers_are_frozen(lab: Lab, leader: int) -> float:
     return (await lab.wait_for_act(thawed_at))[0] - thawed_at
 
 
+async def a_follower_is_cut_off_and_comes_back_with_a_higher_term(lab: Lab, leader: int) -> float:
+    """It asked for votes all the time: the leader falls, whoever is elected next."""
+    lost = lab.zone.others(leader)[0]
+    lab.zone.zone.cut_off(lost)
+    cut_at = time.monotonic()
+    gap_s = (await lab.wait_for_act(cut_at + 0.5))[0] - cut_at
+    await anyio.sleep(4)
+    lab.zone.zone.heal()
+    healed_at = time.monotonic()
+    await lab.wait_for_act(healed_at + 1)
+    return gap_s
+
+
+async def oneds_do_not_hear_each_other_and_controllers_reach_all(lab: Lab, leader: int) -> float:
+    """The front-ends have a network of their own for Raft, and it is that which breaks."""
+    lab.zone.zone.raft.cut |= {frozenset({leader, other}) for other in lab.zone.others(leader)}
+    cut_at = time.monotonic()
+    act = await lab.wait_for_act(cut_at + 0.1, but_not=leader)
+    assert (await lab.zone.status(leader))["STATE"] == 3
+    lab.zone.zone.heal()
+    return act[0] - cut_at
+
+
 FAULTS: tuple[Callable[[Lab, int], Awaitable[float]], ...] = (
     oned_and_its_controller_are_frozen, oned_alone_is_frozen, the_leaders_machine_is_cut_off,
     the_controller_is_frozen_and_wakes, the_controller_is_killed_and_started_again, both_followers_are_frozen,
+    a_follower_is_cut_off_and_comes_back_with_a_higher_term, oneds_do_not_hear_each_other_and_controllers_reach_all,
 )  # fmt: skip
+
+
+def _faults() -> list[Callable[[Lab, int], Awaitable[float]]]:
+    dice = random.Random(SEED)
+    return [FAULTS[number] if number < len(FAULTS) else dice.choice(FAULTS) for number in range(ROUNDS)]
 
 
 async def test_whatever_fails_one_controller_acts_and_terms_only_grow(tmp_path: Path):
@@ -194,7 +226,7 @@ async def test_whatever_fails_one_controller_acts_and_terms_only_grow(tmp_path: 
         try:
             for machine in range(3):
                 lab.start(machine)
-            for fault in FAULTS:
+            for fault in _faults():
                 act = await lab.wait_for_act(time.monotonic())
                 gaps.append((fault.__name__, round(await fault(lab, act[1]), 1)))
         finally:
