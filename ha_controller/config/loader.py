@@ -30,7 +30,7 @@ from ha_controller.config.model import Config, FenceDevice, Leader, Notify, fiel
 from ha_controller.config.placeholders import has_placeholder
 from ha_controller.config.positions import DEPTH_MAX, Layers, Location, Origin, Origins, as_toml, dotted, parse
 from ha_controller.config.secret import WHERE_TO_READ, Vault, is_source
-from ha_controller.config.wording import about_unknown, told
+from ha_controller.config.wording import about_unknown, about_zones, told
 from ha_controller.plugin import AgentConfig, ArbiterConfig, NotifierConfig, ProbeConfig
 
 log = structlog.get_logger(__name__)
@@ -103,7 +103,8 @@ def load(
     _check_channels(draft, channels)
     _check_arbiter(draft, arbiters)
     _check_armed(draft)
-    _check_one_zone(draft)
+    for problem in about_zones(draft.layers.values.get("opennebula")):
+        draft.complain(*problem)
     draft.layers.values.setdefault("opennebula", {})  # then the key that must be set is told, not its table
     whole = _Table(location=(), values=draft.layers.values)
     config = whole.validated(draft, Config, Origins(written=draft.layers.origins))
@@ -314,20 +315,6 @@ def _check_settings(draft: _Draft, table: _Table, model: type[BaseModel]) -> Non
         log.error("a plugin cannot check its settings", path=dotted(table.location), frames=frames)
         message = f"its plugin cannot check these settings ({type(error).__name__})"
         draft.complain(table.location, message, "This is a bug of the plugin; the log has the traceback")
-
-
-def _check_one_zone(draft: _Draft) -> None:
-    """Whoever writes two zones is told why that cannot be, and not only that a table is no list."""
-    one = draft.layers.values.get("opennebula")
-    inner = {key: value for key, value in one.items() if key != "auth"} if isinstance(one, dict) else {}
-    several = [key for key, value in inner.items() if isinstance(value, list | dict)]
-    if isinstance(one, list) or several:
-        draft.complain(
-            ("opennebula", *several[:1]),
-            "names more than one OpenNebula, and a controller serves one zone",
-            "Each zone of a federation has its own hosts, VMs and leader: run a controller for each, with a "
-            "configuration, a state directory and an OpenNebula user of its own",
-        )
 
 
 def _check_armed(draft: _Draft) -> None:

@@ -41,3 +41,17 @@ def told(details: ErrorDetails, value: object) -> tuple[str, str]:
             text = re.sub("^(Value error|Assertion failed), ", "", details["msg"]).replace("Input should", "must")
             message, _, remedy = text.replace("Tuple should", "must").partition(". ")
             return message, remedy
+
+
+def about_zones(one: object) -> list[tuple[Location, str, str]]:
+    """Where and why a configuration that names two OpenNebulas cannot be, and what helps; nothing if it does not."""
+    inner = {key: value for key, value in one.items() if key != "auth"} if isinstance(one, dict) else {}
+    several = [key for key, value in inner.items() if isinstance(value, list | dict)]
+    if not isinstance(one, list) and not several:
+        return []
+    message = "names more than one OpenNebula, and a controller serves one zone"
+    remedy = (
+        "Each zone of a federation has its own hosts, VMs and leader: run a controller for each, with a configuration, "
+        "a state directory and an OpenNebula user of its own"
+    )
+    return [(("opennebula", *several[:1]), message, remedy)]
