@@ -83,10 +83,18 @@ def recoverer(
     lead: Lead | Callable[[int | None], Awaitable[bool]],
     events: list[Event],
     clock: Callable[[], float] = lambda: 0.0,
+    confirms: bool = False,
 ) -> Recoverer:
     may_act = lead.may_act if isinstance(lead, Lead) else lead
     return Recoverer(
-        client, report=events.append, may_act=may_act, clock=clock, scope=Scope(), poll_s=5.0, equip=lambda hosts: {}
+        client,
+        report=events.append,
+        may_act=may_act,
+        clock=clock,
+        scope=Scope(),
+        poll_s=5.0,
+        equip=lambda hosts: {},
+        confirms=confirms,
     )
 
 
@@ -185,6 +193,22 @@ async def test_each_call_of_a_host_order_is_proven_by_itself(step: HostStep, pro
         assert len(cloud.server.calls) == proofs
     [report] = [event for event in events if isinstance(event, HostOrderReported)]
     assert report.result is (OrderResult.NOT_NOW, OrderResult.UNKNOWN, OrderResult.ACCEPTED)[proofs]
+
+
+@pytest.mark.parametrize("proofs", [0, 1, 2])
+async def test_where_opennebula_may_lose_what_it_accepts_an_order_counts_with_a_proof_behind_it(proofs: int):
+    """One proof before it, one after it; without the second one nobody knows what becomes of it."""
+    lead, events = Lead(proofs=proofs), list[Event]()
+    async with (
+        EmbeddedCloud(hosts=3, vms_per_host=1) as cloud,
+        Client(cloud.endpoint, SecretStr(cloud.session), timeout_s=5.0) as client,
+    ):
+        cloud.oned.vms[0].state, cloud.oned.vms[0].lcm_state = 8, 0
+        ours = recoverer(client, lead, events, confirms=True)
+        await ours.order_vm(MoveVm(term=TERM, vm=0, incident=1, attempt=1, source=0, destination=1, not_after=1e12))
+        assert ("one.vm.migrate" in [call.method for call in cloud.server.calls]) is (proofs > 0)
+    [report] = [event for event in events if isinstance(event, VmOrderReported)]
+    assert report.result is (OrderResult.SKIPPED, OrderResult.UNKNOWN, OrderResult.ACCEPTED)[proofs]
 
 
 async def test_an_order_that_waited_for_a_connection_is_proven_when_it_has_one():
