@@ -134,7 +134,9 @@ class Raft:
         has_fallen = server.state == LEADER
         if term > server.term:
             server.term, server.voted_for = term, -1
-        server.state, server.leader, server.heard_at = FOLLOWER, leader, now
+        server.state, server.leader = FOLLOWER, leader
+        if leader is not None or has_fallen:  # not for one who only asks for votes, or it could do so without end
+            server.heard_at = now
         if has_fallen:
             for entry in server.log[server.commit :]:
                 entry.fall()
@@ -151,7 +153,7 @@ class Raft:
             if peer.term < server.term:
                 self._follow(peer, server.term, None, now)
             if peer.voted_for in (-1, server.id) and server.up_to >= peer.up_to:
-                peer.voted_for = server.id
+                peer.voted_for, peer.heard_at = server.id, now
                 votes.append(peer)
         if self.is_majority(votes):
             server.state, server.leader = LEADER, server.id

@@ -137,6 +137,21 @@ async def test_a_lone_follower_asks_for_votes_without_end_and_refuses_writes_at_
     assert "oned cluster in election mode" in answer[1]
 
 
+async def test_one_that_comes_back_with_a_higher_term_and_less_in_its_log_keeps_nobody_from_leading(zone: Zone):
+    """Its clock is the fastest: it asks for votes again and again, and gets none."""
+    zone.zone.raft.elect(zone.zone.raft.servers[1], zone.zone._clock())
+    await anyio.sleep(2 * BROADCAST_S)
+    assert zone.zone.leader == 1
+    zone.zone.cut_off(0)
+    await zone.ask(1, "one.host.update", 0, 'HA_NOTE="new"', 1, viewer=1)
+    await anyio.sleep(4 * ELECTION_S)
+    zone.zone.heal()
+    await anyio.sleep(2 * BROADCAST_S)
+    assert zone.zone.leader != 1, "it heard of a higher term"
+    assert await zone.elected() in (1, 2)
+    assert await zone.noted(0) == "new"
+
+
 async def test_a_follower_gives_a_write_up_that_its_leader_takes_in_later(zone: Zone):
     """It is no proof of a failure: the leader wakes before it is followed by another one."""
     leader = await zone.elected()
