@@ -272,9 +272,8 @@ class Client:
     async def login(self, user: str, token: str, valid_s: int) -> str:
         """Return a new login token; with `valid_s` 0, revoke that token, or with an empty one all of the user."""
         pieces: list[str] = []
-        parameters = (user, token, valid_s, -1)
         try:
-            await self._call(Lane.ORDER, "one.user.login", parameters, pieces.append)
+            await self._call(Lane.ORDER, "one.user.login", (user, token, valid_s, -1), pieces.append)
         except OpenNebulaError as error:
             raise _without(error, f":{token}") from error.__cause__
         return "".join(pieces)
