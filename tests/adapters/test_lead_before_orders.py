@@ -208,7 +208,7 @@ async def test_where_opennebula_may_lose_what_it_accepts_an_order_counts_with_a_
         await ours.order_vm(MoveVm(term=TERM, vm=0, incident=1, attempt=1, source=0, destination=1, not_after=1e12))
         assert ("one.vm.migrate" in [call.method for call in cloud.server.calls]) is (proofs > 0)
     [report] = [event for event in events if isinstance(event, VmOrderReported)]
-    assert report.result is (OrderResult.SKIPPED, OrderResult.UNKNOWN, OrderResult.ACCEPTED)[proofs]
+    assert report.result is (OrderResult.NOT_NOW, OrderResult.UNKNOWN, OrderResult.ACCEPTED)[proofs]
 
 
 async def test_an_order_that_waited_for_a_connection_is_proven_when_it_has_one():
