@@ -61,6 +61,7 @@ class Raft:
         self.servers = [Server(id=number, heard_at=now) for number in range(count)]
         self.cut: set[frozenset[int]] = set()  #: pairs that do not hear each other
         self._election_s, self._broadcast_s, self._seen = election_s, broadcast_s, seen
+        self._ticked_at = now
 
     # --- looking ---
 
@@ -89,8 +90,10 @@ class Raft:
     # --- time ---
 
     def tick(self, now: float) -> None:
-        """Do what is due."""
+        """Do what is due. A busy process of ours that ticks late is no silence of a leader."""
+        late_s, self._ticked_at = now - self._ticked_at, now
         for server in self.servers:
+            server.heard_at += late_s if late_s > self._broadcast_s else 0.0
             if server.frozen:
                 continue
             if server.state == LEADER:
