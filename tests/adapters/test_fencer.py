@@ -289,6 +289,21 @@ async def test_the_power_of_a_host_is_off_only_if_every_device_of_its_first_leve
     assert await fencer.power_of(3) is PowerState.OFF
 
 
+@pytest.mark.parametrize("nonsense", [None, "fine", True, CheckReport(ok="yes", summary="", power="on")])
+async def test_a_check_that_returns_nonsense_has_failed_and_ends_nothing(events, nonsense):
+    bmc = Bmc()
+
+    async def check():
+        return nonsense
+
+    bmc.check = check
+    fencer = Fencer(report=events.append, may_act=always, clock=lambda: 0.0)
+    fencer.equip(3, {"bmc": Device(name="bmc", agent=bmc, timeout_s=1)})
+    await fencer.check(3, "bmc")
+    [told] = events
+    assert (told.ok, told.power) == (False, PowerState.UNKNOWN)
+
+
 async def test_a_device_with_other_settings_is_checked_at_once(events):
     clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()  # noqa: E731
     fencer = Fencer(report=events.append, may_act=always, clock=clock)

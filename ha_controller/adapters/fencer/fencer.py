@@ -44,6 +44,7 @@ from ha_controller.plugin import (
     Identity,
     PowerState,
     Unreachable,
+    one_line,
 )
 
 log = structlog.get_logger(__name__)
@@ -348,7 +349,7 @@ class Fencer:
             return
         try:
             with anyio.fail_after(CHECK_TIMEOUT_S):
-                result = await self._in_background(device, device.agent.check())
+                result = _sound(await self._in_background(device, device.agent.check()))
         except (FenceError, TimeoutError) as error:
             result = CheckReport(ok=False, summary=str(error) or f"no answer within {CHECK_TIMEOUT_S:g} s")
         identity = None
@@ -367,3 +368,11 @@ class Fencer:
                 identity=identity,
             )
         )
+
+
+def _sound(result: object) -> CheckReport:
+    """A plugin may return anything; what is no report is a failed check, and what is no power state is not known."""
+    if not isinstance(result, CheckReport):
+        return CheckReport(ok=False, summary=f"bug in the fence agent: its check returned a {type(result).__name__}")
+    power = result.power if isinstance(result.power, PowerState) else PowerState.UNKNOWN
+    return CheckReport(ok=result.ok is True, summary=one_line(str(result.summary)), power=power)

@@ -224,7 +224,7 @@ class _Lane:
                 now = clock()
                 self.asked.update((target.host, now) for target in targets)
                 self.channel.launch(targets, now)
-            readings = self.channel.collect(clock())
+            readings = _sound(self.channel.collect(clock()))
             if len(readings) > READINGS_MAX:
                 raise RuntimeError(f"{len(readings)} readings at once")
         except Exception:  # a border: the other channels go on
@@ -242,6 +242,14 @@ class _Lane:
         readings = [_unknown(host, sent_at, detail) for host, sent_at in self.asked.items()]
         self.asked.clear()
         return readings
+
+
+def _sound(readings: list[Reading]) -> list[Reading]:
+    """A plugin may return anything. Raises TypeError: these are no readings."""
+    for reading in readings:
+        if not (isinstance(reading, Reading) and isinstance(reading.signal, Signal)):
+            raise TypeError(f"{type(reading).__name__} is no reading")
+    return readings
 
 
 def _unknown(host: int, sent_at: float, detail: str) -> Reading:

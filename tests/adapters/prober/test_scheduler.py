@@ -310,6 +310,18 @@ async def test_a_channel_that_raises_leaves_the_others_alone(
     assert failed["exc_info"]
 
 
+@pytest.mark.parametrize("nonsense", [None, [None], ["alive"], [Reading(host=3, signal="alive", sent_at=0.0)]])
+async def test_a_channel_that_returns_nonsense_leaves_the_others_alone(
+    clock: Clock, plain: PlainProbe, make_context: Callable[..., ProbeContext], nonsense: Any
+) -> None:
+    mad = PlainProbe(PlainConfig(), make_context())
+    mad.collect = lambda now: nonsense  # type: ignore[method-assign]
+    async with running(clock, {"mad": mad, "plain": plain}, hosts(50)) as (_, told):
+        await asyncio.sleep(1.999)
+    assert {reading.signal for name, reading in told if name == "mad"} == {Signal.UNKNOWN}
+    assert Counter(reading.signal for name, reading in told if name == "plain") == {Signal.ALIVE: 100}
+
+
 async def test_a_channel_that_cannot_open_is_unknown_with_its_remedy(
     clock: Clock, plain: PlainProbe, make_context: Callable[..., ProbeContext], logged: list[dict[str, object]]
 ) -> None:
