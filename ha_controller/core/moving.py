@@ -18,7 +18,7 @@ from ha_controller.core.model import Host, HostState, Vm, VmState
 from ha_controller.core.outcome import Next, next_step, wants_running
 from ha_controller.core.state import Hold, State
 from ha_controller.core.suspicion import ask_for_vms
-from ha_controller.core.turns import ORDER_OF_STARTS, UNDER_WAY, Turns
+from ha_controller.core.turns import ORDER_OF_STARTS, Turns
 from ha_controller.core.vm_orders import note_destination, note_lock, note_order, where_it_went
 from ha_controller.core.vm_table import Recover, Step
 
@@ -187,7 +187,7 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
         return
     turns = Turns(state, now)
     incident = turns.pass_over(order_faults.tell(state, incident, turns, now))
-    under_way = sum(record.stage in UNDER_WAY for record in incident.vms)
+    under_way = sum(tries.is_under_way(record) for record in incident.vms)
     seen_running = any(record.stage is VmStage.RUNNING for record in incident.vms)
     to_start = sum(wants_running(record) and record.stage is not VmStage.LEFT for record in incident.vms)
     canary = to_start > state.settings.canary_above and not seen_running
@@ -203,15 +203,14 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
                 incident = state.save(with_record(incident, replace(record, reason=words)))
             continue
         free = 1 - under_way if canary else turns.free(incident, record)
-        if step.step is Step.RESUME and (
-            record.stage is not VmStage.RESUMING or tries.may_order(state, record, free, now)
-        ):
+        if step.step is Step.RESUME and tries.may_order(state, record, free, now, VmStage.RESUMING):
             incident = _resume(state, host, incident, record, vm, now)
+            if not tries.is_under_way(record):
+                under_way += 1
+                turns.ordered(record)
         elif step.step is Step.RECOVER and step.call is not None and tries.may_order(state, record, 1, now):
             incident = _recover(state, host, incident, record, vm, step.call, now)
-        elif step.step is Step.LOCK and (
-            record.stage is not VmStage.LOCKING or tries.may_order(state, record, free, now)
-        ):
+        elif step.step is Step.LOCK and tries.may_order(state, record, free, now, VmStage.LOCKING):
             incident = _lock(state, incident, record, vm, now)
         elif step.step is Step.MOVE and tries.may_order(state, record, free, now):
             place = _place(state, record, vm, destinations, turns)

@@ -367,7 +367,7 @@ def _start(state: State, host: Host, incident: Incident, now: float) -> None:
             continue
         if not _may_start(state, host, incident, record, vm, now) or not tries.may_order(state, record, free, now):
             continue
-        free -= record.stage is VmStage.WAITING
+        free -= not tries.is_under_way(record)
         at = host.id if vm.host is None else vm.host
         ordered = note_order(record, VmStage.RESUMING, now, at)
         incident = state.save(moving.with_record(incident, ordered))

@@ -16,11 +16,22 @@ from ha_controller.core.state import Hold, State
 
 REPEAT_AFTER_S = 5.0  #: an order without effect, or one that was not taken, is repeated after this long
 REFUSED_AGAIN_S = 60.0  #: what was refused `move_tries_max` times is tried again so seldom
+UNDER_WAY = (VmStage.MOVING, VmStage.RESUMING)
 TOLD_AFTER = 2  #: orders in a row that were not taken: one may be a moment's trouble
 
 
-def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
-    """The first order when there is a place; a repetition only after the last one has surely ended without effect."""
+def is_under_way(record: VmRecord) -> bool:
+    """Whether it takes the place of one that is moved or started: not while OpenNebula has taken no order about it."""
+    return record.stage in UNDER_WAY and (record.tries > 0 or record.maybe_done)
+
+
+def may_order(state: State, record: VmRecord, free: int, now: float, stage: VmStage | None = None) -> bool:
+    """The first order when there is a place; a repetition only after the last one has surely ended without effect.
+
+    The first one of a later `stage` at once.
+    """
+    if stage not in (None, record.stage):
+        return True
     if now < record.not_before:
         return False
     if record.stage is VmStage.WAITING:
@@ -29,7 +40,7 @@ def may_order(state: State, record: VmRecord, free: int, now: float) -> bool:
         return False  # the time runs out, and then it is left with the last reason
     lost = not record.answered or record.maybe_done
     is_over = now - record.ordered_at >= (state.settings.order_timeout_s if lost else REPEAT_AFTER_S)
-    return is_over and (free > 0 or record.stage is not VmStage.RECOVERING)
+    return is_over and (free > 0 or is_under_way(record) or record.stage is VmStage.LOCKING)
 
 
 def reported(settings: Settings, record: VmRecord, event: VmOrderReported, now: float, *, away: bool) -> VmRecord:

@@ -18,10 +18,10 @@ from ha_controller.core.model import HostState
 from ha_controller.core.order import order_of, some_of
 from ha_controller.core.outcome import wants_running
 from ha_controller.core.state import State
+from ha_controller.core.tries import is_under_way
 
 ORDER_OF_STARTS = "order of starts"  #: the kind of the hold when a tier is not ready, and others are not to go on
 STOOD_STILL_S = 30.0  #: nobody looked for so long, since nothing could be done: that is no time in which VMs got ready
-UNDER_WAY = (VmStage.MOVING, VmStage.RESUMING)
 
 
 class Turns:
@@ -56,7 +56,7 @@ class Turns:
         for incident in incidents:
             for record in incident.vms:
                 # one that a stopped incident has left half-way does not keep the others waiting for ever
-                if record.stage in UNDER_WAY and now - record.ordered_at <= state.settings.vm_timeout_s:
+                if is_under_way(record) and now - record.ordered_at <= state.settings.vm_timeout_s:
                     self.ordered(record)
 
     def tier(self, vm: int) -> int:
@@ -187,8 +187,10 @@ class Turns:
         if record.stage is VmStage.RUNNING:
             since = readiness.since(self._state, incident, record)
             return since is not None and self._now >= since + self._delay_s(record)
+        if is_under_way(record) or record.stage is VmStage.RECOVERING:
+            return False
         refused = record.refusals >= self._state.settings.move_tries_max  # tried once a minute: nobody waits for that
-        return record.stage is VmStage.WAITING and (refused or self._has_no_place(incident, vm))
+        return refused or (record.stage is VmStage.WAITING and self._has_no_place(incident, vm))
 
     def _delay_s(self, record: VmRecord) -> float:
         written = record.startup.ready_delay_s
@@ -207,8 +209,12 @@ class Turns:
         return self._now - since > self._state.settings.tier_timeout_s
 
     def _last_progress(self, incident: Incident) -> float:
-        """When something last happened to one of its VMs, or to OpenNebula's view of its host."""
-        at = [max(record.ordered_at, record.settled_at) for record in incident.vms]
+        """When something last happened to one of its VMs, or to OpenNebula's view of its host.
+
+        An order that OpenNebula did not take is no progress, however often it is repeated.
+        """
+        taken = [record.ordered_at for record in incident.vms if not record.refusals and not record.put_off]
+        at = [*taken, *(record.settled_at for record in incident.vms)]
         view = self._state.views.get(incident.host)
         since = incident.opened_at if view is None else max(incident.opened_at, view.turns_since)
         return max(since, incident.lever_since, readiness.last_at(self._state, incident), *at)

@@ -136,6 +136,67 @@ def test_nobody_waits_for_a_vm_whose_moves_are_refused(cloud):
     assert cloud.incident(3).vm(31).stage is VmStage.RUNNING
 
 
+class Refuses(Answers):
+    """The starts of these VMs are refused, their moves are not."""
+
+    refused: frozenset[int] = frozenset()
+
+    def _do(self, effect):
+        if isinstance(effect, ResumeVm) and effect.vm in self.refused:
+            self._reported(effect, *REFUSED)
+        else:
+            super()._do(effect)
+
+
+def starts_refused(cloud: Refuses, host: int, *vms: int) -> None:
+    """OpenNebula has these VMs POWEROFF on a host that died with them, moves them, and refuses to start them."""
+    cloud.refused = frozenset(vms)
+    cloud.kill(host, "off")
+    while not cloud.incidents:
+        cloud.run(0.2)
+    for vm in vms:
+        cloud.become(vm, 8, found_missing_at=cloud.now)
+
+
+def test_starts_that_are_refused_for_long_do_not_keep_others_waiting():
+    cloud = Refuses(settings=replace(SETTINGS, moves_parallel=2, canary_above=9), vms_per_host=4)
+    cloud.run(6)
+    starts_refused(cloud, 3, 30, 31)
+    cloud.run(40)
+    assert cloud.incident(3).vm(30).refusals >= SETTINGS.move_tries_max
+    assert {cloud.incident(3).vm(vm).stage for vm in (32, 33)} == {VmStage.RUNNING}
+    cloud.kill(4, "off")
+    cloud.run(40)
+    assert {record.stage for record in cloud.incident(4).vms} == {VmStage.RUNNING}
+    cloud.refused = frozenset()
+    cloud.run(REFUSED_AGAIN_S + 10)
+    assert {cloud.incident(3).vm(vm).stage for vm in (30, 31)} == {VmStage.RUNNING}
+
+
+def test_starts_that_were_refused_begin_no_more_at_once_than_others():
+    cloud = Refuses(settings=replace(SETTINGS, moves_parallel=2, canary_above=9), vms_per_host=6)
+    cloud.run(6)
+    starts_refused(cloud, 3, 30, 31, 32, 33, 34)
+    cloud.run(60)
+    begun = len(cloud.effects)
+    cloud.refused = frozenset()
+    cloud.deaf.add(ResumeVm)
+    cloud.run(REFUSED_AGAIN_S + 5)
+    assert len({each.vm for _, each in cloud.effects[begun:] if isinstance(each, ResumeVm)}) == 2
+
+
+def test_nobody_waits_for_long_for_a_vm_whose_orders_are_not_taken(cloud):
+    cloud.settings = replace(SETTINGS, tier_timeout_s=30.0)
+    cloud.reconfigure(cloud.settings)
+    cloud.vms[30] = replace(cloud.vms[30], startup=Startup(priority=10))
+    cloud.run(2)
+    cloud.answer = NOT_NOW
+    cloud.kill(3, "off")
+    cloud.run(60)
+    assert record(cloud).put_off > 5
+    assert cloud.incident(3).vm(31).stage is VmStage.RUNNING
+
+
 def test_a_vm_that_failed_on_one_host_has_all_its_tries_on_the_next(cloud):
     cloud.no_start = {30: {0, 1}}
     cloud.kill(3, "off")
