@@ -66,7 +66,7 @@ def _refused(settings: Settings, record: VmRecord, now: float, away: bool) -> Vm
     if record.maybe_done or record.stage is VmStage.LOCKING:
         return record
     if record.stage is VmStage.RECOVERING:
-        return replace(record, doubted=False, recreated=False)
+        return _presumes_nothing(record)
     refusals = record.refusals + 1
     pause_s = REFUSED_AGAIN_S if refusals >= settings.move_tries_max else 0.0
     after = replace(_uncounted(record, away), refusals=refusals, not_before=now + pause_s)
@@ -86,9 +86,14 @@ def _uncounted(record: VmRecord, away: bool) -> VmRecord:
             return replace(record, tries=tries, first_ordered_at=record.first_ordered_at if tries else 0.0)
         case VmStage.RECOVERING if not record.maybe_done:
             recovers, boots = max(0, record.recovers - 1), max(0, record.boots - away)
-            return replace(record, recovers=recovers, boots=boots, doubted=False, recreated=False)
+            return replace(_presumes_nothing(record), recovers=recovers, boots=boots)
         case _:
             return record
+
+
+def _presumes_nothing(record: VmRecord) -> VmRecord:
+    """The last order did nothing. What one before it was presumed to do may be done all the same."""
+    return replace(record, doubted=False, recreated=False) if record.presumed_by == record.order else record
 
 
 def _before_a_move(record: VmRecord) -> VmRecord:

@@ -53,6 +53,9 @@ def recover(
     """End a state that OpenNebula does not leave by itself."""
     at = incident.host if vm.host is None else vm.host
     away = at != incident.host
+    recreated = record.recreated or call is Recover.RECREATE
+    doubted = record.doubted or (away and vm.lcm_state == BOOT_FAILURE and call is Recover.SUCCESS)
+    is_news = (recreated, doubted) != (record.recreated, record.doubted)
     begins = away or call is Recover.RECREATE  # from here on it is on its way to RUNNING, and its time runs
     ordered = replace(
         note_lock(record, vm),
@@ -63,8 +66,9 @@ def recover(
         order=record.order + 1,
         recovers=record.recovers + 1,
         boots=record.boots + away,
-        doubted=record.doubted or (away and vm.lcm_state == BOOT_FAILURE and call is Recover.SUCCESS),
-        recreated=record.recreated or call is Recover.RECREATE,
+        doubted=doubted,
+        recreated=recreated,
+        presumed_by=record.order + 1 if is_news else record.presumed_by,
     )
     return ordered, RecoverVm(
         vm=record.id,

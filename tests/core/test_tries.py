@@ -7,11 +7,14 @@ from dataclasses import replace
 import pytest
 from world import SETTINGS, Cloud, seen
 
+from ha_controller.core import tries, vm_orders
 from ha_controller.core.effects import MoveVm, RecoverVm, ResumeVm, Tell
 from ha_controller.core.events import OrderResult, VmOrderReported
-from ha_controller.core.incident import VmStage
+from ha_controller.core.incident import Incident, VmRecord, VmStage
+from ha_controller.core.model import HostState
 from ha_controller.core.resources import Startup
 from ha_controller.core.tries import REFUSED_AGAIN_S, REPEAT_AFTER_S
+from ha_controller.core.vm_table import Recover
 
 
 class Answers(Cloud):
@@ -213,3 +216,21 @@ def test_a_report_of_an_order_of_before_changes_nothing(cloud):
     before = record(cloud)
     cloud.feed(VmOrderReported(vm=30, incident=1, attempt=1, result=OrderResult.REFUSED, detail="late"))
     assert record(cloud) == before
+
+
+@pytest.mark.parametrize("result", [OrderResult.REFUSED, OrderResult.NOT_NOW, OrderResult.SKIPPED])
+def test_what_an_order_of_before_may_have_done_is_not_forgotten_because_the_last_one_did_nothing(cloud, result):
+    def ordered(record, vm, call, what=OrderResult.ACCEPTED):
+        incident = Incident(id=1, host=3, host_name="kvm-03", opened_at=1.0, state=HostState.FENCED, verdict="dead")
+        record, order = vm_orders.recover(incident, record, vm, call, not_after=9.0, now=2.0)
+        report = VmOrderReported(vm=30, incident=1, attempt=order.attempt, result=what, detail="")
+        return tries.reported(SETTINGS, record, report, 3.0, away=vm.host != 3)
+
+    here, failed = cloud.vms[30], replace(cloud.vms[30], host=5, lcm_state=36)
+    never = ordered(VmRecord.of(here), here, Recover.RECREATE, result)
+    assert not never.recreated
+    anew = ordered(ordered(never, here, Recover.RECREATE), replace(here, lcm_state=15), Recover.SUCCESS, result)
+    assert anew.recreated, "OpenNebula's scheduler goes on with it"
+    false = ordered(ordered(VmRecord.of(here), failed, Recover.SUCCESS), failed, Recover.SUCCESS, result)
+    assert false.doubted, "RUNNING there may have been written down by us"
+    assert not ordered(VmRecord.of(here), failed, Recover.SUCCESS, result).doubted
