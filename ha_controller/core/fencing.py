@@ -12,7 +12,7 @@ from ha_controller.core import guard, lasting, lever, power, trust
 from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited
 from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
-from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof, VmRecord, VmStage
+from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof, VmStage
 from ha_controller.core.machine import Trigger
 from ha_controller.core.model import Device, Host, HostState
 from ha_controller.core.outcome import wants_running
@@ -227,7 +227,7 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
     if incident.rebooted:  # what was begun after an earlier reboot is void: all its VMs are lost once more
         shown = state.view(incident.host).vms
         vms = tuple(
-            replace(VmRecord.of(vm, incident.host), order=record.order)
+            record.seen_as(vm, incident.host)
             if record.stage is VmStage.LEFT and (vm := shown.get(record.id)) is not None
             else record.anew()
             for record in incident.vms

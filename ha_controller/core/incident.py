@@ -138,6 +138,12 @@ class VmRecord:
         begun = replace(begun, refusals=0, put_off=0, not_before=0.0)
         return replace(begun, ordered_at=0.0, first_ordered_at=0.0, settled_at=0.0, reason="")
 
+    def seen_as(self, vm: Vm, host: int) -> VmRecord:
+        """What a VM of this host is now, as what it was; where it may run all the same stays on record."""
+        other = () if self.other_host is None else (self.other_host,)
+        others = {*self.tried_on, *self.ordered_to, *other} - {host, vm.host}
+        return replace(VmRecord.of(vm, host), order=self.order, tried_on=tuple(sorted(others)))
+
     @property
     def settled(self) -> bool:
         """Whether the VM has an outcome."""

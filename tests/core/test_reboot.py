@@ -479,6 +479,27 @@ def test_a_vm_whose_migration_was_taken_back_is_started_when_the_other_end_says_
     assert {order.host for order in cloud.ordered(AskDomains)} >= {5}
 
 
+@pytest.mark.parametrize("how", ["unseen", "seen"])
+def test_a_vm_that_was_left_because_it_runs_elsewhere_is_not_started_when_its_host_dies_after_all(cloud, how):
+    cloud.deaf.add(ResumeVm)  # the incident stays open for the other VM
+    if how == "seen":
+        leaving(cloud)
+        taken_back(cloud, "running")
+    else:
+        cloud.vms[30] = replace(cloud.vms[30], tried_on=(5,))
+        cloud.domains[5, 30] = "running"
+        cloud.reboot(3)
+    cloud.run(20)
+    assert cloud.incident(3).vm(30).stage is VmStage.LEFT
+    cloud.become(30, 3, 3, tried_on=(), found_missing_at=0.0)  # OpenNebula believes in it again, and it is long ago
+    die(cloud)
+    cloud.deaf.clear()
+    cloud.run(60)
+    assert cloud.vms[30].host == 3
+    assert cloud.vms[31].host != 3
+    assert "Never start it" in cloud.incident(3).vm(30).reason
+
+
 def test_a_vm_whose_other_end_cannot_be_asked_is_left_alone(cloud):
     cloud.vms[30] = replace(cloud.vms[30], tried_on=(5,))
     cloud.no_answer.add(5)
