@@ -160,11 +160,12 @@ def tell_if_enabled(state: State, host: Host, incident: Incident) -> None:
     """A host that is off and was disabled by us, and that somebody has enabled since: told, and left to them.
 
     By the inventory, also of a host whose VMs all have their outcome. OpenNebula may start VMs there: it takes a host
-    that was DISABLED for MONITORED until it next asks it.
+    that was DISABLED for MONITORED until it next asks it. OFFLINE keeps them away as well.
     """
     view = state.view(host.id)
     is_off = view.state in (HostState.FENCED, HostState.RECOVERED) and not host.excluded
-    if not is_off or incident.lever is not Lever.DONE or host.one_state == OnedHostState.DISABLED:
+    is_kept_out = host.one_state in (OnedHostState.DISABLED, OnedHostState.OFFLINE)
+    if not is_off or incident.lever is not Lever.DONE or is_kept_out:
         view.enabled_told = False
         return
     is_news = state.oned_at is not None and state.oned_at - incident.lever_since > state.settings.order_timeout_s
@@ -293,7 +294,8 @@ def host_order_reported(state: State, incident: Incident, event: HostOrderReport
 
 def restore(state: State, incident: Incident, now: float) -> None:
     """Give a readmitted host back to OpenNebula in the state it had before."""
-    if incident.lever in (Lever.NOT_BEGUN, Lever.RESTORED):
+    was_pulled = incident.lever_since > 0.0 and not incident.rebooted  # and begun anew, because the proof was void
+    if incident.lever is Lever.RESTORED or (incident.lever is Lever.NOT_BEGUN and not was_pulled):
         state.save(replace(incident, lever=Lever.RESTORED))
     elif incident.lever is not Lever.RESTORE:
         _order(state, replace(incident, lever_repeats=0), Lever.RESTORE, HostStep.RESTORE, now)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ha_controller.core.effects import Answer, Fence, MoveVm, OrderHost, ReadHost, ResumeVm
+from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost, ReadHost, ResumeVm
 from ha_controller.core.events import (
     FenceReported,
     FenceResult,
@@ -126,6 +126,15 @@ def test_a_host_that_opennebula_reaches_is_alive_and_nothing_moves(cloud):
     assert cloud.state(3) is HostState.FAILED
     assert "reached it over SSH" in cloud.incident(3).stopped
     assert not cloud.ordered(MoveVm)
+    del cloud.dead[3]
+    cloud.deaf.clear()
+    cloud.run(15)
+    cloud.operator(Verb.UNFENCE, 3, force=True)
+    cloud.run(10)
+    assert [order.step for order in cloud.ordered(OrderHost)][-1] is HostStep.RESTORE, (
+        "it was OFFLINE and ENABLEd by us"
+    )
+    assert cloud.state(3) is HostState.OK
 
 
 def test_a_device_that_reads_on_again_stops_the_moves(cloud):

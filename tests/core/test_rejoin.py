@@ -652,6 +652,16 @@ def test_a_dead_host_that_somebody_enables_is_told_once(cloud):
     assert len(enabled_texts(cloud)) == 2, "disabled again, and enabled once more"
 
 
+def test_a_host_that_somebody_set_offline_is_kept_out_as_well(cloud):
+    cloud.kill(3, "off")
+    cloud.run(40)
+    cloud.one_states[3] = 8
+    for _ in range(3):
+        cloud.inventory()
+        cloud.run(2)
+    assert enabled_texts(cloud) == []
+
+
 def test_an_inventory_from_before_it_was_disabled_is_no_news(cloud):
     cloud.kill(3, "off")
     while not any(each.step is HostStep.DISABLE for each in cloud.ordered(OrderHost)):
