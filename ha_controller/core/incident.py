@@ -110,7 +110,7 @@ class VmRecord:
     failed_on: tuple[int, ...] = ()  #: hosts on which it did not start: not chosen again
     doubted: bool = False  #: RUNNING where it is was written down by us, and proves nothing
     recreated: bool = False  #: it is made anew: OpenNebula's scheduler chooses the host
-    presumed_by: int = 0  #: the order with which one of these two became so
+    presumed_by: int = 0  #: the order that last added to what is presumed: `ordered_to`, `doubted` or `recreated`
     refusals: int = 0  #: orders that OpenNebula refused since it last took one
     put_off: int = 0  #: orders in a row that it did not take: nothing was done
     not_before: float = 0.0  #: the next order

@@ -78,22 +78,25 @@ def _refused(settings: Settings, record: VmRecord, now: float, away: bool) -> Vm
 
 def _uncounted(record: VmRecord, away: bool) -> VmRecord:
     """Nothing was done by the last order: it is as if it had not been given, but for those before it."""
-    tries = max(0, record.tries - 1)
+    tries, record = max(0, record.tries - 1), _presumes_nothing(record)
     match record.stage:
         case VmStage.MOVING if tries == 0 and not record.maybe_done:
             return _before_a_move(record)
         case VmStage.MOVING | VmStage.RESUMING:
             return replace(record, tries=tries, first_ordered_at=record.first_ordered_at if tries else 0.0)
         case VmStage.RECOVERING if not record.maybe_done:
-            recovers, boots = max(0, record.recovers - 1), max(0, record.boots - away)
-            return replace(_presumes_nothing(record), recovers=recovers, boots=boots)
+            return replace(record, recovers=max(0, record.recovers - 1), boots=max(0, record.boots - away))
         case _:
             return record
 
 
 def _presumes_nothing(record: VmRecord) -> VmRecord:
     """The last order did nothing. What one before it was presumed to do may be done all the same."""
-    return replace(record, doubted=False, recreated=False) if record.presumed_by == record.order else record
+    if record.presumed_by != record.order:
+        return record
+    if record.stage is VmStage.RECOVERING:
+        return replace(record, doubted=False, recreated=False)
+    return replace(record, ordered_to=tuple(host for host in record.ordered_to if host != record.destination))
 
 
 def _before_a_move(record: VmRecord) -> VmRecord:

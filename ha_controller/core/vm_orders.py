@@ -27,8 +27,11 @@ def note_order(record: VmRecord, stage: VmStage, now: float, destination: int | 
 
 
 def note_destination(record: VmRecord, destination: int) -> VmRecord:
-    """Remember where a VM is ordered to, for good: should that order be lost, it may come to its effect late."""
-    return replace(record, ordered_to=tuple(sorted({*record.ordered_to, destination})), boots=0, doubted=False)
+    """Remember where a VM is ordered to: should that order be lost, it may come to its effect late."""
+    if destination not in record.ordered_to:
+        record = replace(record, ordered_to=tuple(sorted((*record.ordered_to, destination))))
+        record = replace(record, presumed_by=record.order + 1)
+    return replace(record, boots=0, doubted=False)
 
 
 def where_it_went(record: VmRecord, vm: Vm | None) -> VmRecord:

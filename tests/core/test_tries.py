@@ -234,3 +234,18 @@ def test_what_an_order_of_before_may_have_done_is_not_forgotten_because_the_last
     false = ordered(ordered(VmRecord.of(here), failed, Recover.SUCCESS), failed, Recover.SUCCESS, result)
     assert false.doubted, "RUNNING there may have been written down by us"
     assert not ordered(VmRecord.of(here), failed, Recover.SUCCESS, result).doubted
+
+
+def test_only_where_an_order_may_have_come_to_its_effect_is_remembered(cloud):
+    cloud.answer = NOT_NOW
+    cloud.kill(3, "off")
+    cloud.run(20)
+    assert (record(cloud).ordered_to, record(cloud).put_off > 1) == ((), True)
+    cloud.answer = (OrderResult.UNKNOWN, "no answer within 15 s")
+    cloud.run(6)
+    lost = record(cloud).destination
+    assert record(cloud).ordered_to == (lost,)
+    cloud.answer = NOT_NOW
+    cloud.run(25)
+    assert record(cloud).put_off > 0
+    assert record(cloud).ordered_to == (lost,), "the one of before may still arrive"
