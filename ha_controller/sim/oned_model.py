@@ -108,6 +108,7 @@ class History:
     started_at: float
     ended_at: float = 0.0
     found_missing_at: float = 0.0  #: oned itself saw that it runs no more
+    ran: bool = True  #: oned saw it RUNNING there
 
 
 @dataclass(kw_only=True)
@@ -149,6 +150,8 @@ class OnedVm:
     def become(self, state: int, lcm_state: int = 0) -> None:
         """Take a state."""
         self.state, self.lcm_state = state, lcm_state
+        if (state, lcm_state) == (ACTIVE, RUNNING):
+            self.history[-1].ran = True
 
     def is_done(self) -> bool:
         """Whether it was terminated; it stays readable by its id."""

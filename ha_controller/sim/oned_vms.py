@@ -207,7 +207,7 @@ class VmLifecycle:
     @staticmethod
     def _place(vm: OnedVm, host: int, now: float) -> None:
         vm.history[-1].ended_at = now
-        vm.history.append(History(seq=len(vm.history), host=host, started_at=now))
+        vm.history.append(History(seq=len(vm.history), host=host, started_at=now, ran=False))
 
     def _boot(self, vm: OnedVm, now: float, lcm_state: int = one.BOOT) -> None:
         vm.become(one.ACTIVE, lcm_state)

@@ -119,7 +119,7 @@ def _history(oned: Oned, known: OnedVm, record: History, store: Datastore) -> st
     at = oned.hosts[record.host]
     numbers = {
         "DS_ID": store.id, "PLAN_ID": -2, "ACTION_ID": -1, "PSTIME": int(record.started_at),
-        "PETIME": int(record.started_at), "RSTIME": int(record.started_at),
+        "PETIME": int(record.started_at), "RSTIME": int(record.started_at) if record.ran else 0,
         "RETIME": int(record.ended_at or record.found_missing_at), "ESTIME": 0,
         "EETIME": 0, "ACTION": 44 if record.found_missing_at else 0, "UID": -1, "GID": -1, "REQUEST_ID": -1,
     }  # fmt: skip

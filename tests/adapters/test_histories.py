@@ -28,12 +28,12 @@ class Reads:
 
         self.cloud.client.vm = vm
 
-    def history(self, *stays: tuple[int, float], vm: int = 0) -> None:
-        """(host, seconds ago it came there), oldest first."""
+    def history(self, *stays: tuple[int, float], vm: int = 0, ran: bool = False) -> None:
+        """(host, seconds ago it came there), oldest first. `ran`: oned saw it on each of them."""
         begun = [(host, self.cloud.now - ago) for host, ago in stays]
         ends = [*(at for _, at in begun[1:]), 0.0]
         self.cloud.oned.vms[vm].history = [
-            History(seq=seq, host=host, started_at=at, ended_at=end)
+            History(seq=seq, host=host, started_at=at, ended_at=end, ran=ran)
             for seq, ((host, at), end) in enumerate(zip(begun, ends, strict=True))
         ]
 
@@ -92,6 +92,16 @@ def test_of_a_vm_that_was_found_missing_a_day_counts_for_nobody_knows_since_when
     reads.history((0, 190_000), (2, MISSING_S + 20), (0, MISSING_S + 10))
     reads.cloud.oned.vms[0].history[-1].found_missing_at = reads.cloud.now
     assert reads.tried_on() == ()
+
+
+def test_a_vm_that_was_moved_away_and_back_today_is_no_doubt_when_its_host_reboots(reads):
+    reads.cloud.now += 200_000.0
+    reads.history((0, 190_000), (2, 8000), (0, WATCHED_S + 10), ran=True)  # as for the maintenance of its host
+    reads.cloud.oned.vms[0].history[-1].found_missing_at = reads.cloud.now
+    assert reads.tried_on() == ()
+    reads.history((0, 190_000), (2, 8000), (0, 7000), (2, 700), (0, WATCHED_S - 10), ran=True)
+    reads.cloud.oned.vms[0].history[-1].found_missing_at = reads.cloud.now
+    assert reads.tried_on() == (2,), "a person may have ended it by hand, and wrongly"
 
 
 def test_a_cloud_in_which_nothing_migrated_costs_no_call_more(reads):

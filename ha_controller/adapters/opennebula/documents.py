@@ -92,9 +92,7 @@ def _vm(vm: Fields) -> OnedVm:
         state=vm.integer("STATE"),
         lcm_state=vm.integer("LCM_STATE"),
         host_id=last.optional("HID"),
-        stays=tuple(
-            OnedStay(host_id=record.integer("HID"), ended_at=record.integer("ETIME", 0)) for record in history[:-1]
-        ),
+        stays=tuple(_stay(record) for record in history[:-1]),
         seq=last.integer("SEQ", 0),
         placed_at=last.integer("STIME", 0),
         cluster_id=last.optional("CID"),
@@ -119,6 +117,11 @@ def _vm(vm: Fields) -> OnedVm:
         resched=vm.integer("RESCHED", 0) != 0,
         attributes=user_template.attributes(),
     )
+
+
+def _stay(record: Fields) -> OnedStay:
+    ran = record.integer("RSTIME", 0) > 0
+    return OnedStay(host_id=record.integer("HID"), ended_at=record.integer("ETIME", 0), ran=ran)
 
 
 def _found_missing_at(last: Fields) -> int:

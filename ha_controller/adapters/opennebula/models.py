@@ -71,6 +71,7 @@ class OnedStay:
 
     host_id: int
     ended_at: int  #: ETIME, seconds of the front-end's wall clock
+    ran: bool  #: RSTIME is set: oned saw it start there, or arrive; not so of a migration that it took back
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,8 +17,8 @@ from ha_controller.adapters.recoverer.vms import travels
 #: OpenNebula has heard from the host for so long since: it would have found the VM missing. Its agents tell changes
 #: within seconds, but what they say in the first 30 s counts for nothing, and all VMs are told every 180 s only
 WATCHED_S = 600.0
-#: of a VM that was found missing: OpenNebula may have heard nothing for long before that, and this is how it looks when
-#: the VM runs at the other end
+#: of a VM that was found missing, what was taken back: OpenNebula may have heard nothing for long before that, and this
+#: is how it looks when the VM runs at the other end. One that went there and came back again ran there by its word
 MISSING_S = 86400.0
 KEPT_MAX = 5000
 
@@ -48,21 +48,21 @@ class Histories:
 
 def tried_on(vm: OnedVm, host: OnedHost) -> tuple[int, ...]:
     """The hosts to which a migration of a VM was begun lately that led back to this host."""
-    since, hosts = _since(vm, host), [stay.host_id for stay in vm.stays]
+    hosts = [stay.host_id for stay in vm.stays]
     if vm.host_id != host.id or host.id not in hosts:
         return ()
     later = vm.stays[hosts.index(host.id) :]
-    lately = {stay.host_id for stay in later if not stay.ended_at or stay.ended_at >= since}
+    lately = {stay.host_id for stay in later if not stay.ended_at or stay.ended_at >= _since(vm, host, ran=stay.ran)}
     return tuple(sorted(lately - {host.id}))
 
 
 def _came_back_lately(vm: OnedVm, host: OnedHost) -> bool:
     """Whether that may be, by the last record alone: there are two before it."""
-    return vm.host_id == host.id and vm.seq >= 2 and vm.placed_at >= _since(vm, host)
+    return vm.host_id == host.id and vm.seq >= 2 and vm.placed_at >= _since(vm, host, ran=False)
 
 
-def _since(vm: OnedVm, host: OnedHost) -> float:
+def _since(vm: OnedVm, host: OnedHost, *, ran: bool) -> float:
     """What a VM did before that says nothing of where it is. A host that was never heard of: everything counts."""
     if vm.found_missing_at:
-        return vm.found_missing_at - MISSING_S
+        return vm.found_missing_at - (WATCHED_S if ran else MISSING_S)
     return host.monitored_at - WATCHED_S

@@ -25,8 +25,9 @@ WATCHED_S, MISSING_S = 600.0, 86400.0
 def _tried_on(vm: OnedVm, host: OnedHost) -> tuple[int, ...]:
     """Where a migration led that was taken back, too lately for oned to have missed the VM on its host."""
     missing = vm.history[-1].found_missing_at
-    since = missing - MISSING_S if missing else host.monitored_at - WATCHED_S
-    lately = [stay for stay in vm.history[1:-1] if stay.ended_at >= since]
+    known_at = missing or host.monitored_at
+    times = [(stay, MISSING_S if missing and not stay.ran else WATCHED_S) for stay in vm.history[1:-1]]
+    lately = [stay for stay, within_s in times if stay.ended_at >= known_at - within_s]
     return tuple(sorted({stay.host for stay in lately} - {host.id})) if vm.host == host.id else ()
 
 

@@ -48,7 +48,12 @@ def reader_of(serve, client_of, ok):
 
 async def test_a_vm_tells_what_decides_about_its_move(reader_of):
     vm = await reader_of("one.vm.info", VM, "vm", 7)
-    assert (vm.host_id, vm.stays, vm.cluster_id, vm.ds_id) == (2, (OnedStay(host_id=1, ended_at=1794),), 101, 102)
+    assert (vm.host_id, vm.stays, vm.cluster_id, vm.ds_id) == (
+        2,
+        (OnedStay(host_id=1, ended_at=1794, ran=False),),
+        101,
+        102,
+    )
     assert (vm.seq, vm.placed_at) == (1, 1794)
     assert (vm.vm_mad, vm.tm_mad, vm.deploy_id, vm.started_at) == ("qemu", "b", "one-7", 1795)
     assert (vm.locked, vm.lock_level, vm.resched) == (True, 4, True)
