@@ -122,7 +122,7 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
             )
         case Step.RECOVER if step.call is Recover.RECREATE and record.stage is VmStage.WAITING:
             return record  # it waits for its turn at most
-        case Step.WAIT | Step.RECOVER if not record.first_ordered_at and _waited_too_long(state, incident, now):
+        case Step.WAIT | Step.RECOVER if not record.first_ordered_at and _waited_too_long(state, incident, now, step):
             reason = f"it cannot be moved from here: {situation.in_words(state, step)}"
             return leave_alone(state, incident, record, reason, now)
         case Step.RECOVER if record.recovers >= state.settings.recovers_max:
@@ -167,8 +167,10 @@ def _paused(state: State, record: VmRecord, reason: str, now: float) -> VmRecord
     return replace(record, reason=reason, first_ordered_at=now if is_due else record.first_ordered_at)
 
 
-def _waited_too_long(state: State, incident: Incident, now: float) -> bool:
+def _waited_too_long(state: State, incident: Incident, now: float, step: Next | None = None) -> bool:
+    """Whether a VM cannot be moved for too long, or its `step` waits for another host for too long."""
     since = max(incident.lever_since, state.view(incident.host).waits_from)
+    since = max(since, situation.waits_since(state, step, None, now))
     return incident.lever is Lever.DONE and now - since > state.settings.vm_wait_max_s
 
 

@@ -225,9 +225,10 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         situation.ask(state, doubt.ask, now)
     if why := situation.why_poison(state, record, now) or tries.why_given_up(state.settings, record):
         return moving.leave_alone(state, incident, record, why, now)
-    waits_for_its_turn = vm is not None and vm.state == VmState.POWEROFF and not record.tries and doubt is None
+    waits_for_its_turn = vm is not None and not record.tries and _may_start(state, host, incident, record, vm, now)
     longest_s = state.settings.vm_timeout_s if record.tries else state.settings.vm_wait_max_s
     begun_at = max(record.first_ordered_at, view.waits_from, incident.lever_since, incident.opened_at)
+    begun_at = max(begun_at, situation.waits_since(state, doubt, None if vm is None else vm.host, now))
     if not waits_for_its_turn and now - begun_at > longest_s:
         last = record.reason or f"OpenNebula shows it {'nowhere' if vm is None else vm.label}"
         last = last if doubt is None else situation.in_words(state, doubt)

@@ -68,6 +68,20 @@ def strays(
     return tuple((host, presence(state, host, vm.id, since, now)) for host in asked)
 
 
+def waits_since(state: State, step: Next | None, at: int | None, now: float) -> float:
+    """Since when a VM waits for another host, at the earliest; 0: not known.
+
+    For the one that is asked: its last word may have been the one that was needed. For the one where the VM is (`at`):
+    since it is not well.
+    """
+    asked = None if step is None or step.ask is None else state.views.get(step.ask)
+    said = None if asked is None else asked.domains
+    silent_since = said.asked_at if said is not None and now - said.asked_at > DOMAINS_AGE_MAX_S else 0.0
+    there, incident = state.views.get(-1 if at is None else at), state.incidents.get(-1 if at is None else at)
+    ill_since = there.since if there is not None and there.state is not HostState.OK else 0.0
+    return max(silent_since, ill_since, 0.0 if incident is None else incident.opened_at)
+
+
 def _keep_fresh(state: State, host: int, now: float) -> None:
     """An answer that is needed as long as a VM waits is asked for again before it is too old."""
     view = state.views.get(host)

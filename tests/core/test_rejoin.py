@@ -521,6 +521,21 @@ def test_one_that_is_still_on_the_host_that_came_back_is_not_started_elsewhere()
     assert cloud.ordered(ResumeVm) == []
 
 
+def test_one_that_arrived_on_a_host_that_fails_then_does_not_wait_for_ever():
+    cloud = on_the_way(8, 0, here="paused")
+    place = cloud.vms[30].host
+    cloud.kill(place, "mute")  # it cannot be powered off, so nobody moves its VMs
+    for channel in ("neighbours", "heartbeat"):
+        cloud.elsewhere[channel][place] = Signal.SILENT
+    cloud.run(30)
+    cloud.domains[3, 30] = "absent"
+    cloud.run(200)
+    assert not cloud.incident(3).vm(30).settled
+    cloud.run(200)
+    assert cloud.ordered(ResumeVm) == []
+    assert "vm-30 is left alone: not RUNNING after 300 s" in cloud.told()
+
+
 def test_one_whose_start_failed_there_is_left_with_the_reason():
     cloud = on_the_way(3, 36)
     assert "its start failed: BOOT_FAILURE on kvm-" in cloud.incident(3).vm(30).reason

@@ -179,6 +179,31 @@ def test_a_vm_that_kills_its_host_while_it_boots_is_not_started_for_ever():
     assert len(killed) <= 3
 
 
+def test_a_host_that_is_asked_and_silent_for_a_moment_does_not_end_a_long_wait_for_room(cloud):
+    cloud.vms[30] = replace(cloud.vms[30], tried_on=(5,), memory_mb=10**6)
+    cloud.kill(3, "off")
+    cloud.run(330)
+    assert "fit" in cloud.incident(3).vm(30).reason or "memory" in cloud.incident(3).vm(30).reason
+    cloud.no_answer.add(5)
+    cloud.run(40)
+    assert cloud.incident(3).vm(30).stage is VmStage.WAITING
+    cloud.no_answer.clear()
+    cloud.vms[30] = replace(cloud.vms[30], memory_mb=1024)
+    cloud.inventory()
+    cloud.run(30)
+    assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+
+
+def test_but_a_host_that_stays_silent_does(cloud):
+    cloud.vms[30] = replace(cloud.vms[30], tried_on=(5,), memory_mb=10**6)
+    cloud.kill(3, "off")
+    cloud.run(100)
+    cloud.no_answer.add(5)
+    cloud.run(330)
+    assert cloud.incident(3).vm(30).stage is VmStage.LEFT
+    assert "host 5, where it may run, could not be asked" in cloud.incident(3).vm(30).reason
+
+
 # --- destinations of before -------------------------------------------------------------------------------------------
 
 
