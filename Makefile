@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs test scenarios lint check peers campaign sim planted model fuzz coverage clean
+.PHONY: help venv demo docs test scenarios lint check peers campaign sim planted model fuzz coverage chaos clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -71,6 +71,9 @@ coverage: $(VENV)/.proof                   ## five minutes: what the tests reach
 	$(BIN)/python -m pytest -q --numprocesses $(WORKERS) --dist loadfile --cov=ha_controller.core --cov=ha_controller.engine \
 	  --cov-branch --cov-report= tests/core tests/scenarios tests/app tests/flight tests/adapters tests/sim
 	$(BIN)/python tests/coverage_of_core.py
+
+chaos: $(VENV)/.dev                        ## as root, minutes: real processes killed, stopped, cut off: ARGS="--rounds 100 --seed 1"
+	$(BIN)/python -m tests.chaos.campaign $(ARGS)
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

@@ -128,7 +128,7 @@ def _host_row(state: State, host: Host, now: float) -> Json:
         "id": host.id,
         "name": host.name,
         "cluster": host.cluster,
-        "one_state": host.one_state if view.one_state is None else view.one_state,
+        "one_state": _one_state(state, host),
         "state": view.state.value,
         "for_s": round(now - view.since, 1),
         "vms": len(host.vms),
@@ -137,6 +137,14 @@ def _host_row(state: State, host: Host, now: float) -> Json:
         "incident": None if incident is None else incident.id,
         "note": _note(host, incident),
     }
+
+
+def _one_state(state: State, host: Host) -> int:
+    """As it was read last: with all hosts, or alone, which is done for suspects only."""
+    view = state.view(host.id)
+    if view.one_state is None or view.read_at is None or (state.oned_at or 0.0) > view.read_at:
+        return host.one_state
+    return view.one_state
 
 
 def _note(host: Host, incident: Incident | None) -> str:

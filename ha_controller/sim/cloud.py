@@ -51,6 +51,7 @@ class EmbeddedCloud:
         namespaces: bool = False,
         bmcs: bool = True,
         zone: Callable[..., OnedZone] | None = None,
+        hardware: Callable[[Callable[[], float]], Hardware] = Hardware,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`network`: second byte of the 127.x addresses; by default one that no other cloud uses.
@@ -58,6 +59,7 @@ class EmbeddedCloud:
         `namespaces`: the hosts are network namespaces with real kernels and sshd instead, which needs root.
         `zone`: makes several front-ends of the one oned.
         `bmcs`: False when others answer at the hosts' `bmc_address` and `bmc_port`; they tell `hardware` of orders.
+        `hardware`: makes the hardware from the clock; another class may start real processes as VMs.
         """
         self.timings = timings or Timings()
         self.vms_per_host = vms_per_host
@@ -81,7 +83,7 @@ class EmbeddedCloud:
             for number in range(hosts)
         ]
         self._clock = clock
-        self.hardware = Hardware(clock)
+        self.hardware = hardware(clock)
         self.oned = Oned(self.hardware, self.timings, clock(), datastores=_stores())
         self.server = OnedServer(self.oned, session=self.session, clock=clock)
         self.zone = None if zone is None else zone(self.oned, self.server, clock=clock)

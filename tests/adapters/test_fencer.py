@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Callable
 
 import anyio
+import anyio.lowlevel
 import pytest
 from leads import always
 
@@ -321,6 +322,47 @@ async def test_a_device_with_other_settings_is_checked_at_once(events):
         await anyio.sleep(0.7)
         group.cancel_scope.cancel()
     assert [event.fingerprint for event in events if isinstance(event, DeviceChecked)] == ["one", "two"]
+
+
+@pytest.mark.parametrize("begun", [True, False], ids=["under way", "not begun"])
+async def test_a_check_that_a_power_off_pushes_aside_says_nothing_and_is_made_up_for_soon(events, monkeypatch, begun):
+    """Else a controller that restarts while a host is powered off could not power it off again for ten minutes."""
+    monkeypatch.setattr("ha_controller.adapters.fencer.fencer.CHECK_AGAIN_S", 0.5)
+    clock: Callable[[], float] = lambda: asyncio.get_running_loop().time()  # noqa: E731
+    fencer = Fencer(report=events.append, may_act=always, clock=clock)
+    bmc = SlowToCheck()
+    fencer.equip(3, {"bmc": Device(name="bmc", agent=bmc, timeout_s=4.0)})
+    checks = lambda: [event for event in events if isinstance(event, DeviceChecked)]  # noqa: E731
+    async with anyio.create_task_group() as group:
+        if begun:
+            group.start_soon(fencer.run_checks)
+            await bmc.asked.wait()
+        bmc.slow = False
+        order = Fence(host=3, incident=1, attempt=1, devices=("bmc",), send=False, not_after=clock() + 5)
+        group.start_soon(fencer.fence, order)
+        await anyio.lowlevel.checkpoint()
+        if not begun:
+            group.start_soon(fencer.run_checks)
+        with anyio.fail_after(8):
+            while not any(isinstance(event, FenceReported) for event in events):
+                assert checks() == []
+                await anyio.sleep(0.05)
+            while not checks():
+                await anyio.sleep(0.05)
+        group.cancel_scope.cancel()
+    assert [check.ok for check in checks()] == [True]
+
+
+class SlowToCheck(Bmc):
+    def __init__(self) -> None:
+        super().__init__()
+        self.power, self.slow, self.asked = PowerState.OFF, True, anyio.Event()
+
+    async def check(self) -> CheckReport:
+        self.asked.set()
+        while self.slow:
+            await anyio.sleep(0.05)
+        return await super().check()
 
 
 class Outlet(Bmc):

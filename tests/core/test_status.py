@@ -63,3 +63,16 @@ def test_of_a_host_that_is_off_no_guard_is_shown(cloud):
     cloud.run(60)
     assert cloud.state(3) is HostState.RECOVERED
     assert guards() == []
+
+
+def test_the_state_in_opennebula_is_the_one_that_was_read_last(cloud):
+    """A suspect is read alone. What was read then is not shown for ever."""
+    cloud.kill(2)
+    cloud.run(3)
+    del cloud.dead[2]
+    cloud.run(3)
+    assert cloud.controller.state.view(2).one_state == 2
+    cloud.one_states[2] = 3
+    cloud.inventory()
+    [row] = [row for row in report.hosts(cloud.controller.state, cloud.now) if row["id"] == 2]
+    assert row["one_state"] == 3

@@ -54,6 +54,11 @@ _T = TypeVar("_T")
 IDENTITY_TIMEOUT_S = 2.0  #: right before a shot: a device that is slow to tell is used on what is on record
 CHECK_TIMEOUT_S = 15.0
 CHECKS_AT_ONCE = 8
+CHECK_AGAIN_S = 5.0  #: a check that a power-off left no place for
+
+
+class _PushedAside(Unreachable):
+    """A power-off was under way or came in between: nothing was learnt of the device."""
 
 
 class Fencer:
@@ -306,14 +311,14 @@ class Fencer:
         if device.fencing:
             if isinstance(work, Coroutine):
                 work.close()
-            raise Unreachable("busy with a power-off")
+            raise _PushedAside("busy with a power-off")
         with anyio.CancelScope() as scope:
             device.background.add(scope)
             try:
                 return await contained(work)
             finally:
                 device.background.discard(scope)
-        raise Unreachable("pushed aside by a power-off")
+        raise _PushedAside("pushed aside by a power-off")
 
     # --- checks ---
 
@@ -343,13 +348,20 @@ class Fencer:
                     group.start_soon(self._check_when_free, number, name)
 
     async def check(self, host: int, name: str) -> None:
-        """Check one device now and report `DeviceChecked`. A failed check is repeated sooner."""
+        """Check one device now and report `DeviceChecked`. A failed check is repeated sooner.
+
+        One that a power-off pushes aside says nothing, and is made up for soon: right after a restart it is the first
+        one, and nobody would be powered off by a device that has not passed any.
+        """
         device = self.device(host, name)
-        if device is None or device.fencing:
+        if device is None:
             return
         try:
             with anyio.fail_after(CHECK_TIMEOUT_S):
                 result = _sound(await self._in_background(device, device.agent.check()))
+        except _PushedAside:
+            self._due[(host, name)] = self._clock() + CHECK_AGAIN_S
+            return
         except (FenceError, TimeoutError) as error:
             result = CheckReport(ok=False, summary=str(error) or f"no answer within {CHECK_TIMEOUT_S:g} s")
         identity = None
