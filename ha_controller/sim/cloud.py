@@ -41,6 +41,8 @@ class CloudHost:
 class EmbeddedCloud:
     """Everything in one process; `async with` starts and ends it. Several may run side by side."""
 
+    _ticker: asyncio.TimerHandle | None = None
+
     def __init__(
         self,
         *,
@@ -90,7 +92,6 @@ class EmbeddedCloud:
         self.endpoint = ""
         self._network = self._hosts_network()
         self._bmcs = [self._bmc(host) for host in self.hosts if bmcs]
-        self._ticker: asyncio.TimerHandle | None = None
         self._populate()
 
     def _hosts_network(self) -> HostNetwork | NetnsNetwork:
