@@ -166,9 +166,9 @@ async def test_a_new_leader_revokes_all_logins_and_orders_go_by_a_token_of_its_o
 
 async def test_a_new_leader_waits_for_what_was_sent_before_it(zone: Zone, controllers: list[Controller]):
     one = controllers[await zone.elected()]
+    claimed_at = anyio.current_time()
     await one.claim()
     assert attributes(zone)["HA_LEADER"].split()[0] == str(one.arbiter._held.claim.term)
-    claimed_at = anyio.current_time()
     assert one.account.get_secret_value() == ""
     await one.lead()
     assert anyio.current_time() - claimed_at >= TAKEOVER_S - 0.05
