@@ -244,6 +244,81 @@ async def test_two_controllers_beside_one_front_end_do_not_take_turns(zone: Zone
     assert not await one.leads(term)
 
 
+async def another_leads_and_it_comes_back(zone: Zone, controllers: list[Controller], one: Controller) -> Controller:
+    """The oned beside `one` leads again, and its controller has seen nothing of what was in between."""
+    zone.zone.cut_off(one.machine)
+    two = controllers[await zone.elected(but_not=one.machine)]
+    await two.lead()
+    zone.zone.heal()
+    await anyio.sleep(3 * BROADCAST_S)
+    return two
+
+
+async def elect(zone: Zone, machine: int) -> None:
+    server = zone.zone.raft.servers[machine]
+    zone.zone.raft.elect(server, zone.zone._clock())
+    assert server.state == 3
+    await anyio.sleep(3 * BROADCAST_S)
+
+
+async def test_a_claim_that_was_late_does_not_hide_who_led_before_it(
+    zone: Zone, controllers: list[Controller], monkeypatch
+):
+    """It had no answer, and was carried out by the next leader's OpenNebula: the password is good there, too."""
+    one, term = await leading(zone, controllers)
+    await one.arbiter.release(term)
+    before = attributes(zone)["HA_LEADER"]
+
+    async def no_answer(*_: Any) -> str:
+        raise ArbiterUnreachable("nothing")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.arbiter._zone, "login", no_answer)
+        with pytest.raises(ArbiterUnreachable):
+            await one.arbiter.acquire()
+    late, attributes(zone)["HA_LEADER"] = attributes(zone)["HA_LEADER"], before
+    two = await another_leads_and_it_comes_back(zone, controllers, one)
+    attributes(zone)["HA_LEADER"] = late
+    assert not await two.leads(two.last_term), "it does not lead by the claim of another"
+    await elect(zone, one.machine)
+    assert await one.lead() > two.last_term
+    assert one.arbiter.led_meanwhile() == "who led before is not on record in OpenNebula: term 2 was seen before"
+
+
+async def test_a_claim_that_was_late_does_not_make_terms_go_back(zone: Zone, controllers: list[Controller]):
+    """The third one has seen nothing of the terms before."""
+    one, _ = await leading(zone, controllers)
+    late = attributes(zone)["HA_LEADER"]
+    one.last_term = 41
+    one.arbiter._drop(one.arbiter._held)
+    assert await one.lead() == 42
+    attributes(zone)["HA_LEADER"] = late
+    zone.zone.cut_off(one.machine)
+    assert await controllers[await zone.elected(but_not=one.machine)].lead() == 43
+
+
+async def test_whoever_led_between_our_look_and_our_claim_is_not_forgotten(zone: Zone, monkeypatch, beside: Beside):
+    """Two beside one front-end, and the first of them stands still in between."""
+    monkeypatch.setattr(opennebula, "RIVAL_S", 0.2)
+    server = await zone.elected()
+    one, two = (beside(server, name=name) for name in ("one", "two"))
+    await one.arbiter.release(await one.lead())
+    write, stood_still = one.arbiter._zone.write, False
+
+    async def after_a_while(raft_term: int, values: dict[str, str], *rest: Any) -> None:
+        nonlocal stood_still
+        if "HA_LEADER" in values and not stood_still:
+            stood_still = True
+            assert await two.lead() == 2
+        await write(raft_term, values, *rest)
+
+    monkeypatch.setattr(one.arbiter._zone, "write", after_a_while)
+    assert await one.lead() > 2
+    assert stood_still
+    assert one.arbiter.led_meanwhile() == "who led before is not on record in OpenNebula: term 2 was seen before"
+    assert not await two.leads(2)
+
+
 @pytest.mark.parametrize("what", ["claim", "token"])
 async def test_a_claim_or_a_token_that_somebody_takes_away_ends_the_lead(
     zone: Zone, controllers: list[Controller], what: str
@@ -440,10 +515,7 @@ async def test_a_majority_without_the_one_beside_us_is_none(zone: Zone, controll
 async def test_a_new_leader_of_the_same_machine_is_another_term(zone: Zone, controllers: list[Controller]):
     """Between the two another one may have led."""
     one, first = await leading(zone, controllers)
-    server = zone.zone.raft.servers[one.machine]
-    zone.zone.raft.elect(server, zone.zone._clock())
-    assert server.state == 3
-    await anyio.sleep(3 * BROADCAST_S)
+    await elect(zone, one.machine)
     with pytest.raises(NotLeading, match="led in term"):
         await one.arbiter.prove(first)
     assert await one.lead() == first + 1

@@ -11,7 +11,7 @@ import anyio
 from ha_controller.adapters.opennebula import OnedUser
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
-CLAIM = "HA_LEADER"  #: attribute of our OpenNebula user
+CLAIM, PROOF = "HA_LEADER", "HA_PROOF"  #: attributes of our OpenNebula user
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +43,31 @@ class Claim:
             remedy = "Remove it when nobody leads: the next leader leaves what is open to a person"
             raise ArbiterUnreachable(f"{CLAIM} of the OpenNebula user {user.name} is no claim of ours. {remedy}")
         return cls(term=int(found[1]), raft_term=int(found[2]), instance=found[3], nonce=found[4], name=found[5])
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proof:
+    """Who proved a claim last.
+
+    Written with the login token of the lead, so never by a call of an old one that was late. A claim may be: it is
+    written with the password, and hides those after it.
+    """
+
+    term: int
+    instance: str
+    nonce: str
+
+    def __str__(self) -> str:
+        """As it stands in OpenNebula."""
+        return f"{self.term} {self.instance} {self.nonce}"
+
+    @classmethod
+    def of(cls, user: OnedUser) -> Proof:
+        """The one that stands on the user; of nobody in term 0 if there is none that can be read."""
+        found = re.fullmatch(r"(\d{1,15}) (\S+) (\S+)", user.template.get(PROOF, ""))
+        return cls(
+            term=int(found[1]) if found else 0, instance=found[2] if found else "", nonce=found[3] if found else ""
+        )
 
 
 class SharedProofs:

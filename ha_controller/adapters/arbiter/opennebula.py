@@ -18,14 +18,22 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 from urllib.parse import urlsplit
 
 import anyio
 from pydantic import field_validator
 
-from ha_controller.adapters.arbiter.claim import CLAIM, Claim, SharedProofs, last_in_words, led_in_words
+from ha_controller.adapters.arbiter.claim import (
+    CLAIM,
+    PROOF,
+    Claim,
+    Proof,
+    SharedProofs,
+    last_in_words,
+    led_in_words,
+)
 from ha_controller.adapters.arbiter.zone import Zone
 from ha_controller.adapters.opennebula import OnedUser, RaftState
 from ha_controller.plugin import (
@@ -40,7 +48,7 @@ from ha_controller.plugin import (
     duration_field,
 )
 
-PROOF, ASKED = "HA_PROOF", "HA_ASKED"  #: attributes of our OpenNebula user, beside the claim
+ASKED = "HA_ASKED"  #: attribute of our OpenNebula user, beside claim and proof
 LEAD_S = 5.0
 TAKEOVER_MIN_S = 10.0  #: the lead of another one, the time in which a proven order leaves, and that of a call
 RIVAL_S = LEAD_S + 3.0  #: a controller beside the same oned that proves nothing for so long is gone
@@ -191,6 +199,9 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             self._seen = (shown, time.monotonic())
         if claim is not None and not self._is_attempt(claim):
             self._seen_term = max(self._seen_term, claim.term)
+        proof = Proof.of(user)
+        if proof.instance != self.context.instance:
+            self._seen_term = max(self._seen_term, proof.term)
         is_alive = time.monotonic() - self._seen[1] < RIVAL_S
         self._leader = claim if claim is not None and claim.raft_term == raft_term and is_alive else None
         return claim
@@ -208,8 +219,8 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         user = await self._zone.user()  # by now it has all that was committed before
         if self._has_rival(user, raft_term):
             return
-        meanwhile = self._meanwhile(Claim.of(user))
-        claim = self._next_claim(raft_term)
+        meanwhile, proof = self._meanwhile(user), user.template.get(PROOF)
+        claim = self._next_claim(raft_term, Proof.of(user))
         self._attempt = (claim, meanwhile)
         await self._zone.write(raft_term, {CLAIM: str(claim)}, user.id, auth)
         await self._zone.login(raft_term, user.name, "", 0, auth)
@@ -220,20 +231,23 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             user=user.id,
             user_name=user.name,
             token=SecretStr(token),
-            usable_at=time.monotonic() + (self.config.takeover_s if meanwhile else 0.0),
+            usable_at=float("inf"),
             meanwhile=meanwhile,
         )
-        only = (token,)
-        await self._zone.confirm(
-            raft_term, server, lambda seen: _is_ours(seen, held) and seen.login_tokens == only, _session(held)
-        )
-        self._held = held
 
-    def _next_claim(self, raft_term: int) -> Claim:
+        def shows(seen: OnedUser) -> bool:  # and that nobody led between our look and our claim
+            is_alone = seen.login_tokens == (token,) and seen.template.get(PROOF) == proof
+            return is_alone and _is_ours(seen, held)
+
+        await self._zone.confirm(raft_term, server, shows, _session(held))
+        # from here: a "true" had not revoked anything yet
+        self._held = replace(held, usable_at=time.monotonic() + (self.config.takeover_s if meanwhile else 0.0))
+
+    def _next_claim(self, raft_term: int, proof: Proof) -> Claim:
         """A term that nobody had, nor asked for as far as we know."""
         tried = self._attempt[0].term if self._attempt else 0
         return Claim(
-            term=max(self._seen_term, self.context.last_term(), tried) + 1,
+            term=max(self._seen_term, proof.term, self.context.last_term(), tried) + 1,
             raft_term=raft_term,
             instance=self.context.instance,
             nonce=uuid.uuid4().hex,
@@ -243,13 +257,15 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     def _is_attempt(self, claim: Claim) -> bool:
         return self._attempt is not None and claim == self._attempt[0]
 
-    def _meanwhile(self, last: Claim | None) -> str:
+    def _meanwhile(self, user: OnedUser) -> str:
         """Who led since our own record ends; empty if nobody."""
+        last, is_proven_by_us = Claim.of(user), Proof.of(user).instance == self.context.instance
         if self._attempt is not None and last is not None and self._is_attempt(last):
-            return self._attempt[1]
+            before = self._attempt[1]  # what came between may have been overwritten, if our claim was late
+            return before if before or is_proven_by_us else led_in_words(None, self._seen_term)
         own_term = self.context.last_term()
-        ours = (self.context.instance, own_term)
-        if last is not None and (last.instance, last.term) == ours and self._seen_term <= own_term:
+        is_ours = last is not None and (last.instance, last.term) == (self.context.instance, own_term)
+        if is_ours and is_proven_by_us and self._seen_term <= own_term:
             return ""
         return led_in_words(last, self._seen_term)
 
@@ -275,7 +291,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     async def _prove(self, held: _Held) -> None:
         raft_term = held.claim.raft_term
         self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
-        proof = f"{self.context.instance} {uuid.uuid4().hex}"
+        proof = str(Proof(term=held.claim.term, instance=self.context.instance, nonce=uuid.uuid4().hex))
         await self._zone.write(raft_term, {PROOF: proof}, held.user, _session(held))
         now = await self._zone.user()
         if not _is_ours(now, held):
