@@ -14,6 +14,7 @@ from pydantic import SecretStr
 from zones import BROADCAST_S, ELECTION_S, Zone, zone_of_three
 
 from ha_controller.adapters.arbiter import opennebula
+from ha_controller.adapters.arbiter import zone as zone_of_arbiter
 from ha_controller.adapters.arbiter.opennebula import OpenNebulaArbiter, OpenNebulaConfig
 from ha_controller.adapters.opennebula import Client, HostStatus, NoAnswer, Unauthenticated, Unconfirmed, Withheld
 from ha_controller.lead import OpenNebulaAccount
@@ -356,6 +357,47 @@ async def test_the_loss_of_one_follower_ends_no_lead(zone: Zone, controllers: li
     assert "does not answer" in "\n".join(one.arbiter.engine())
 
 
+async def test_a_front_end_that_hangs_does_not_hold_up_a_renewal(
+    zone: Zone, controllers: list[Controller], monkeypatch
+):
+    """Whatever the time-out of one call is: up to that of a lead may be set."""
+    monkeypatch.setattr(zone_of_arbiter, "LOOK_S", 0.2)
+    one, term = await leading(zone, controllers)
+    lost = zone.others(one.machine)[0]
+    for each in one.arbiter._zone._others.values():
+        monkeypatch.setattr(each.client, "_timeout_s", 5.0)
+    zone.zone.freeze(lost)
+    with anyio.fail_after(2):
+        await one.arbiter.renew(term)
+    assert f"front-end {lost} at" in "".join(line for line in one.arbiter.engine() if "does not answer within" in line)
+
+
+async def test_all_are_asked_when_those_that_answered_last_are_too_few(zone: Zone, beside: Beside):
+    """Also where the one beside us is listed among the others."""
+    leader = await zone.elected()
+    one = beside(leader)
+    one.arbiter._zone._addresses = tuple(zone.zone.endpoints(leader).values())
+    term = await one.lead()
+    for each in one.arbiter._zone._others.values():
+        if each.number != leader:
+            each.silent_since = anyio.current_time()
+    await one.arbiter.prove(term)
+
+
+async def test_an_address_that_is_none_ends_no_lead_and_is_not_shown(
+    zone: Zone, controllers: list[Controller], monkeypatch
+):
+    """Somebody added a front-end, and made a mistake."""
+    one, term = await leading(zone, controllers)
+    every = zone.zone.endpoints
+    wrong = "http://oneadmin:pass-word@192.0.2.9:2633/RPC2"
+    monkeypatch.setattr(zone.zone, "endpoints", lambda viewer=0: {**every(viewer), 7: wrong})
+    await one.arbiter.renew(term)
+    told = "\n".join(one.arbiter.engine())
+    assert "1 more, whose address cannot be used" in told
+    assert "pass-word" not in told
+
+
 async def test_an_isolated_leader_says_that_it_leads_and_its_controller_does_not(
     zone: Zone, controllers: list[Controller]
 ):
@@ -547,6 +589,15 @@ async def test_an_order_counts_when_a_proof_stands_behind_it(zone: Zone, control
     one, term = await leading(zone, controllers)
     await order_of(one, term, disable)
     assert zone.cloud.oned.hosts[1].state == 4
+
+
+async def test_an_error_of_a_login_keeps_its_words_and_hides_the_token():
+    client = Client("http://127.0.0.1:1/RPC2", SecretStr("us:pass-word"), timeout_s=0.5)
+    async with client:
+        for token in ("", "c0ffee"):
+            with pytest.raises(NoAnswer, match="cannot connect: ") as caught:
+                await client.login("us", token, 0)
+            assert "(hidden)" not in str(caught.value)
 
 
 async def test_an_order_without_a_token_is_not_sent(zone: Zone, controllers: list[Controller]):

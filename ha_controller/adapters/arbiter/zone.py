@@ -33,6 +33,7 @@ from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 
 CONNECTIONS = 3  #: to each front-end, of its fifteen
 VOTERS_MIN = 3
+LOOK_S = 1.0  #: a front-end that hangs holds up a renewal by no more
 LOOK_AGAIN_S = 0.05  #: at a follower that has not got it yet; it hears of it every 0.5 s
 REST_S = 5.0  #: one that does not answer is asked that seldom: what is asked piles up in its sockets
 _WORDS: Mapping[int, str] = MappingProxyType(
@@ -65,6 +66,7 @@ class Zone:
         self._is_open: set[Client] = set()
         self.local = self._front_end(account.endpoint)
         self._others: dict[str, FrontEnd] = {}
+        self._unusable = 0  #: how many have an address that is none
         self.has_unanswered = False  #: a write that may still hold a connection of oned
 
     def _front_end(self, address: str) -> FrontEnd:
@@ -86,7 +88,10 @@ class Zone:
     def in_words(self) -> list[str]:
         """What was last seen of each."""
         found = sorted([self.local, *self._others.values()], key=lambda each: (each.number is None, each.number or 0))
-        return [f"front-end {_number(each)} at {each.address}: {each.seen}" for each in found]
+        told = [f"front-end {_number(each)} at {each.address}: {each.seen}" for each in found]
+        if self._unusable:
+            told.append(f"{self._unusable} more, whose address cannot be used: see onezone show")
+        return told
 
     # --- looking ---
 
@@ -143,11 +148,20 @@ class Zone:
         known = self._addresses or tuple(
             endpoint for number, endpoint in servers.items() if number != self.local.number
         )
-        self._others = {address: self._others.get(address) or self._front_end(address) for address in known}
+        others = {address: self._others.get(address) or self._made(address) for address in known}
+        self._others = {address: front_end for address, front_end in others.items() if front_end is not None}
+        self._unusable = len(others) - len(self._others)
         if not self._addresses:
             for number, endpoint in servers.items():
-                if number != self.local.number:
+                if number != self.local.number and endpoint in self._others:
                     self._others[endpoint].number = number
+
+    def _made(self, address: str) -> FrontEnd | None:
+        """None: a person gave OpenNebula an address that is none; it may hold a password. That server is silent."""
+        try:
+            return self._front_end(address)
+        except ValueError:
+            return None
 
     async def look(self) -> None:
         """Ask every front-end who it is; those that were silent are asked here and not by proofs, if others suffice.
@@ -156,12 +170,15 @@ class Zone:
             ArbiterUnreachable: two addresses are one server, so they are of two zones, or one is listed twice.
         """
         answered: dict[int, str] = {}
+        waiting: set[FrontEnd] = set()
 
         async def ask(front_end: FrontEnd) -> None:
             try:
                 status = await self._status(front_end)
             except ArbiterUnreachable:
+                waiting.discard(front_end)
                 return
+            waiting.discard(front_end)
             if (
                 status.id != self.local.number
                 and answered.setdefault(status.id, front_end.address) != front_end.address
@@ -172,10 +189,14 @@ class Zone:
 
         twice: list[str] = []
         now = time.monotonic()
-        async with anyio.create_task_group() as group:
-            for front_end in self._others.values():
-                if front_end.silent_since is None or now - front_end.silent_since >= REST_S:
-                    group.start_soon(ask, front_end)
+        with anyio.move_on_after(LOOK_S):
+            async with anyio.create_task_group() as group:
+                for front_end in self._others.values():
+                    if front_end.silent_since is None or now - front_end.silent_since >= REST_S:
+                        waiting.add(front_end)
+                        group.start_soon(ask, front_end)
+        for front_end in waiting:
+            front_end.silent_since, front_end.seen = time.monotonic(), f"does not answer within {LOOK_S:g} s"
         if twice:
             raise ArbiterUnreachable(
                 f"{twice[0]}. All front-ends must be of one zone: a controller serves one zone, and each has its own"
@@ -300,10 +321,10 @@ class Zone:
             )
 
     def _worth_asking(self, needed: int) -> list[FrontEnd]:
-        """Without those that are silent, unless they are needed."""
+        """Without those that are silent, unless needed. The one beside us may be among the others, too."""
         every = [self.local, *self._others.values()]
         awake = [each for each in every if each.silent_since is None or each is self.local]
-        return awake if len(awake) >= needed else every
+        return awake if len({each.number for each in awake} - {None}) >= needed else every
 
 
 def _only_zone(zones: list[OnedZone]) -> OnedZone:

@@ -275,7 +275,7 @@ class Client:
         try:
             await self._call(Lane.ORDER, "one.user.login", (user, token, valid_s, -1), pieces.append)
         except OpenNebulaError as error:
-            raise _without(error, f":{token}") from error.__cause__
+            raise _without(error, token) from error.__cause__
         return "".join(pieces)
 
     async def note_vm(self, vm: int, attributes: Mapping[str, str]) -> None:
