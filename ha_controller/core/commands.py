@@ -196,7 +196,7 @@ def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> No
         state.answer(command.request, REFUSED, f"{host.name} is out of scope: {host.excluded}")
     elif view.state is not HostState.SUSPECT or alive_channels(view.views, state.rules(host.id), now):
         answers = ", ".join(alive_channels(view.views, state.rules(host.id), now))
-        text = f"{host.name} is {view.state.upper()}."
+        text = f"{host.name} is {view.state.upper()}: only a host that is silent (SUSPECT) is powered off by hand."
         if answers:
             text = f"{host.name} is not silent: {answers} answers, and a host that shows life is never powered off."
         state.answer(command.request, REFUSED, text)

@@ -169,7 +169,7 @@ def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _
     if view.cause_at and now - view.cause_at < state.settings.storm_cooldown_s:
         text = "others shared its silence a moment ago, and some are back:"
         return _Answer(False, f"{text} it has {state.settings.storm_cooldown_s:g} s to come back, too")
-    others = len(_fallen_together(state, host)) - 1
+    others = sum(each.id != host.id for each in _fallen_together(state, host))
     if not others:
         return _Answer(True, "no other host fell silent at about the same time")
     return _Answer(True, f"{others} others fell silent at about the same time; they share nothing of their own")

@@ -76,3 +76,11 @@ def test_the_state_in_opennebula_is_the_one_that_was_read_last(cloud):
     cloud.inventory()
     [row] = [row for row in report.hosts(cloud.controller.state, cloud.now) if row["id"] == 2]
     assert row["one_state"] == 3
+
+
+def test_a_host_that_is_well_fell_silent_with_nobody(cloud):
+    shown = report.explain(cloud.controller.state, cloud.host(3), cloud.now)["guards"]
+    assert [line for line in shown if "shared cause" in str(line)] == [
+        line for line in shown if "no other host fell silent" in str(line)
+    ]
+    assert "no other host fell silent" in str(shown)

@@ -394,7 +394,7 @@ async def test_tls_with_a_client_certificate_and_a_user_with_a_password(
             ("role/grant", {"name": "ha", "perm": PERMISSION}),
             ("user/grant", {"user": "ha", "role": "ha"}), ("enable", {}),
         ):  # fmt: skip
-            await root.arbiter._gateway._call(f"/v3/auth/{path}", body)
+            await root.arbiter._gateway._call(f"/v3/auth/{path}", body, bool)
         await root.arbiter.close()
         user = {**ours, "username": "ha", "password": "ha-secret"}
         one = Controller("one", cluster.endpoints, **user)
