@@ -49,8 +49,9 @@ model: $(VENV)/.dev                        ## half a minute: every state of the 
 sim: $(VENV)/.ready                         ## two or three minutes on two cores: 100,000 host-hours of faults, checked after every step
 	$(BIN)/ha-controller simulate run --hours 48 --times 0.3 --seeds 1:255 $(ARGS)
 
-planted: $(VENV)/.dev                      ## minutes: mistakes planted in the core, each must be found by the simulator
+planted: $(VENV)/.dev                      ## minutes: mistakes planted in the core and around it, each must be found by the simulator
 	$(BIN)/python tests/planted/bugs.py $(ARGS)
+	$(BIN)/python tests/planted/engine_bugs.py $(ARGS)
 
 docs: .docs/venv/.ready                    ## the documentation as a site in .docs/site; a broken link is an error
 	.docs/venv/bin/mkdocs build --quiet

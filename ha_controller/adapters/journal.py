@@ -29,9 +29,9 @@ from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import anyio
-import anyio.to_thread
 import structlog
 
+from ha_controller import threads
 from ha_controller.adapters.journal_schema import MIGRATIONS
 from ha_controller.deadlines import fairly_within
 
@@ -97,7 +97,13 @@ class Journal:
         self._readers = anyio.CapacityLimiter(READERS_MAX)
         # a daemon: a disk that hangs must not keep the process from ending
         self._writer = threading.Thread(target=self._write_until_closed, name="journal writer", daemon=True)
+        self._begin()
+
+    def _begin(self) -> None:
         self._writer.start()
+
+    def _hand_over(self, commit: _Commit) -> None:
+        self._queue.put(commit)
 
     @classmethod
     def open(
@@ -131,7 +137,7 @@ class Journal:
         if self._queue.qsize() >= WAITING_MAX:
             raise JournalError(f"{WAITING_MAX} commits wait for {self.path} already: the disk does not keep up")
         commit = _Commit(records=texts, rows=rows)
-        self._queue.put(commit)
+        self._hand_over(commit)
         answer = asyncio.wrap_future(commit.answer)
         try:
             return await fairly_within(self._commit_timeout_s, lambda: asyncio.shield(answer))
@@ -188,7 +194,7 @@ class Journal:
             self._closed = True
             self._queue.put(None)
         with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(self._writer.join, TIMEOUT_S, limiter=anyio.CapacityLimiter(1))
+            await threads.run_sync(self._writer.join, TIMEOUT_S, limiter=anyio.CapacityLimiter(1))
         if self._writer.is_alive():
             raise JournalError(f"the journal {self.path} did not close within {TIMEOUT_S:g} s: the disk hangs")
 
@@ -204,7 +210,7 @@ class Journal:
 
         try:
             with anyio.fail_after(timeout_s):
-                return await anyio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._readers)
+                return await threads.run_sync(work, abandon_on_cancel=True, limiter=self._readers)
         except TimeoutError:
             raise JournalError(f"the journal {self.path} could not be {doing} within {timeout_s:g} s") from None
         except (sqlite3.Error, OSError, ValueError, OverflowError) as error:

@@ -19,9 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import anyio
-import anyio.to_thread
 import structlog
 
+from ha_controller import threads
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Effect
 from ha_controller.core.events import Event
@@ -96,7 +96,7 @@ class BlackBox:
         if flight is not None and incident in flight.incidents and not self._is_broken:
             cut = self._recorder.cut(flight.incidents, self._noted_at, GOES_ON)
         with anyio.fail_after(WRITE_TIMEOUT_S):
-            return await anyio.to_thread.run_sync(self._text_of, incident, cut, abandon_on_cancel=True)
+            return await threads.run_sync(self._text_of, incident, cut, abandon_on_cancel=True)
 
     # --- what is recorded ---
 
@@ -140,7 +140,7 @@ class BlackBox:
     async def _write(self, path: Path, cut: Cut) -> None:
         try:
             with anyio.fail_after(WRITE_TIMEOUT_S):
-                await anyio.to_thread.run_sync(_written_to, path, cut, limiter=self._thread, abandon_on_cancel=True)
+                await threads.run_sync(_written_to, path, cut, limiter=self._thread, abandon_on_cancel=True)
         except TimeoutError:
             log.error("a flight record could not be written: the disk hangs", path=str(path))
         except Exception:  # the border: no decision depends on this

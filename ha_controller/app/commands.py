@@ -37,7 +37,7 @@ log = structlog.get_logger(__name__)
 OK, FAILED, CONFIG_ERROR = 0, 1, 78
 
 #: what an operator can mend; anything else is a bug and shows its traceback
-_EXPECTED = (NotLeading, JournalError, OSError)
+EXPECTED = (NotLeading, JournalError, OSError)
 
 
 def load_config(path: Path) -> tuple[Config, Registry]:
@@ -136,11 +136,11 @@ def serve(path: Path) -> int:
         loop = partial(wakeful_loop, runtime.leadership.lapse)
         return anyio.run(_run, runtime, path, backend_options={"loop_factory": loop})
     except BaseExceptionGroup as group:  # what is expected is told in words, a bug keeps its traceback
-        expected, bugs = group.split(_EXPECTED)
+        expected, bugs = group.split(EXPECTED)
         if bugs is not None:
             raise
         click.echo(f"ha-controller cannot run: {_first(expected)}", err=True)
-    except _EXPECTED as error:
+    except EXPECTED as error:
         click.echo(f"ha-controller cannot run: {error}", err=True)
     return FAILED
 

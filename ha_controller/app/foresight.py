@@ -7,8 +7,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
-from anyio.to_thread import run_sync
 
+from ha_controller import threads
 from ha_controller.core import reserve, simulate
 from ha_controller.core.events import ReserveAssessed
 from ha_controller.core.model import Host
@@ -89,7 +89,7 @@ class Foresight:
     async def _beside(self, work: Callable[[], Answer]) -> Answer:
         """In a thread: planning for a large cloud takes seconds, and the loop must go on deciding."""
         with anyio.fail_after(PLAN_MAX_S):
-            return await run_sync(work, limiter=self._one, abandon_on_cancel=True)
+            return await threads.run_sync(work, limiter=self._one, abandon_on_cancel=True)
 
 
 def _name(taken: Snapshot, host: int | None) -> str | None:

@@ -10,16 +10,13 @@ from typing import assert_never
 
 import anyio
 import anyio.abc
-import anyio.to_thread
 import structlog
 
-from ha_controller.adapters import open_pages
+from ha_controller import threads
 from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.domains import DomainReader
 from ha_controller.adapters.fencer import Fencer, Looks
 from ha_controller.adapters.host_identity import HostIdentifier
-from ha_controller.adapters.http_api import HttpApi
-from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.leftovers import DomainDestroyer
 from ha_controller.adapters.notifier import NotifierQueue
 from ha_controller.adapters.opennebula import Client, NoAnswer, OnedHost, OpenNebulaError, Unauthenticated
@@ -28,11 +25,11 @@ from ha_controller.adapters.readiness import ReadinessAsker
 from ha_controller.adapters.recoverer import AttributeWriter, FencePlan, NameReader, Recoverer
 from ha_controller.app.armory import Armory
 from ha_controller.app.black_box import BlackBox
-from ha_controller.app.clock import ControllerClock
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.foresight import Foresight
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.messages import message_of, sinks
+from ha_controller.app.outside import Outside
 from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
@@ -70,6 +67,7 @@ from ha_controller.core.effects import (
 )
 from ha_controller.core.events import Event, SettingsChanged, Verb
 from ha_controller.engine import Engine, JournalPort
+from ha_controller.lead import OpenNebulaAccount
 
 log = structlog.get_logger(__name__)
 
@@ -81,21 +79,22 @@ DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
 class Runtime:
     """One controller: everything that a configuration asks for, wired together."""
 
-    def __init__(self, config: Config, registry: Registry) -> None:
+    def __init__(self, config: Config, registry: Registry, outside: Outside | None = None) -> None:
         """Builds what needs no I/O."""
         self.config = config
         self.registry = registry
-        self.clock = ControllerClock()
+        self.outside = outside or Outside()
+        self.clock = self.outside.clock
         self.ledger: Ledger | None = None
         self.directory = StateDirectory(Path(config.state_dir), self._last_term)
         account = account_of(config)
-        self.leadership = build_leadership(config, registry, self.directory, account, self.post)
+        self.leadership = build_leadership(config, registry, self.directory, account, self.post, self.outside.moment)
         self._group: anyio.abc.TaskGroup | None = None
         settings = core_settings(config, registry.probes)
         self.controller = Controller(settings, self.clock())
         self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
-        self.client = Client(account.endpoint, account.auth, orders=account, timeout_s=config.opennebula.timeout_s)
+        self.client = self._make_client(account)
         self.recoverer = self._make_recoverer()
         self.attributes = AttributeWriter(
             self.client,
@@ -118,6 +117,10 @@ class Runtime:
         self.foresight = Foresight(self)
         self.notifier = NotifierQueue(sinks(config, registry))
         self.engine: Engine | None = None
+
+    def _make_client(self, account: OpenNebulaAccount) -> Client:
+        timeout_s, way = self.config.opennebula.timeout_s, self.outside.transport
+        return Client(account.endpoint, account.auth, orders=account, timeout_s=timeout_s, transport=way)
 
     def _make_fencer(self) -> Fencer:
         looks = Looks(
@@ -276,7 +279,7 @@ class Runtime:
             await self.directory.lock()
             stack.push_async_callback(self.directory.unlock)
             state_dir = Path(self.config.state_dir)
-            journal = await anyio.to_thread.run_sync(Journal.open, state_dir / "journal.db")
+            journal = await threads.run_sync(self.outside.open_journal, state_dir / "journal.db")
             stack.push_async_callback(journal.close)
             ledger = self.ledger = Ledger(journal)
             incidents, cloud, trusts = await ledger.load()
@@ -301,10 +304,7 @@ class Runtime:
             sources = ControllerSources(
                 self, journal=journal, ledger=ledger, second_master=second_master, black_box=black_box
             )
-            api = self.config.api
-            await stack.enter_async_context(HttpApi(Path(api.socket), sources, self.commander).serve())
-            if api.metrics_port:
-                await stack.enter_async_context(open_pages.serve(str(api.metrics_address), api.metrics_port, sources))
+            await stack.enter_async_context(self.outside.door(self.config.api, sources, self.commander))
             await self._run_parts(second_master, black_box, ready)
 
     async def _run_parts(self, second_master: SecondMaster, black_box: BlackBox, ready: Callable[[], None]) -> None:

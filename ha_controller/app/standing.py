@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import structlog
 
-from ha_controller.adapters.arbiter import Leadership, SingleArbiter, SingleConfig, write_whole
+from ha_controller.adapters.arbiter import Leadership, Moment, SingleArbiter, SingleConfig, write_whole
 from ha_controller.adapters.plugins import Registry
 from ha_controller.config import Config
 from ha_controller.core.events import LeadChanged
@@ -105,6 +105,7 @@ def build_leadership(
     directory: StateDirectory,
     account: OpenNebulaAccount,
     report: Callable[[LeadChanged], None],
+    now: Callable[[], Moment] = Moment.now,
 ) -> Leadership:
     """The leadership for the configured kind of arbiter. From then on, orders go by `account.orders`.
 
@@ -112,11 +113,11 @@ def build_leadership(
         OSError: a certificate cannot be used.
     """
     if config.leader.kind == SingleArbiter.kind:
-        return Leadership(arbiter=directory.arbiter, report=report)
+        return Leadership(arbiter=directory.arbiter, report=report, now=now)
     chosen = registry.arbiters[config.leader.kind]
     settings = chosen.config_model.model_validate(config.leader.settings)
     context = replace(directory.context, opennebula=account)
-    return Leadership(arbiter=chosen(settings, context), report=report)
+    return Leadership(arbiter=chosen(settings, context), report=report, now=now)
 
 
 def shown(leadership: Leadership) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from ha_controller.config.detection import Detect
 from ha_controller.config.loader import ConfigError, Problem, load
-from ha_controller.config.model import Config, Drills, FenceDevice, describe
+from ha_controller.config.model import Api, Config, Drills, FenceDevice, describe
 from ha_controller.config.placeholders import MissingAttribute
 
 __all__ = [
+    "Api",
     "Config",
     "ConfigError",
     "Detect",

@@ -9,7 +9,7 @@ import argparse
 import contextlib
 import multiprocessing
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,12 @@ class Bug:
     invariants: tuple[str, ...]  #: any of these may catch it first
     patch: Callable[[], contextlib.AbstractContextManager[Any]]
     rates: dict[str, float] | None = None  #: what is aimed at it; None: everything
+    part: Callable[[campaign.Task], campaign.Tally] = campaign.part  #: the level of the simulator
+    hours: float = HOURS
+
+    def task(self, seed: int) -> campaign.Task:
+        rates = Rates().times(10.0, 5.0) if self.rates is None else Rates().only().with_rates(self.rates)
+        return campaign.Task(seed=seed, hosts=HOSTS, hours=self.hours, rates=rates)
 
 
 BUGS: list[Bug] = []
@@ -416,10 +422,9 @@ def _() -> Any:
 
 def seeds_until_caught(each: Bug, seeds: int) -> tuple[int, str]:
     """The seed that catches it, and by what; (0, "") if none does."""
-    rates = Rates().times(10.0, 5.0) if each.rates is None else Rates().only().with_rates(each.rates)
     for seed in range(1, seeds + 1):
         with each.patch():
-            found = campaign.part(campaign.Task(seed=seed, hosts=HOSTS, hours=HOURS, rates=rates)).violations
+            found = each.part(each.task(seed)).violations
         if found:
             return seed, str(found[0]["invariant"])
     return 0, ""
@@ -427,8 +432,7 @@ def seeds_until_caught(each: Bug, seeds: int) -> tuple[int, str]:
 
 def passes(each: Bug, seed: int) -> str:
     """What the core as it is breaks on that seed; empty if nothing."""
-    rates = Rates().times(10.0, 5.0) if each.rates is None else Rates().only().with_rates(each.rates)
-    found = campaign.part(campaign.Task(seed=seed, hosts=HOSTS, hours=HOURS, rates=rates)).violations
+    found = each.part(each.task(seed)).violations
     return str(found[0]["text"]) if found else ""
 
 
@@ -444,20 +448,27 @@ def line(each: Bug, seeds: int) -> tuple[bool, str]:
     return True, f"caught by {by} at seed {seed}: {each.name}: {each.text}"
 
 
+_at_work: list[Bug] = []  #: in a process of the pool
+
+
+def _begin(bugs: Sequence[Bug]) -> None:
+    _at_work[:] = bugs
+
+
 def _line_of(number_and_seeds: tuple[int, int]) -> tuple[bool, str]:
     number, seeds = number_and_seeds
-    return line(BUGS[number], seeds)
+    return line(_at_work[number], seeds)
 
 
-def main() -> None:
+def main(bugs: Sequence[Bug] = BUGS) -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seeds", type=int, default=40)
     parser.add_argument("--only", default="", help="those with this in their name")
     parser.add_argument("--processes", type=int, default=None)
     args = parser.parse_args()
-    chosen = [(number, args.seeds) for number, each in enumerate(BUGS) if args.only in each.name]
+    chosen = [(number, args.seeds) for number, each in enumerate(bugs) if args.only in each.name]
     is_well = True
-    with multiprocessing.Pool(args.processes) as pool:
+    with multiprocessing.get_context("fork").Pool(args.processes, _begin, (bugs,)) as pool:
         for well, words in pool.imap(_line_of, chosen):
             is_well = is_well and well
             print(words, flush=True)

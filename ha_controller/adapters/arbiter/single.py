@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import ClassVar, Self
 
 import anyio
-import anyio.to_thread
 
+from ha_controller import threads
 from ha_controller.deadlines import fairly_within
 from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
 
@@ -146,7 +146,7 @@ class SingleArbiter(Arbiter[SingleConfig]):
             raise NotLeading(f"{self._lock_path} is not the file that was locked, or cannot be read: lead given up")
 
     async def _look(self, lead: _Lead) -> bool:
-        return await anyio.to_thread.run_sync(
+        return await threads.run_sync(
             _is_in_place, lead.descriptor, self._lock_path, abandon_on_cancel=True, limiter=self._threads
         )
 
@@ -170,7 +170,7 @@ class SingleArbiter(Arbiter[SingleConfig]):
         with _HandOver() as hand_over:
             try:
                 with anyio.fail_after(DISK_TIMEOUT_S):
-                    await anyio.to_thread.run_sync(self._lock, hand_over, abandon_on_cancel=True, limiter=self._threads)
+                    await threads.run_sync(self._lock, hand_over, abandon_on_cancel=True, limiter=self._threads)
             except TimeoutError:
                 raise StateDirectoryUnusable(f"{self._lock_path}: no answer within {DISK_TIMEOUT_S:g} s") from None
             self._lead = hand_over.claim()
@@ -178,7 +178,7 @@ class SingleArbiter(Arbiter[SingleConfig]):
     async def _count_up(self, lead: _Lead) -> None:
         try:
             with anyio.fail_after(DISK_TIMEOUT_S):
-                term = await anyio.to_thread.run_sync(
+                term = await threads.run_sync(
                     _next_term, self._term_path, self.context.last_term(), abandon_on_cancel=True, limiter=self._threads
                 )
         except StateDirectoryUnusable:

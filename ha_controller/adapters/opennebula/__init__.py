@@ -25,6 +25,7 @@ from ha_controller.adapters.opennebula.states import (
     host_state_name,
 )
 from ha_controller.adapters.opennebula.states import name as vm_state_name
+from ha_controller.adapters.opennebula.transport import Transport
 from ha_controller.adapters.opennebula.xmlrpc import (
     BadReply,
     BadRequest,
@@ -66,6 +67,7 @@ __all__ = [
     "RaftState",
     "RaftStatus",
     "ServerFailed",
+    "Transport",
     "Unauthenticated",
     "Unauthorized",
     "Unconfirmed",

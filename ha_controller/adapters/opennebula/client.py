@@ -19,8 +19,6 @@ from types import TracebackType
 from typing import Protocol, Self
 from urllib.parse import urlsplit
 
-import aiohttp
-
 from ha_controller.adapters.opennebula import documents
 from ha_controller.adapters.opennebula.gate import WAITING_MAX, Gate, Lane
 from ha_controller.adapters.opennebula.models import (
@@ -34,6 +32,7 @@ from ha_controller.adapters.opennebula.models import (
     RaftStatus,
 )
 from ha_controller.adapters.opennebula.reader import BadDocument, DocumentReader, Fields, Kind, Model
+from ha_controller.adapters.opennebula.transport import HttpTransport, Transport
 from ha_controller.adapters.opennebula.xmlrpc import (
     BadReply,
     EmptyPool,
@@ -48,7 +47,6 @@ from ha_controller.adapters.opennebula.xmlrpc import (
 )
 from ha_controller.core.resources import VmGroup
 
-CHUNK = 65_536  #: bytes between two yields to the loop: about 3 ms of parsing
 ORDER_BODY_LIMIT = 16 << 20
 POOL_BODY_LIMIT = 1 << 30  #: oned's own limit (MESSAGE_SIZE in oned.conf)
 VMS_PER_CALL = 500  #: about 2.3 MB on the wire
@@ -88,8 +86,11 @@ class Client:
         orders: Secret | None = None,
         timeout_s: float = 5.0,
         connections: int = 4,
+        transport: Transport | None = None,
     ) -> None:
         """Check the settings. No I/O here. `orders`: the session of what is proven, empty while there is none.
+
+        `transport`: another way to oned than HTTP.
 
         Raises:
             ValueError: the endpoint is not an http or https URL without user and password, or too few connections.
@@ -104,7 +105,7 @@ class Client:
         self._orders = orders or session
         self._timeout_s = timeout_s
         self._gate = Gate(connections)
-        self._http: aiohttp.ClientSession | None = None
+        self._transport = HttpTransport(endpoint) if transport is None else transport
         self._may_send: Callable[[], Awaitable[bool]] | None = None
         self._is_confirmed: Callable[[], Awaitable[bool]] | None = None
 
@@ -133,22 +134,14 @@ class Client:
 
     async def __aenter__(self) -> Self:
         """Open the client; connections are opened by the calls."""
-        self._http = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(force_close=True, limit=0),
-            timeout=aiohttp.ClientTimeout(total=None),
-            cookie_jar=aiohttp.DummyCookieJar(),
-            auto_decompress=False,
-            headers={"Content-Type": "text/xml", "Accept-Encoding": "identity", "User-Agent": "ha-controller"},
-        )
+        await self._transport.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """Close all connections."""
-        if self._http is not None:
-            await self._http.close()
-            self._http = None
+        await self._transport.close()
 
     # --- reads --------------------------------------------------------------------------------------------------------
 
@@ -353,13 +346,9 @@ class Client:
                 await self._exchange(lane, method, body, take)
         except asyncio.QueueFull:
             raise NoAnswer(method, f"{WAITING_MAX} calls are waiting already", sent=False) from None
-        except aiohttp.ClientConnectorError as error:
-            raise NoAnswer(method, f"cannot connect: {error}", sent=False) from error
         except TimeoutError as error:
             reason = "no complete answer" if sent else "no free connection"
             raise NoAnswer(method, f"{reason} within {self._timeout_s:g} s", sent=sent) from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise NoAnswer(method, f"the connection failed: {type(error).__name__}") from error
         except OpenNebulaError as error:
             raise _without(error, session) from error.__cause__
         if is_order and lane is Lane.ORDER and self._is_confirmed is not None and not await self._is_confirmed():
@@ -375,19 +364,13 @@ class Client:
         return session
 
     async def _exchange(self, lane: Lane, method: str, body: bytes, take: Callable[[str], None]) -> None:
-        if self._http is None:
-            raise NoAnswer(method, "the client is not open", sent=False)
         reader = ReplyReader(method, body_limit=POOL_BODY_LIMIT if lane is Lane.POOL else ORDER_BODY_LIMIT)
-        async with self._http.post(self._endpoint, data=body, allow_redirects=False) as response:
-            if response.status >= 500:
-                raise NoAnswer(method, f"HTTP {response.status} from something between us and oned")
-            if response.status != 200:  # oned says 200 always, also with errors
-                raise BadReply(method, f"HTTP {response.status}: this is not oned, or not its path /RPC2")
-            async for chunk in response.content.iter_chunked(CHUNK):
-                text = reader.feed(chunk)
-                if text:
-                    take(text)
-                await asyncio.sleep(0)
+
+        def read(chunk: bytes) -> None:
+            if text := reader.feed(chunk):
+                take(text)
+
+        await self._transport.exchange(method, body, read)
         reader.close()
 
 

@@ -26,6 +26,11 @@ class Agenda:
         """Note an act for so many seconds from now."""
         self.at(self.now + delay_s, act)
 
+    @property
+    def due(self) -> float:
+        """When the next act is due; infinity when none is."""
+        return self._due[0][0] if self._due else float("inf")
+
     def step(self, ends: float) -> bool:
         """Let the next act happen; False when none is due before `ends`, which is the present then."""
         if not self._due or self._due[0][0] > ends:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ha_controller.core.settings import Settings
 from ha_controller.sim.core_level.faults import Rates
+from ha_controller.sim.core_level.judge import Violation
+from ha_controller.sim.core_level.stage import BEGIN, Stage
 from ha_controller.sim.core_level.world import World
 
 SCHEMA = "ha-controller/simulate/v1"
@@ -86,11 +88,15 @@ class Tally:
 def part(task: Task) -> Tally:
     """Run one seed."""
     world = World(task.seed, task.hosts, task.rates, task.settings)
-    begun_at = world.now
     found = world.run(task.hours)
+    return tally(task, world, found)
+
+
+def tally(task: Task, world: Stage, found: Sequence[Violation]) -> Tally:
+    """What came of one seed."""
     return Tally(
         seeds=[task.seed],
-        host_hours=(world.now - begun_at) / 3600 * task.hosts,
+        host_hours=(world.now - BEGIN) / 3600 * task.hosts,
         counted=world.judge.counted,
         delivered=world.trouble.delivered,
         holds=world.judge.holds,
@@ -107,8 +113,8 @@ def trace(task: Task) -> list[str]:
     return world.trace or []
 
 
-def run(tasks: Sequence[Task], processes: int | None = None) -> Iterator[Tally]:
-    """Run them, each with the sum until then."""
+def run(tasks: Sequence[Task], processes: int | None = None, part: Callable[[Task], Tally] = part) -> Iterator[Tally]:
+    """Run them, each with the sum until then. `part` runs one seed: of the first level, or another one."""
     total = Tally()
     if processes == 1 or len(tasks) == 1:
         for task in tasks:
@@ -126,4 +132,4 @@ def wall_clock() -> float:
     return time.monotonic()
 
 
-__all__ = ["SCHEMA", "Tally", "Task", "part", "run", "trace", "wall_clock"]
+__all__ = ["SCHEMA", "Tally", "Task", "part", "run", "tally", "trace", "wall_clock"]

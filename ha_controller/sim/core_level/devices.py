@@ -12,7 +12,7 @@ from ha_controller.core.model import PowerState
 from ha_controller.sim.core_level.layout import BMC, CHASSIS, SAN
 
 if TYPE_CHECKING:
-    from ha_controller.sim.core_level.world import World
+    from ha_controller.sim.core_level.stage import Stage
 
 SAMPLE_PERIOD_S = 4.0  #: a reading shows what was true at most so long ago: what the fencer's protocol is made for
 LIES_ALONE_S = 3.5  #: so long a device may lie that no other device of its host could contradict
@@ -37,7 +37,7 @@ class Behaviour:
 class Devices:
     """All fence devices of the cloud."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         """All of them work."""
         self.world = world
         self.known = {

@@ -93,7 +93,21 @@ FAULTS: tuple[Fault, ...] = (
     _aimed("mover-dies", 0.05, "a host from or to which a person migrates a VM loses its power meanwhile"),
     _aimed("destination-dies", 0.01, "the host that a VM was just ordered to loses its power"),
 )  # fmt: skip
-_KNOWN = {fault.name: fault for fault in FAULTS}
+#: those of the second level come on top
+ENGINE_FAULTS: tuple[Fault, ...] = (
+    _by_hour("arbiter-down", 0.002, "the engine that says who leads gives no answer for up to two minutes"),
+    _by_hour("clock-step", 0.002, "the wall clock is set ahead or back while the controller runs"),
+    _aimed("crash-in-an-order", 0.002, "killed while an order or its answer is on the way"),
+    _aimed("pause-in-an-order", 0.002, "the process stands still then, as after the proof of its lead"),
+    _aimed("journal-hangs", 0.0005, "the disk of the journal never answers"),
+    _aimed("plugin-raises", 0.003, "a fence agent raises what it may not"),
+    _aimed("plugin-nonsense", 0.003, "a fence agent answers what is none"),
+    _aimed("plugin-hangs", 0.003, "a fence agent never answers"),
+    _aimed("plugin-blocks", 0.0005, "a fence agent blocks the event loop for up to 20 s"),
+    _aimed("channel-raises", 0.00002, "a channel raises something"),
+    _aimed("channel-nonsense", 0.00002, "a channel returns what is no reading"),
+)  # fmt: skip
+_KNOWN = {fault.name: fault for fault in FAULTS + ENGINE_FAULTS}
 
 
 class BadFaults(Exception):
@@ -104,7 +118,7 @@ class BadFaults(Exception):
 class Rates:
     """How often what happens."""
 
-    rates: Mapping[str, float] = field(default_factory=lambda: {fault.name: fault.usual for fault in FAULTS})
+    rates: Mapping[str, float] = field(default_factory=lambda: {name: fault.usual for name, fault in _KNOWN.items()})
 
     def of(self, name: str) -> float:
         """By host-hour, or as a probability."""

@@ -18,9 +18,7 @@ from ha_controller.core.model import HostState, PowerState
 from ha_controller.sim.core_level.layout import BMC, PDU_A, PDU_B
 
 if TYPE_CHECKING:
-    from ha_controller.sim.core_level.executor import VmOrder
-    from ha_controller.sim.core_level.process import Process
-    from ha_controller.sim.core_level.world import World
+    from ha_controller.sim.core_level.stage import Controlling, Stage
 
 SEEN_S = 5.0  #: a host that could be reached for so long must have been heard: an order is valid for 3 s
 UNTOLD_MAX_S = 400.0
@@ -61,7 +59,7 @@ class Ledger:
 class Judge:
     """Looks at everything, and trusts nobody."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         """Nothing has happened."""
         self.world = world
         self.counted: Counter[str] = Counter()
@@ -75,7 +73,7 @@ class Judge:
         self._died: set[tuple[int, float]] = set()
         self._looked_at = 0.0
 
-    def told(self, process: Process, event: Event) -> None:
+    def told(self, process: Controlling, event: Event) -> None:
         """A core takes in an event."""
         if isinstance(event, PowerRead):
             for name, power in event.states:
@@ -92,7 +90,7 @@ class Judge:
         if self.world.truth.twice:
             raise Violation("S1", self.world.truth.twice[0])
 
-    def decided(self, process: Process, decision: Decision) -> None:
+    def decided(self, process: Controlling, decision: Decision) -> None:
         """After every step that wants something."""
         self.after_a_step()
         for effect in decision.effects:
@@ -101,7 +99,7 @@ class Judge:
             if effect.term != process.ledger.term or (effect.term is None and not isinstance(effect, OrderHost)):
                 raise Violation("G2", f"{type(effect).__name__} was decided without the lead")
 
-    def recorded(self, process: Process, decisions: list[Decision]) -> None:
+    def recorded(self, process: Controlling, decisions: list[Decision]) -> None:
         """A round is on disk: what is new about its incidents?"""
         kinds = process.ledger.hold_kinds
         for incident in [each for decision in decisions for each in decision.incidents]:
@@ -120,7 +118,7 @@ class Judge:
 
     # --- orders ---
 
-    def leaves(self, process: Process, effect: Effect) -> None:
+    def leaves(self, process: Controlling, effect: Effect) -> None:
         """An effect leaves a controller."""
         if isinstance(effect, Order):
             self.world.story(f"ORDER of {process.name}: {effect}")
@@ -143,7 +141,7 @@ class Judge:
         if incident.host in process.ledger.excluded:
             raise Violation("G1", f"{what} left although host {incident.host} is in maintenance")
 
-    def _move_leaves(self, process: Process, order: MoveVm) -> None:
+    def _move_leaves(self, process: Controlling, order: MoveVm) -> None:
         record = self._record(process, order)
         if (record.destination, record.order, record.stage) != (order.destination, order.attempt, VmStage.MOVING):
             raise Violation("D1", f"a move of VM {order.vm} left that no record announced: {record}")
@@ -154,19 +152,19 @@ class Judge:
             self._stands_on_a_proof(process, order.incident, order.source)
         self.doubtful[order.vm] = (order.destination, self.world.now)
 
-    def _incident(self, process: Process, number: int) -> Incident:
+    def _incident(self, process: Controlling, number: int) -> Incident:
         found = process.record.incidents.get(number)
         if found is None:
             raise Violation("D1", f"an order of incident {number} left, which is not on record")
         return found
 
-    def _record(self, process: Process, effect: MoveVm | ResumeVm) -> VmRecord:
+    def _record(self, process: Controlling, effect: MoveVm | ResumeVm) -> VmRecord:
         record = self._incident(process, effect.incident).vm(effect.vm)
         if record is None:
             raise Violation("D1", f"an order for VM {effect.vm} left, which is not on record")
         return record
 
-    def _fence_leaves(self, process: Process, effect: Fence) -> None:
+    def _fence_leaves(self, process: Controlling, effect: Fence) -> None:
         incident, settings, now = self._incident(process, effect.incident), process.settings, self.world.now
         attempt = next((each for each in incident.attempts if each.number == effect.attempt), None)
         outcomes = (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED)
@@ -188,7 +186,7 @@ class Judge:
         if tried > len(self.world.layout.levels[effect.host]) * settings.fence_rounds_max:
             raise Violation("G1", f"attempt {tried} on host {effect.host}: more than the rounds that are allowed")
 
-    def fence_begins(self, process: Process, order: Fence) -> None:
+    def fence_begins(self, process: Controlling, order: Fence) -> None:
         """A power-off is about to be sent to devices."""
         self.counted["fences"] += 1
         truth, host, now = self.world.truth, order.host, self.world.now
@@ -210,7 +208,7 @@ class Judge:
 
         self._no_storm(process, host)
 
-    def _no_storm(self, process: Process, host: int) -> None:
+    def _no_storm(self, process: Controlling, host: int) -> None:
         """What is silent for so long is known to be silent, and counted, unless the process stood still."""
         now, hosts = self.world.now, self.world.layout.hosts
         silent = [
@@ -235,7 +233,7 @@ class Judge:
         if self.world.truth.answers(machine) and not any(records):
             raise Violation("S2", f"{name} powers host {machine} off although its record is OK")
 
-    def _stands_on_a_proof(self, process: Process, number: int, source: int) -> None:
+    def _stands_on_a_proof(self, process: Controlling, number: int, source: int) -> None:
         """Every device that can be read was read since, the proving ones OFF, none ON but the outlets of a BMC."""
         incident = self._incident(process, number)
         if incident.proof is None or incident.fenced_at is None:
@@ -251,25 +249,25 @@ class Judge:
             if is_against or (is_proving and (power is not PowerState.OFF or not is_fresh)):
                 raise Violation("S3", f"a move from host {incident.host} left, and {name} was last read {power.value}")
 
-    def move_accepted(self, order: MoveVm, source: int) -> None:
+    def move_accepted(self, vm: int, source: int) -> None:
         """oned has taken a move."""
         self.counted["vms moved"] += 1
         machine = self.world.truth.machines[source]
-        if machine.powered and order.vm in machine.vms:
-            raise Violation("S3", f"VM {order.vm} is moved from host {source}, where it lives")
+        if machine.powered and vm in machine.vms:
+            raise Violation("S3", f"VM {vm} is moved from host {source}, where it lives")
 
-    def resume_accepted(self, order: ResumeVm) -> None:
+    def resume_accepted(self, vm: int) -> None:
         """oned has taken a start."""
         self.counted["vms resumed"] += 1
-        if self.world.truth.runs_on[order.vm]:
-            raise Violation("S3", f"VM {order.vm} is started although it runs")
+        if self.world.truth.runs_on[vm]:
+            raise Violation("S3", f"VM {vm} is started although it runs")
 
-    def vm_reported(self, order: VmOrder, result: OrderResult) -> None:
+    def vm_reported(self, vm: int, result: OrderResult) -> None:
         """An order for a VM has its answer."""
         if result is not OrderResult.UNKNOWN:
-            self.doubtful.pop(order.vm, None)
+            self.doubtful.pop(vm, None)
 
-    def powers_on(self, process: Process, order: PowerOn) -> None:
+    def powers_on(self, process: Controlling, order: PowerOn) -> None:
         """A host is powered on by us."""
         self.counted["hosts powered on"] += 1
         incident = self._incident(process, order.incident)
@@ -314,7 +312,7 @@ class Judge:
             else:
                 self._look_at(process, now)
 
-    def _look_at(self, process: Process, now: float) -> None:
+    def _look_at(self, process: Controlling, now: float) -> None:
         waiting = process.ledger.waiting
         open_ones = {each.host: each for each in process.record.incidents.values() if each.open}
         for host in waiting.keys() - open_ones.keys():

@@ -14,8 +14,7 @@ from ha_controller.sim import oned_model as one
 from ha_controller.sim.oned_model import OnedRefusal
 
 if TYPE_CHECKING:
-    from ha_controller.sim.core_level.process import Process
-    from ha_controller.sim.core_level.world import World
+    from ha_controller.sim.core_level.stage import Controlling, Stage
 
 REPAIRED_AFTER_S, ENOUGH_S, AGAIN_S = 420.0, 1800.0, 3.0
 
@@ -23,7 +22,7 @@ REPAIRED_AFTER_S, ENOUGH_S, AGAIN_S = 420.0, 1800.0, 3.0
 class People:
     """Sensible ones. They talk to the controller that leads."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: Stage) -> None:
         """Nobody has looked yet."""
         self.world = world
         self._requests = 0
@@ -88,7 +87,7 @@ class People:
         self.world.truth.supply(host, chassis=False)
         self.world.trouble.power_on(host)
 
-    def _look_at(self, leader: Process, incident: Incident) -> None:
+    def _look_at(self, leader: Controlling, incident: Incident) -> None:
         world, host = self.world, incident.host
         is_off = not world.truth.machines[host].powered
         alive = world.truth.answers(host)
@@ -113,7 +112,7 @@ class People:
         elif waits_s > ENOUGH_S and incident.hold and incident.state in (HostState.SUSPECT, HostState.FAILED):
             self._decide(leader, incident, is_off)
 
-    def _bring_back(self, leader: Process, incident: Incident, alive: bool) -> None:
+    def _bring_back(self, leader: Controlling, incident: Incident, alive: bool) -> None:
         world, host = self.world, incident.host
         if not alive:
             if world.now - world.truth.died_at.get(host, world.now) > REPAIRED_AFTER_S:
@@ -129,7 +128,7 @@ class People:
             return
         self.order(leader, Verb.UNFENCE, incident, force=host in self._forced)
 
-    def _decide(self, leader: Process, incident: Incident, is_off: bool) -> None:
+    def _decide(self, leader: Controlling, incident: Incident, is_off: bool) -> None:
         host, truth = incident.host, self.world.truth
         if is_off:
             truth.supply(host, chassis=False, **{"pdu-a": False, "pdu-b": False})  # she pulls its cords, to be sure
@@ -141,7 +140,7 @@ class People:
 
     def order(
         self,
-        leader: Process,
+        leader: Controlling,
         verb: Verb,
         incident: Incident | None = None,
         host: int | None = None,
@@ -153,7 +152,7 @@ class People:
         self.world.story(f"a person orders {verb.value} {'' if about is None else about}")
         self._send(leader, OperatorCommanded(request=0, verb=verb, who="ann", host=about, repaired=True, force=force))
 
-    def _send(self, leader: Process, command: OperatorCommanded) -> None:
+    def _send(self, leader: Controlling, command: OperatorCommanded) -> None:
         self._requests += 1
         command = replace(command, request=self._requests)
         self._asked[command.request] = command

@@ -7,7 +7,6 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ha_controller.core.effects import MoveVm
 from ha_controller.core.events import OperatorCommanded, SettingsChanged, Verb
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import HostState
@@ -17,14 +16,15 @@ from ha_controller.sim.core_level.layout import FABRIC
 from ha_controller.sim.oned_model import ACTIVE, RUNNING, OnedRefusal, OnedVm
 
 if TYPE_CHECKING:
-    from ha_controller.sim.core_level.process import Process
-    from ha_controller.sim.core_level.world import World
+    from ha_controller.sim.core_level.stage import Controlling, Stage
 
 
 class Trouble:
     """What is wrong with the world, from one seed."""
 
-    def __init__(self, world: World, dice: random.Random, rates: Rates) -> None:
+    table = FAULTS
+
+    def __init__(self, world: Stage, dice: random.Random, rates: Rates) -> None:
         """Nothing is wrong yet."""
         self.world, self.dice, self.rates = world, dice, rates
         self.delivered: Counter[str] = Counter()
@@ -48,7 +48,7 @@ class Trouble:
 
     def begin(self, ends: float) -> None:
         """Note the first fault of each kind."""
-        for fault in FAULTS:
+        for fault in self.table:
             if fault.per is Per.HOST_HOUR and self.rates.of(fault.name):
                 self._next(fault.name, ends)
 
@@ -261,7 +261,7 @@ class Trouble:
         elif name == "hold-pressed":
             self._hold(leader)
 
-    def _hold(self, leader: Process) -> None:
+    def _hold(self, leader: Controlling) -> None:
         """Of all incidents that are under way."""
         done = (HostState.RECOVERED, HostState.OK)
         for incident in [each for each in leader.record.incidents.values() if each.open and each.state not in done]:
@@ -352,10 +352,9 @@ class Trouble:
         if self.strikes("button"):
             self.world.agenda.later(self.dice.uniform(0, 30), lambda: self.power_on(host))
 
-    def move_accepted(self, order: MoveVm) -> None:
+    def move_accepted(self, goal: int) -> None:
         """oned has just taken a move."""
         if self.strikes("destination-dies"):
-            goal = order.destination
             self.world.agenda.later(self.dice.uniform(0, 3), lambda: self._dies(goal, "destination-dies"))
 
     def _dies(self, host: int, cause: str) -> None:

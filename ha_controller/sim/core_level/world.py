@@ -12,7 +12,7 @@ from ha_controller.core.incident import Incident
 from ha_controller.core.model import HostState
 from ha_controller.core.settings import Settings
 from ha_controller.sim.core_level import layout
-from ha_controller.sim.core_level.agenda import Act, Agenda
+from ha_controller.sim.core_level.agenda import Act
 from ha_controller.sim.core_level.arbiter import Arbiter
 from ha_controller.sim.core_level.devices import Devices
 from ha_controller.sim.core_level.faults import Rates
@@ -20,41 +20,28 @@ from ha_controller.sim.core_level.inventory import Inventory
 from ha_controller.sim.core_level.judge import Judge, Violation
 from ha_controller.sim.core_level.people import People
 from ha_controller.sim.core_level.process import Process
+from ha_controller.sim.core_level.stage import BEGIN, HEAL_S, Stage
 from ha_controller.sim.core_level.trouble import Trouble
-from ha_controller.sim.core_level.truth import Truth
-from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm, Timings
-from ha_controller.sim.oned_state import Oned
 
 HOT_S, WAITING_S, RARELY_S, ALL_WELL_S = 0.2, 1.0, 4.0, 300.0
 #: without news for so long, the looks become rarer: where something is under way, and where people are waited for
 HOT_FOR_S, WAITING_FOR_S = 80.0, 15.0
 OLD_S = 0.5  #: what was looked at longer ago is looked at again before something happens
-HEAL_S = 5400.0  #: so long everybody has to bring all to an end
-BEGIN = 1_000_000.0
 _UNDECIDED = {HostState.SUSPECT, HostState.FAILED}  #: their times are counted in tenths of seconds
 
 
-class World:
+class World(Stage):
     """All of it."""
+
+    controllers: tuple[Process, ...]
+    arbiter: Arbiter
 
     def __init__(self, seed: int, hosts: int, rates: Rates, settings: Settings | None = None, trace: bool = False):
         """A healthy cloud with controllers that have just started."""
         dice = random.Random(seed)
-        self.trace: list[str] | None = [] if trace else None
-        self.agenda = Agenda(BEGIN)
-        self.wall_offset_s = 0.0
         self._oned_at = self._looked_at = self._news_at = BEGIN
         self._turn_number, self._turn_at = 0, BEGIN  #: the number of the turn that is due next, and when
-        self.layout = layout.draw(dice, hosts, settings)
-        self.memory_mb = self.layout.memory_mb  #: of each host
-        self.truth = Truth(lambda: self.agenda.now)
-        self.booted_at = dict.fromkeys(range(hosts), BEGIN)
-        self.truth.on_note = self._noted
-        timings = Timings(ssh_timeout_s=layout.SSH_TIMEOUT_S, prolog_s=self.layout.migration_s)
-        self.oned = Oned(
-            self.truth, timings, BEGIN, datastores=[Datastore(id=100, name="s", shared=True, clusters=(0,))]
-        )
-        self._fill(hosts)
+        super().__init__(layout.draw(dice, hosts, settings), trace=trace)
         self.judge, self.trouble = Judge(self), Trouble(self, dice, rates)
         self.devices, self.inventory, self.arbiter = Devices(self), Inventory(self), Arbiter(self)
         self.controllers = tuple(Process(self, index) for index in range(self.layout.controllers))
@@ -64,47 +51,9 @@ class World:
             process.start()
         self._turn_in(0.0)
 
-    def _fill(self, hosts: int) -> None:
-        for host in range(hosts):
-            self.truth.add(host)
-            self.truth.chassis_on[host], self.truth.feeds[host] = True, {"pdu-a": True, "pdu-b": True}
-            self.truth.changed(host)
-            self.oned.hosts[host] = OnedHost(
-                id=host, name=f"kvm-{host:02}", cluster=0, cluster_name="default", heard_at=BEGIN, monitored_at=BEGIN,
-                total_mem_kb=self.memory_mb * 1024,
-            )  # fmt: skip
-            for index in range(self.layout.vms[host]):
-                number = host * 100 + index
-                history = [History(seq=0, host=host, started_at=BEGIN)]
-                name = f"vm-{number:04}"
-                self.oned.vms[number] = OnedVm(id=number, name=name, memory_mb=layout.VM_MEMORY_MB, history=history)
-                self.truth.start_vm(host, number)
-
-    def add_memory(self) -> None:
-        """Somebody puts more of it into every host."""
-        self.memory_mb += layout.VM_MEMORY_MB * 4
-        for host in self.oned.hosts.values():
-            host.total_mem_kb = self.memory_mb * 1024
-
-    @property
-    def now(self) -> float:
-        """Seconds of the world."""
-        return self.agenda.now
-
-    def wall(self, moment: float) -> float:
-        """A moment on the front-end's clock."""
-        return moment + self.wall_offset_s
-
-    def story(self, text: str) -> None:
-        """A line for who wants to read what happened."""
-        if self.trace is not None:
-            self.trace.append(f"{self.now - BEGIN:10.1f}  {text}")
-
     def _noted(self, machine: int, what: str, vm: int | None) -> None:
-        if what in ("power on", "reboot"):
-            self.booted_at[machine] = self.now
         self.news()
-        self.story(f"machine {machine}: {what}{'' if vm is None else f' {vm}'}")
+        super()._noted(machine, what, vm)
 
     # --- time ---
 
