@@ -90,7 +90,7 @@ def _() -> Any:
 
 
 @bug("late orders are sent", "a power-off leaves although its time is over", "G1",
-     power_loss=0.8, hang=0.8, pause_before_order=0.8)  # fmt: skip
+     power_loss=3.0, pause_before_order=0.4)  # fmt: skip
 def _() -> Any:
     real = Fencer.fence
 
@@ -110,7 +110,14 @@ def _() -> Any:
     return mock.patch.object(switch.Switch, "off", off)
 
 
-@bug("one device at a time", "a device that hangs delays the others", "L2", power_loss=1.0, plugin_hangs=0.2)
+@bug(
+    "one device at a time",
+    "a device that hangs delays the others; its turn comes long after the proof",
+    "L2",
+    "G2",
+    power_loss=1.0,
+    plugin_hangs=0.2,
+)
 def _() -> Any:
     real, locks = switch.Switch.off, dict[Any, anyio.Lock]()
 

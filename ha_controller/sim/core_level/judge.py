@@ -47,6 +47,13 @@ class Ledger:
         self.hold_kinds: dict[int, str] = {}
         self.fenced: set[int] = set()  #: incidents in which off was verified
 
+    def note(self, event: PowerRead) -> None:
+        """What was asked later counts, also when an older question was answered after it."""
+        for name, power in event.states:
+            known = self.read.get((event.host, name))
+            if known is None or event.asked_at >= known[0] or power is PowerState.ON:
+                self.read[(event.host, name)] = (event.asked_at, power)
+
     def started(self, now: float) -> None:
         """A new process knows nothing of what the last one was told."""
         self.read.clear()
@@ -76,8 +83,7 @@ class Judge:
     def told(self, process: Controlling, event: Event) -> None:
         """A core takes in an event."""
         if isinstance(event, PowerRead):
-            for name, power in event.states:
-                process.ledger.read[(event.host, name)] = (event.asked_at, power)
+            process.ledger.note(event)
         elif isinstance(event, InventoryRead):
             process.ledger.excluded = {host.id for host in event.hosts if host.excluded}
         elif isinstance(event, LeadChanged):
