@@ -47,7 +47,7 @@ NotifierConfigT = TypeVar("NotifierConfigT", bound=NotifierConfig)
 
 
 class Notifier(ABC, Generic[NotifierConfigT]):
-    """Delivers messages one after the other.
+    """Delivers messages one after the other; only that of `notify test` may come beside another.
 
     Deadlines, repetition and cancellation are the controller's. It must be safe to cancel at any await, must not block
     the event loop, and raises nothing but `NotDelivered`. A message may come twice: after a deadline it is sent again.

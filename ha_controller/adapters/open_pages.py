@@ -6,7 +6,8 @@ hosts, and how they are, are in it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from aiohttp import web
 log = structlog.get_logger(__name__)
 
 ALIVE_WITHIN_S = 10.0
+CONNECTIONS_MAX = 64  #: whoever opens more, or keeps them open, costs others the pages and the controller nothing
 METRICS_TYPE = "text/plain; version=0.0.4"
 
 
@@ -66,9 +68,29 @@ async def serve(address: str, port: int, shown: Shown) -> AsyncIterator[None]:
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, address, port).start()
+        server = await asyncio.get_running_loop().create_server(_bounded(runner), address, port)
         log.info("metrics are served", address=address, port=port)
-        yield
+        try:
+            yield
+        finally:
+            server.close()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):
             await runner.cleanup()
+
+
+def _bounded(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
+    """A protocol for each connection; one beyond the bound is closed at once."""
+
+    def make() -> asyncio.BaseProtocol:
+        server = runner.server
+        if server is None or len(server.connections) >= CONNECTIONS_MAX:
+            return _Refusal()
+        return server()
+
+    return make
+
+
+class _Refusal(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        transport.close()

@@ -11,10 +11,12 @@ from contextlib import ExitStack
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime, make_msgid
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import aiosmtplib
+import anyio.to_thread
 from pydantic import Field, SecretStr
 
 from ha_controller.plugin import (
@@ -55,6 +57,11 @@ class Email(Notifier[EmailConfig]):
     kind = "email"
     config_model = EmailConfig
 
+    def __init__(self, config: EmailConfig, source: str) -> None:
+        """Keep the settings."""
+        super().__init__(config, source)
+        self._trust: ssl.SSLContext | None = None
+
     async def tell(self, message: Message) -> None:
         """Send it over a connection of its own."""
         config = self.config
@@ -66,7 +73,7 @@ class Email(Notifier[EmailConfig]):
                 timeout=SOCKET_S,
                 use_tls=config.tls == "always",
                 start_tls=config.tls == "starttls",
-                tls_context=self._trust(),
+                tls_context=await self._trusted(),
             )
             async with server:
                 if config.password is not None:
@@ -96,9 +103,12 @@ class Email(Notifier[EmailConfig]):
                 return connection
         raise failure or OSError("it has no address")
 
-    def _trust(self) -> ssl.SSLContext:
-        ca_file = self.config.ca_file
-        return ssl.create_default_context(cafile=None if ca_file is None else str(ca_file))
+    async def _trusted(self) -> ssl.SSLContext:
+        if self._trust is None:
+            # reading the system's authorities takes tens of milliseconds: not on the loop
+            ca_file = None if self.config.ca_file is None else str(self.config.ca_file)
+            self._trust = await anyio.to_thread.run_sync(partial(ssl.create_default_context, cafile=ca_file))
+        return self._trust
 
     def mail(self, message: Message) -> EmailMessage:
         """The mail as it is sent."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import aiohttp
+import anyio.to_thread
 from pydantic import AfterValidator, SecretStr
 from yarl import URL
 
@@ -52,7 +54,8 @@ class Poster:
         where = f"{self._url.host}:{self._url.port}"
         url = self._url.joinpath(path) if path else self._url
         try:
-            async with self._opened().post(url, json=body, headers=headers, allow_redirects=False) as response:
+            session = await self._opened()
+            async with session.post(url, json=body, headers=headers, allow_redirects=False) as response:
                 answer = await response.content.read(ANSWER_BYTES_MAX)
                 status = response.status
         except FenceError as error:
@@ -70,9 +73,11 @@ class Poster:
         kind = NotDelivered if status >= 500 or status in TRY_AGAIN else Undeliverable
         raise kind(f"{where} answers {status}")
 
-    def _opened(self) -> aiohttp.ClientSession:
+    async def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            tls = ssl.create_default_context(cafile=None if self._ca_file is None else str(self._ca_file))
+            # reading the system's authorities takes tens of milliseconds: not on the loop
+            ca_file = None if self._ca_file is None else str(self._ca_file)
+            tls = await anyio.to_thread.run_sync(partial(ssl.create_default_context, cafile=ca_file))
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=1, resolver=Resolver(), ssl=tls),
                 timeout=aiohttp.ClientTimeout(total=SOCKET_S),
