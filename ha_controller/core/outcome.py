@@ -52,6 +52,7 @@ class Situation:
     driver_ended: bool = True  #: oned's own calls to the dead host have had their time to fail
     other: Presence = Presence.UNKNOWN  #: at the other end of its migration
     arrived: Presence = Presence.UNKNOWN  #: at its destination
+    overdue: bool = False  #: half of its time has passed since it was last ordered
     strays: tuple[tuple[int, Presence], ...] = ()  #: other hosts on which it may run although OpenNebula has it here
     care: Care = Care.NONE
 
@@ -248,7 +249,10 @@ def _arrived(record: VmRecord, vm: Vm, now: Situation) -> Next:
         return Next(step=Step.RESUME if wanted else Step.KEPT)
     if vm.state == VmState.SUSPENDED:
         return Next(step=Step.RESUME if wanted and record.was_lcm_state == BOOT_SUSPENDED else Step.KEPT)
-    rule = row_of(vm.state, vm.lcm_state).arrived
+    row = row_of(vm.state, vm.lcm_state)
+    if now.overdue and row.overdue is not None and wanted:
+        return _overdue(row.overdue, record, vm, now)
+    rule = row.arrived
     if rule.step is Step.RECOVER and record.boots >= rule.times:
         return _gives_up_here(vm, now)
     if rule.step is Step.RECOVER:
@@ -258,6 +262,17 @@ def _arrived(record: VmRecord, vm: Vm, now: Situation) -> Next:
         f"OpenNebula starts it: {vm.label}" if rule.step is Step.WAIT else f"it became {vm.label} on host {vm.host}"
     )
     return Next(step=rule.step, reason=reason)
+
+
+def _overdue(what: Ask, record: VmRecord, vm: Vm, now: Situation) -> Next:
+    """OpenNebula has been at work on it for too long: its drivers may have lost it when it was restarted."""
+    starts = f"OpenNebula starts it: {vm.label}"
+    if now.arrived not in (Presence.RUNS, Presence.ABSENT):
+        return Next(step=Step.WAIT, reason=f"{starts}, for too long; host {vm.host} is asked for it", ask=vm.host)
+    rule = what.runs if now.arrived is Presence.RUNS else what.absent
+    if rule.times and record.boots >= rule.times:
+        return Next(step=Step.WAIT, reason=starts)
+    return Next(step=rule.step, call=rule.call, reason=rule.reason or f"{vm.label} for too long, leads to {rule.then}")
 
 
 def _gives_up_here(vm: Vm, now: Situation) -> Next:

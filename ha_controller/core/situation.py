@@ -36,6 +36,8 @@ def of(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | 
         driver_ended=now - off_since >= settings.driver_wait_s,
         other=presence(state, record.other_host, record.id, off_since, now),
         arrived=presence(state, at, record.id, max(off_since, record.ordered_at), now),
+        overdue=record.first_ordered_at > 0
+        and now - max(record.ordered_at, state.view(host.id).waits_from) > settings.vm_timeout_s / 2,
         care=Care.NONE if at is None or at == host.id else _care(state, incident, record, at),
         strays=() if vm is None or at != host.id else strays(state, record, vm, off_since, now),
     )

@@ -85,6 +85,7 @@ class Row:
     want: Want  #: for a VM that was in this state when its host failed
     here: Rule | Ask  #: its last history record names the dead host
     arrived: Rule  #: it is on the living host that was chosen for it
+    overdue: Ask | None = None  #: there OpenNebula has been at work on it for too long; that host is asked first
     leaving: Rule | Ask | None = None  #: it was on its way from the dead host to a living one
     never: tuple[Recover, ...] = ()
     never_text: str = ""
@@ -145,8 +146,9 @@ def _booting(name: str, source: Source) -> Row:
     )
 
 
-def _booting_from(name: str, then: str) -> Row:
-    return Row(name=name, want=Want.RUNNING, here=_end(Recover.FAILURE, then, Source.CODE), arrived=_STARTS)
+def _booting_from(name: str, then: str, overdue: Ask | None = None) -> Row:
+    here = _end(Recover.FAILURE, then, Source.CODE)
+    return Row(name=name, want=Want.RUNNING, here=here, arrived=_STARTS, overdue=overdue)
 
 
 _MEMORY: Final = "its saved memory is still in its datastore: look at it, then retry or recover it by hand"
@@ -169,6 +171,15 @@ _MIGRATE_LEAVING: Final = Ask(
     absent=_end(Recover.FAILURE, _FALSE, Source.SEEN),
 )
 _SAVES: Final = Rule(step=Step.WAIT, reason="its living source saves it", then="PROLOG_MIGRATE or RUNNING")
+#: a restart of oned loses the answers of its drivers, and what they were doing has no end
+_BOOTS_FOR_TOO_LONG: Final = Ask(
+    runs=_end(Recover.SUCCESS, "RUNNING, as it does", Source.CODE, after_driver=False, times=1),
+    absent=_end(Recover.RETRY, "RUNNING: it is started there once more", Source.CODE, after_driver=False, times=1),
+)
+_COMES_FOR_TOO_LONG: Final = Ask(
+    runs=Rule(step=Step.WAIT, reason="it runs where it is to be moved, although OpenNebula has not started it there"),
+    absent=_end(Recover.RETRY, "its move once more, BOOT, RUNNING", Source.CODE, after_driver=False, times=1),
+)
 _ODD: Final = Rule(
     step=Step.LEAVE, reason="it runs on the other host although OpenNebula has saved it: look at it at once"
 )
@@ -184,7 +195,10 @@ LCM: Final[dict[int, Row]] = {
                   recreates=True, source=Source.SEEN),
         never=(Recover.SUCCESS,), never_text="recover 1: boots without complete disks",
     ),
-    2: _booting("BOOT", Source.CODE),
+    2: Row(
+        name="BOOT", want=Want.RUNNING, arrived=_STARTS, overdue=_BOOTS_FOR_TOO_LONG,
+        here=_end(Recover.SUCCESS, _FALSE, Source.CODE), never_text="recover 2 on the dead host: boots there",
+    ),
     3: Row(
         name="RUNNING", want=Want.RUNNING, arrived=Rule(step=Step.RUNNING, source=Source.SEEN),
         here=Rule(step=Step.WAIT, reason="OpenNebula still shows it RUNNING on the dead host", then="UNKNOWN",
@@ -220,8 +234,8 @@ LCM: Final[dict[int, Row]] = {
     18: Row(name="SHUTDOWN_POWEROFF", want=Want.AS_IT_WAS, arrived=_STARTS,
             # at once: oned's own call would fail and fall back to RUNNING
             here=_end(Recover.SUCCESS, "POWEROFF, as its owner ordered", Source.SEEN, after_driver=False)),
-    19: _booting_from("BOOT_UNKNOWN", "UNKNOWN"),
-    20: _booting_from("BOOT_POWEROFF", "POWEROFF; it is started where it is moved to"),
+    19: _booting_from("BOOT_UNKNOWN", "UNKNOWN", overdue=_BOOTS_FOR_TOO_LONG),
+    20: _booting_from("BOOT_POWEROFF", "POWEROFF; it is started where it is moved to", overdue=_BOOTS_FOR_TOO_LONG),
     21: _booting_from("BOOT_SUSPENDED", "SUSPENDED; it is started where it is moved to"),
     22: _left("BOOT_STOPPED", _MEMORY),
     23: _left("CLEANUP_DELETE", _ENDING, never=(Recover.FAILURE, Recover.SUCCESS), never_text="recover 0 or 1: DONE"),
@@ -297,7 +311,7 @@ LCM: Final[dict[int, Row]] = {
     57: _busy("DISK_SNAPSHOT"),
     58: _left("DISK_SNAPSHOT_REVERT", _REVERTING),
     59: _busy("DISK_SNAPSHOT_DELETE"),
-    60: Row(name="PROLOG_MIGRATE_UNKNOWN", want=Want.RUNNING, arrived=_STARTS,
+    60: Row(name="PROLOG_MIGRATE_UNKNOWN", want=Want.RUNNING, arrived=_STARTS, overdue=_COMES_FOR_TOO_LONG,
             here=_end(Recover.SUCCESS, "BOOT and BOOT_FAILURE on the dead host", Source.CODE),
             never=(Recover.FAILURE,), never_text="recover 0: leads to 61, and from there to the old host"),
     61: Row(

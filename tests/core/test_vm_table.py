@@ -15,7 +15,7 @@ every_row = pytest.mark.parametrize(("state", "lcm_state"), ROWS)
 
 def rules_of(row: Row) -> list[Rule]:
     rules: list[Rule] = []
-    for each in (row.here, row.arrived, row.leaving):
+    for each in (row.here, row.arrived, row.leaving, row.overdue):
         if isinstance(each, Ask):
             rules += [rule for rule in (each.runs, each.absent, each.off) if rule is not None]
         elif each is not None:
@@ -50,6 +50,13 @@ def test_a_rule_says_what_it_leads_to_or_why_nothing_is_done(state, lcm_state):
             case Step.WAIT | Step.LEAVE:
                 assert rule.reason
                 assert rule.call is None
+
+
+@every_row
+def test_nothing_is_started_on_the_dead_host(state, lcm_state):
+    here = row_of(state, lcm_state).here
+    rules = [here] if isinstance(here, Rule) else [here.runs, here.absent, here.off]
+    assert Recover.RETRY not in [rule.call for rule in rules if rule is not None]
 
 
 @every_row

@@ -11,10 +11,10 @@ BEGIN, END = "<!-- table: begin -->\n", "<!-- table: end -->\n"
 HEAD = "| number | state | is brought to | what is done | never |\n|---|---|---|---|---|\n"
 
 
-def told(rule: Rule | Ask) -> str:
+def told(rule: Rule | Ask, whom: str = "the other host") -> str:
     if isinstance(rule, Ask):
         off = f" Off, too: {told(rule.off)}." if rule.off is not None else ""
-        return f"the other host is asked. Runs there: {told(rule.runs)}. Not there: {told(rule.absent)}.{off}"
+        return f"{whom} is asked. Runs there: {told(rule.runs)}. Not there: {told(rule.absent)}.{off}"
     where = " (only if the operator allows to make VMs anew)" if rule.recreates else ""
     match rule.step:
         case Step.RECOVER if rule.call is not None:
@@ -33,6 +33,8 @@ def line(number: int, row: Row) -> str:
         done = f"It was coming: {done} It was leaving: {told(row.leaving)}"
     if isinstance(row.arrived, Rule) and row.arrived.step is Step.RECOVER:
         done += f". At its destination: {told(row.arrived)}"
+    if row.overdue is not None:
+        done += f". At its destination for half of `vm_timeout`: {told(row.overdue, 'that host')}"
     never = row.never_text or ", ".join(f"recover {Recover(call).value}" for call in row.never)
     return f"| {number} | {row.name} | {row.want.value} | {done} | {never} |\n"
 
