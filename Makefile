@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs test scenarios lint check peers campaign sim planted model fuzz coverage chaos clean
+.PHONY: help venv demo docs test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -75,6 +75,15 @@ coverage: $(VENV)/.proof                   ## five minutes: what the tests reach
 
 chaos: $(VENV)/.dev                        ## as root, minutes: real processes killed, stopped, cut off: ARGS="--rounds 100 --seed 1"
 	$(BIN)/python -m tests.chaos.campaign $(ARGS)
+
+wheels: $(VENV)/.ready                      ## a minute: all wheels, installed with ours from a folder, and the demo far from here
+	packaging/check-wheels $(ARGS)
+
+deb:                                       ## ha-controller_*.deb for the distribution it is built on, in dist/
+	packaging/build-deb dist
+
+try-deb: $(VENV)/.ready                     ## as root, minutes: the package on fresh machines: started, hung, upgraded, removed
+	$(BIN)/python -m tests.ship.try_deb
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .

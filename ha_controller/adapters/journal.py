@@ -32,7 +32,8 @@ import anyio
 import structlog
 
 from ha_controller import threads
-from ha_controller.adapters.journal_schema import MIGRATIONS
+from ha_controller.adapters.journal_schema import MIGRATIONS, NewerJournal
+from ha_controller.adapters.journal_schema import JournalError as JournalError  # part of what this module offers
 from ha_controller.deadlines import fairly_within
 
 log = structlog.get_logger(__name__)
@@ -47,10 +48,6 @@ _COLUMNS = "at, kind, host, incident, text, data"
 _INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
 _T = TypeVar("_T")
 _Row = tuple[float, str, int | None, int | None, str, str]
-
-
-class JournalError(Exception):
-    """The journal cannot be opened, read or written. The text says what is wrong and what helps."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -112,7 +109,7 @@ class Journal:
         """Open the journal, make it when there is none, bring it to this version's schema. Blocks: it reads it all.
 
         Raises:
-            JournalError: the file is damaged, of a newer version, not a journal, or cannot be written.
+            JournalError: the file is damaged, not a journal, or cannot be written; NewerJournal: of a newer version.
         """
         writer = secrets.token_hex(8)
         return cls(path, _open_checked(path, migrations, writer), writer, commit_timeout_s=commit_timeout_s)
@@ -326,7 +323,7 @@ def _check(connection: sqlite3.Connection, path: Path, version_known: int) -> in
     """Refuse what is not ours, is newer than we are, or is damaged; return its version. Changes nothing."""
     version = int(connection.execute("PRAGMA user_version").fetchone()[0])
     if version > version_known:
-        raise JournalError(
+        raise NewerJournal(
             f"the journal {path} was written by a newer ha-controller (schema {version}, this one knows up to "
             f"{version_known}). Install the newer version again, or restore a backup that this version made."
         )

@@ -1,6 +1,15 @@
-"""The tables of the journal, from version to version."""
+"""The tables of the journal, from version to version, and what is said when they cannot be used."""
 
 from __future__ import annotations
+
+
+class JournalError(Exception):
+    """The journal cannot be opened, read or written. The text says what is wrong and what helps."""
+
+
+class NewerJournal(JournalError):
+    """A newer version has written it. To start again does not help: install that version, or restore a backup."""
+
 
 MIGRATIONS: tuple[str, ...] = (
     """

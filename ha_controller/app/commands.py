@@ -17,6 +17,7 @@ import click
 import structlog
 
 from ha_controller.adapters.journal import JournalError
+from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugins
 from ha_controller.app.logs import set_up_logging
 from ha_controller.app.runtime import Runtime
@@ -139,10 +140,15 @@ def serve(path: Path) -> int:
         expected, bugs = group.split(EXPECTED)
         if bugs is not None:
             raise
-        click.echo(f"ha-controller cannot run: {_first(expected)}", err=True)
+        return _cannot_run(_first(expected))
     except EXPECTED as error:
-        click.echo(f"ha-controller cannot run: {error}", err=True)
-    return FAILED
+        return _cannot_run(error)
+
+
+def _cannot_run(error: BaseException | None) -> int:
+    """Say why. What does not get better by starting again ends like a bad configuration: systemd leaves it at that."""
+    click.echo(f"ha-controller cannot run: {error}", err=True)
+    return CONFIG_ERROR if isinstance(error, NewerJournal) else FAILED
 
 
 def _first(error: BaseException | None) -> BaseException | None:

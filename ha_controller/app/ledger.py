@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from pydantic import TypeAdapter
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
+from ha_controller import __version__
 from ha_controller.adapters.journal import Entry, Journal, JournalError
+from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
 from ha_controller.core.model import HostTrust
 
-_INCIDENT = TypeAdapter(Incident)
-_CLOUD = TypeAdapter(CloudRecord)
-_TRUST = TypeAdapter(HostTrust)
+# A field that this version does not know is refused, not dropped: a newer version has put something there that holds an
+# order back or keeps it in force. Lists, since pydantic takes a configuration for what contains dataclasses only.
+_STRICT = ConfigDict(extra="forbid")
+_INCIDENTS = TypeAdapter(list[Incident], config=_STRICT)
+_CLOUDS = TypeAdapter(list[CloudRecord], config=_STRICT)
+_TRUSTS = TypeAdapter(list[HostTrust], config=_STRICT)
+_INCIDENT, _CLOUD, _TRUST = TypeAdapter(Incident), TypeAdapter(CloudRecord), TypeAdapter(HostTrust)
 
 
 class Ledger:
@@ -23,6 +30,7 @@ class Ledger:
         """The journal is open."""
         self._journal = journal
         self.term = 0  #: the highest in which anything was written; known after `load`
+        self._written_by = ""  #: the version that wrote last
 
     async def commit(
         self,
@@ -47,31 +55,50 @@ class Ledger:
             records["cloud"] = _CLOUD.dump_json(cloud).decode()
         if term is not None and term != self.term:
             records["term"] = str(term)
+        if self._written_by != __version__:
+            records["written_by"] = __version__
         lines = [
             Entry(at=line.at, kind=line.kind, host=line.host, incident=line.incident, text=line.text, data=line.data)
             for line in entries
         ]
         await self._journal.commit(records, lines)
         self.term = self.term if term is None else term
+        self._written_by = __version__
 
     async def load(self) -> tuple[list[Incident], CloudRecord, list[HostTrust]]:
         """All incidents on record, the cloud record, and what is known of the hosts' identities.
 
         Raises:
-            JournalError: it cannot be read.
-            ValueError: a record is not what this version writes.
+            JournalError: it cannot be read; NewerJournal: another version wrote what this one does not know.
         """
         records = await self._journal.records()
+        self._written_by = records.get("written_by", "")
         self.term = max(self.term, int(records.get("term", "0")))
-        incidents = [_incident(text) for key, text in records.items() if key.startswith("incident/")]
-        cloud = _CLOUD.validate_json(records["cloud"]) if "cloud" in records else CloudRecord()
-        trusts = [_TRUST.validate_json(text) for key, text in records.items() if key.startswith("trust/")]
-        return sorted(incidents, key=lambda incident: incident.id), cloud, trusts
+        try:
+            incidents = _INCIDENTS.validate_python([_incident(text) for text in _texts(records, "incident/")])
+            trusts = _TRUSTS.validate_python([json.loads(text) for text in _texts(records, "trust/")])
+            clouds = _CLOUDS.validate_python([json.loads(text) for text in _texts(records, "cloud")])
+        except (ValidationError, KeyError, TypeError) as error:
+            raise NewerJournal(self._not_known(error)) from error
+        return sorted(incidents, key=lambda incident: incident.id), clouds[0] if clouds else CloudRecord(), trusts
+
+    def _not_known(self, error: Exception) -> str:
+        found = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = f"{'.'.join(map(str, found['loc'][1:]))}: {found['msg']}" if found else repr(error)
+        return (
+            f"the journal {self._journal.path} holds a record that ha-controller {__version__} does not know ({what}). "
+            f"{self._written_by or 'Another version'} wrote it. Install that version again, or restore a backup that "
+            "this version made."
+        )
 
 
-def _incident(text: str) -> Incident:
-    """An incident as this version or an earlier one wrote it. Raises ValueError: it is none."""
-    record = json.loads(text)
+def _texts(records: Mapping[str, str], prefix: str) -> list[str]:
+    return [text for key, text in records.items() if key.startswith(prefix)]
+
+
+def _incident(text: str) -> dict[str, Any]:
+    """An incident as this version writes it, of what this one or an earlier one wrote."""
+    record: dict[str, Any] = json.loads(text)
     names_alone = any(isinstance(each, str) for each in record.get("in_force", ()))
     if names_alone:  # before the devices' fingerprints were written beside them
         used = {
@@ -80,4 +107,4 @@ def _incident(text: str) -> Incident:
             for name, fingerprint in zip(attempt["devices"], attempt.get("fingerprints", ()), strict=False)
         }
         record["in_force"] = [(name, used.get(name, "")) for name in record["in_force"]]
-    return _INCIDENT.validate_python(record)
+    return record

@@ -19,6 +19,7 @@ import pytest
 
 import ha_controller
 from ha_controller.adapters.journal import MIGRATIONS, Entry, Journal, JournalError
+from ha_controller.adapters.journal_schema import NewerJournal
 
 PROJECT = Path(ha_controller.__file__).parents[1]
 
@@ -430,7 +431,7 @@ def test_a_newer_journal_is_refused_and_left_alone(tmp_path: Path) -> None:
     with closing(sqlite3.connect(path)) as newer:
         newer.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
     before = path.read_bytes()
-    with pytest.raises(JournalError, match=f"newer ha-controller .schema {len(MIGRATIONS) + 1}"):
+    with pytest.raises(NewerJournal, match=f"newer ha-controller .schema {len(MIGRATIONS) + 1}"):
         Journal.open(path)
     assert path.read_bytes() == before
 

@@ -1,0 +1,1 @@
+"""Ways to install, tried on fresh machines; run by make targets (`make help`), not by pytest."""
