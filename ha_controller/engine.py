@@ -16,6 +16,7 @@ import anyio.lowlevel
 
 from ha_controller.core.controller import TICK_S, Controller, Decision
 from ha_controller.core.effects import (
+    Answer,
     DestroyDomain,
     Drill,
     Effect,
@@ -55,6 +56,7 @@ from ha_controller.core.model import HostTrust
 
 EVIDENCE_QUEUE_MAX = 1000
 EXPLAINED = ("what", "because", "next_step", "evidence", "guards", "plan", "rejected")
+COMMANDED = ("who", "origin", "verb", "reason", "request", "for_s", "force", "repaired")
 
 
 class JournalPort(Protocol):
@@ -97,6 +99,7 @@ class Engine:
         self._inbox: deque[Event] = deque()
         self._bell = anyio.Event()
         self._term: int | None = None  #: the last one on record
+        self._asked: dict[int, OperatorCommanded] = {}  #: commands without an answer; the core answers each
 
     def post(self, event: Event) -> None:
         """Hand in an event, from the event loop's thread.
@@ -168,7 +171,25 @@ class Engine:
     def _entries(self, events: Sequence[Event], effects: Sequence[Effect]) -> list[TrailEntry]:
         now = self._clock()
         lines = [line for event in events if (line := _reported(event, now))]
-        return lines + [line for effect in effects if (line := _announced(effect, now))]
+        self._asked.update({event.request: event for event in events if isinstance(event, OperatorCommanded)})
+        for effect in effects:
+            if isinstance(effect, Answer):
+                lines.append(_answered(effect, self._asked.pop(effect.request, None), now))
+            elif line := _announced(effect, now):
+                lines.append(line)
+        return lines
+
+
+OUTCOMES = {0: "done", 3: "no such thing", 4: "refused", 6: "not yet"}  #: of the exit codes that the core answers with
+
+
+def _answered(answer: Answer, asked: OperatorCommanded | None, now: float) -> TrailEntry:
+    """What became of a command; what was refused is on record like what was done."""
+    whose = f"order {answer.request}" if asked is None else f"{asked.who}'s {asked.verb.value}"
+    text = f"{whose}: {OUTCOMES.get(answer.code, f'code {answer.code}')}. {answer.text}"
+    data = {"request": answer.request, "code": answer.code, "result": answer.text}
+    host, incident = (None, None) if asked is None else (asked.host, asked.incident)
+    return TrailEntry(at=now, kind="answer", text=text, host=host, incident=incident, data=data)
 
 
 def _announced(effect: Effect, now: float) -> TrailEntry | None:
@@ -246,7 +267,8 @@ def _reported(event: Event, now: float) -> TrailEntry | None:
             return TrailEntry(at=now, kind="report", text=text, incident=incident)
         case OperatorCommanded():
             text = f"{event.who} orders {event.verb.value}: {event.reason}"
-            return TrailEntry(at=now, kind="operator", text=text, host=event.host, incident=event.incident)
+            data = {name: getattr(event, name) for name in COMMANDED}
+            return TrailEntry(at=now, kind="operator", text=text, host=event.host, incident=event.incident, data=data)
         case _:
             return None
     return TrailEntry(at=now, kind="report", text=text, host=host, incident=incident)

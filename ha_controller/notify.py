@@ -35,6 +35,7 @@ class Message:
     text: str
     next_step: str  #: what happens next, and what the reader must do ("nothing" is an answer)
     ends: bool = False  #: nobody has to care for the incident any more
+    trail: str = ""  #: the head of the audit trail, NUMBER:SEAL; kept elsewhere, it shows what is done to it later
 
 
 class NotifierConfig(BaseModel):

@@ -68,7 +68,15 @@ class Sources(open_pages.Shown, Protocol):
     async def leader(self) -> Json:
         """Who leads, and who could."""
 
-    def step_down(self, *, who: str, reason: str, force: bool) -> tuple[int, str]:
+    async def note(
+        self, *, who: str, origin: str, what: str, reason: str = "", host: int | None = None, code: int, result: str
+    ) -> None:
+        """Put on the audit trail what the core does not see: an act of another kind, or one that was refused here."""
+
+    def trail_head(self) -> Json:
+        """The last entry of the trail: its number and its seal."""
+
+    async def step_down(self, *, who: str, origin: str, reason: str, force: bool) -> tuple[int, str]:
         """Give the lead away; returns an exit code and a sentence."""
 
     async def check_devices(self, host: int | None) -> Json:
@@ -133,7 +141,7 @@ class HttpApi:
         Raises:
             OSError: the socket cannot be made.
         """
-        application = web.Application(middlewares=[_only_trusted, _errors_are_values])
+        application = web.Application(middlewares=[self._only_trusted, _errors_are_values])
         application.add_routes(self._routes())
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
@@ -159,6 +167,7 @@ class HttpApi:
             web.get("/api/v1/incidents", self._incidents),
             web.get(r"/api/v1/incidents/{number:\d{1,18}}/flight", self._flight),
             web.get("/api/v1/events", self._events),
+            web.get("/api/v1/audit/head", _reads(sources.trail_head)),
             web.get("/api/v1/doctor", self._doctor),
             web.get("/api/v1/notifiers", _reads(sources.notifiers)),
             web.post("/api/v1/notifiers/test", self._test_notifiers),
@@ -179,7 +188,9 @@ class HttpApi:
             body = StepDownBody.model_validate_json(await request.read())
         except ValidationError as error:
             return _bad_body(error)
-        code, text = self._sources.step_down(who=_peer_name(request), reason=body.reason, force=body.force)
+        code, text = await self._sources.step_down(
+            who=_peer_name(request), origin=_origin(request), reason=body.reason, force=body.force
+        )
         return web.json_response({"code": code, "text": text}, status=HTTP_OF_CODE.get(code, 500))
 
     async def _explain(self, request: web.Request) -> web.Response:
@@ -212,7 +223,10 @@ class HttpApi:
         names = request.query.getall("name", known)
         if unknown := sorted(set(names) - set(known)):
             return _problem(404, 3, f"There is no notifier {', '.join(unknown)}. See: ha-controller notify list")
-        return web.json_response(await self._sources.test_notifiers(names, who=_peer_name(request)))
+        rows = await self._sources.test_notifiers(names, who=_peer_name(request))
+        said = ", ".join(f"{row['name']} {'ok' if row['ok'] else 'failed'}" for row in rows)
+        await self._note(request, f"notify test {' '.join(names)}", result=said)
+        return web.json_response(rows)
 
     async def _simulate_fail(self, request: web.Request) -> web.Response:
         hosts: list[int] = []
@@ -242,10 +256,12 @@ class HttpApi:
             return _bad_body(error)
         host = None if body.host is None else self._sources.host_id(body.host)
         if body.host is not None and host is None:
+            await self._note(request, f"{body.verb} {body.host}", body.reason, code=3, result="There is no such host.")
             return _no_such_host()
         answer = await self._commander.order(
             body.verb,
             who=_peer_name(request),
+            origin=_origin(request),
             reason=body.reason,
             host=host,
             incident=body.incident,
@@ -253,8 +269,25 @@ class HttpApi:
             force=body.force,
             repaired=body.repaired,
         )
+        if not answer.request:  # one too many: the core has not seen it
+            await self._note(request, body.verb, body.reason, host=host, code=answer.code, result=answer.text)
         status = HTTP_OF_CODE.get(answer.code, 500)
         return web.json_response({"code": answer.code, "text": answer.text}, status=status)
+
+    async def _note(
+        self, request: web.Request, what: str, reason: str = "", *, host: int | None = None, code: int = 0, result: str
+    ) -> None:
+        who, origin = _peer_name(request), _origin(request)
+        await self._sources.note(who=who, origin=origin, what=what, reason=reason, host=host, code=code, result=result)
+
+    @web.middleware
+    async def _only_trusted(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        if _peer_uid(request) != os.getuid() and _peer_name(request) not in TRUSTED_USERS:
+            log.warning("refused at the local socket", user=_peer_name(request), path=request.path)
+            text = "Only root, oneadmin and the controller's own user may use this socket."
+            await self._note(request, f"{request.method} {request.path}", code=8, result=text)
+            return _problem(403, 8, text)
+        return await handler(request)
 
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -305,12 +338,8 @@ def _peer_name(request: web.Request) -> str:
         return f"uid {uid}"
 
 
-@web.middleware
-async def _only_trusted(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    if _peer_uid(request) != os.getuid() and _peer_name(request) not in TRUSTED_USERS:
-        log.warning("refused at the local socket", user=_peer_name(request), path=request.path)
-        return _problem(403, 8, "Only root, oneadmin and the controller's own user may use this socket.")
-    return await handler(request)
+def _origin(request: web.Request) -> str:
+    return f"local socket, uid {_peer_uid(request)}"
 
 
 @web.middleware

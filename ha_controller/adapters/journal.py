@@ -6,7 +6,8 @@ read-only, in worker threads, so they delay no commit.
 
 It must never answer a commit that is not on disk, never go on after a failed write (what the disk holds is then in
 doubt until the file is opened again), and never block the event loop. One process writes: the arbiter's lock sees to
-that, and no commit is taken from a process that lost it, once another one has opened the file.
+that, and no commit is taken from a process that lost it, once another one has opened the file. Entries are only ever
+added, each with a seal that covers the one before (`sealing`).
 
 Data comes from the engine and goes back to it at start, to the API and to backups. No secret belongs in here.
 """
@@ -18,12 +19,11 @@ import json
 import math
 import secrets
 import sqlite3
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -31,23 +31,29 @@ from typing import TypeVar
 import anyio
 import structlog
 
-from ha_controller import threads
-from ha_controller.adapters.journal_schema import MIGRATIONS, NewerJournal
+from ha_controller import sealing, threads
+from ha_controller.adapters.journal_file import copy_checked, in_doubt, open_checked
+from ha_controller.adapters.journal_schema import MIGRATIONS, Migration
 from ha_controller.adapters.journal_schema import JournalError as JournalError  # part of what this module offers
 from ha_controller.deadlines import fairly_within
 
 log = structlog.get_logger(__name__)
 
-KINDS = frozenset({"intent", "report", "decision", "drill", "operator", "told"})
+__all__ = ["KINDS", "MIGRATIONS", "Entry", "Journal", "JournalError", "StoredEntry"]
+
+KINDS = frozenset({"intent", "report", "decision", "drill", "operator", "answer", "told"})
 TIMEOUT_S = 10.0  #: for a commit, a reading, and for closing
 BACKUP_TIMEOUT_S = 120.0
 WAITING_MAX = 1000
 READERS_MAX = 4
 
-_COLUMNS = "at, kind, host, incident, text, data"
-_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?)"
+_COLUMNS = "id, at, kind, host, incident, text, data, seal"
+_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_LAST_GIVEN = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'entries'"
 _T = TypeVar("_T")
 _Row = tuple[float, str, int | None, int | None, str, str]
+_StoredRow = tuple[int, float, str, int | None, int | None, str, str, bytes]
+_Head = tuple[int, bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -55,7 +61,7 @@ class Entry:
     """One line of the trail. Never changed once written."""
 
     at: float  #: the controller's clock, unix seconds
-    kind: str  #: "intent", "report", "decision", "operator" or "told"
+    kind: str  #: one of `KINDS`
     host: int | None
     incident: int | None
     text: str
@@ -66,7 +72,8 @@ class Entry:
 class StoredEntry(Entry):
     """A line of the trail as it is on disk."""
 
-    id: int  #: grows with every entry, is never given twice
+    id: int  #: one more than the last one's, is never given twice
+    seal: str  #: hexadecimal
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +94,7 @@ class Journal:
         self.transactions = 0  #: how many transactions the writer has committed
         self._commit_timeout_s = commit_timeout_s
         self._connection = connection
+        self._head = _last_entry(connection)
         self._id = writer
         self._queue: SimpleQueue[_Commit | None] = SimpleQueue()
         self._failure: str | None = None
@@ -96,6 +104,12 @@ class Journal:
         self._writer = threading.Thread(target=self._write_until_closed, name="journal writer", daemon=True)
         self._begin()
 
+    @property
+    def head(self) -> sealing.Head:
+        """Of the last entry that was written: what to note elsewhere."""
+        number, seal = self._head
+        return sealing.Head(id=number, seal=seal.hex() if number else "")
+
     def _begin(self) -> None:
         self._writer.start()
 
@@ -104,7 +118,7 @@ class Journal:
 
     @classmethod
     def open(
-        cls, path: Path, *, commit_timeout_s: float = TIMEOUT_S, migrations: Sequence[str] = MIGRATIONS
+        cls, path: Path, *, commit_timeout_s: float = TIMEOUT_S, migrations: Sequence[Migration] = MIGRATIONS
     ) -> Journal:
         """Open the journal, make it when there is none, bring it to this version's schema. Blocks: it reads it all.
 
@@ -112,7 +126,7 @@ class Journal:
             JournalError: the file is damaged, not a journal, or cannot be written; NewerJournal: of a newer version.
         """
         writer = secrets.token_hex(8)
-        return cls(path, _open_checked(path, migrations, writer), writer, commit_timeout_s=commit_timeout_s)
+        return cls(path, open_checked(path, migrations, writer), writer, commit_timeout_s=commit_timeout_s)
 
     async def commit(self, records: Mapping[str, str | None], entries: Sequence[Entry]) -> int | None:
         """Make records (key -> text; None deletes) and entries durable, all or nothing; return the last entry's id.
@@ -140,7 +154,7 @@ class Journal:
             return await fairly_within(self._commit_timeout_s, lambda: asyncio.shield(answer))
         except TimeoutError:
             problem = f"the disk did not answer within {self._commit_timeout_s:g} s, outcome unknown"
-            self._failure = self._failure or _in_doubt(self.path, problem)
+            self._failure = self._failure or in_doubt(self.path, problem)
             raise JournalError(self._failure) from None
         finally:
             answer.cancel()
@@ -169,9 +183,23 @@ class Journal:
         wanted |= {"kind = ?": kind, "at <= ?": before}
         given = {condition: value for condition, value in wanted.items() if value is not None}
         where, order = " AND ".join(given), "DESC" if newest_first else "ASC"
-        query = f"SELECT id, {_COLUMNS} FROM entries WHERE {where} ORDER BY id {order} LIMIT ?"
+        query = f"SELECT {_COLUMNS} FROM entries WHERE {where} ORDER BY id {order} LIMIT ?"
         values = (*given.values(), max(0, limit))  # SQLite takes a negative limit as "all"
         return await self._read(lambda reader: [_from_row(row) for row in reader.execute(query, values)])
+
+    async def check(self, newest: int) -> sealing.Chain:
+        """Look whether the newest entries are as they were written. All of them: `ha-controller audit verify`.
+
+        Raises:
+            JournalError: the file cannot be read.
+        """
+        head = self.head
+        start = max(0, head.id - newest)
+        chain = sealing.Chain(last=start, heads=[head] if head.id else [])
+        for entry in await self.entries(after_id=start, limit=newest):
+            chain.take(asdict(entry))
+        chain.end(head.id)
+        return chain
 
     async def backup(self, path: Path) -> None:
         """Copy the journal to a new file while it is in use, check it, and only then put it at `path`.
@@ -179,7 +207,9 @@ class Journal:
         Raises:
             JournalError: there is no good copy; a file that was at `path` before is untouched.
         """
-        await self._read(lambda reader: _copy(reader, self.path, path), doing="copied", timeout_s=BACKUP_TIMEOUT_S)
+        await self._read(
+            lambda reader: copy_checked(reader, self.path, path), doing="copied", timeout_s=BACKUP_TIMEOUT_S
+        )
 
     async def close(self) -> None:
         """Write what waits, end the writer, close the file. Runs to its end even when cancelled; may be repeated.
@@ -240,12 +270,12 @@ class Journal:
         failure = self._failure
         if batch and failure is None:
             try:
-                ids = _transact(self._connection, self._id, batch)
+                ids, self._head = _transact(self._connection, self._id, self._head, batch)
                 self.transactions += 1
             except Exception as error:  # the border of this thread: it must live to answer those who wait
                 log.exception("the journal could not be written", path=str(self.path), error=type(error).__name__)
                 # a transaction that is left open is rolled back when the file is closed
-                failure = self._failure = _in_doubt(self.path, str(error))
+                failure = self._failure = in_doubt(self.path, str(error))
         for commit, entry_id in zip(batch, ids, strict=True):
             if not commit.answer.set_running_or_notify_cancel():  # the caller was cancelled or ran out of time
                 continue
@@ -258,23 +288,40 @@ class Journal:
 # --- rows -------------------------------------------------------------------------------------------------------------
 
 
-def _transact(connection: sqlite3.Connection, writer: str, batch: Sequence[_Commit]) -> list[int | None]:
-    """All commits in one transaction; for each the id of its last entry."""
+def _last_entry(connection: sqlite3.Connection) -> _Head:
+    """Of the last entry the highest number that was ever given and its seal, also when it is gone from the file."""
+    number = int(connection.execute(_LAST_GIVEN).fetchone()[0])
+    found = connection.execute("SELECT seal FROM entries WHERE id = ?", (number,)).fetchone()
+    return number, sealing.FIRST if found is None else found[0]
+
+
+def _transact(
+    connection: sqlite3.Connection, writer: str, head: _Head, batch: Sequence[_Commit]
+) -> tuple[list[int | None], _Head]:
+    """All commits in one transaction; for each the id of its last entry, and the new head.
+
+    The seals go on from the last one that was written by us, not from what the file holds now: what somebody else does
+    to its end while it is open shows.
+    """
     connection.execute("BEGIN IMMEDIATE")
     if connection.execute("SELECT id FROM writer").fetchone() != (writer,):
         connection.execute("ROLLBACK")
         raise JournalError("it was opened by another process since")
-    ids = []
+    number, seal = max(head[0], connection.execute(_LAST_GIVEN).fetchone()[0]), head[1]
+    ids: list[int | None] = []
     for commit in batch:
         for key, text in commit.records.items():
             if text is None:
                 connection.execute("DELETE FROM records WHERE key = ?", (key,))
             else:
                 connection.execute("INSERT OR REPLACE INTO records (key, text) VALUES (?, ?)", (key, text))
-        row_ids = [connection.execute(_INSERT, row).lastrowid for row in commit.rows]
-        ids.append(row_ids[-1] if row_ids else None)
+        for row in commit.rows:
+            number += 1
+            seal = sealing.seal(seal, number, *row)
+            connection.execute(_INSERT, (number, *row, seal))
+        ids.append(number if commit.rows else None)
     connection.execute("COMMIT")
-    return ids
+    return ids, (number, seal)
 
 
 def _to_row(entry: Entry) -> _Row:
@@ -285,111 +332,20 @@ def _to_row(entry: Entry) -> _Row:
         raise ValueError(f"{entry.at} is no time")
     if any(abs(number) >= 2**63 for number in (entry.host, entry.incident) if number is not None):
         raise ValueError("a host or incident number is too large to be stored")
-    data = json.dumps(dict(entry.data), allow_nan=False, sort_keys=True)
+    data = sealing.details(entry.data)
     return (float(entry.at), entry.kind, entry.host, entry.incident, _storable(entry.text), data)
 
 
-def _from_row(row: tuple[int, float, str, int | None, int | None, str, str]) -> StoredEntry:
-    entry_id, at, kind, host, incident, text, data = row
-    return StoredEntry(id=entry_id, at=at, kind=kind, host=host, incident=incident, text=text, data=json.loads(data))
+def _from_row(row: _StoredRow) -> StoredEntry:
+    number, at, kind, host, incident, text, data, seal = row
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):  # never written by us: it is shown, and does not fit its seal
+        found = {"unreadable": data}
+    return StoredEntry(
+        id=number, at=at, kind=kind, host=host, incident=incident, text=text, data=found, seal=bytes(seal).hex()
+    )
 
 
 def _storable(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-# --- the file ---------------------------------------------------------------------------------------------------------
-
-
-def _open_checked(path: Path, migrations: Sequence[str], writer: str) -> sqlite3.Connection:
-    """The writer's connection, to a file that was read through and has this version's schema."""
-    try:
-        path.touch(mode=0o600)  # SQLite gives its -wal and -shm files the mode of the main file
-        path.chmod(0o600)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        with ExitStack() as undo:
-            undo.callback(connection.close)
-            version = _check(connection, path, len(migrations))
-            _make_durable(connection)
-            _migrate(connection, version, migrations)
-            connection.execute("INSERT OR REPLACE INTO writer VALUES (1, ?)", (writer,))
-            undo.pop_all()
-    except (OSError, sqlite3.Error) as error:
-        raise JournalError(f"the journal {path} cannot be used: {error}. {_remedy(error, path)}") from error
-    return connection
-
-
-def _check(connection: sqlite3.Connection, path: Path, version_known: int) -> int:
-    """Refuse what is not ours, is newer than we are, or is damaged; return its version. Changes nothing."""
-    version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-    if version > version_known:
-        raise NewerJournal(
-            f"the journal {path} was written by a newer ha-controller (schema {version}, this one knows up to "
-            f"{version_known}). Install the newer version again, or restore a backup that this version made."
-        )
-    if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
-        raise JournalError(f"{path} is another program's database. Choose another state directory.")
-    if damage := _damage(connection):
-        raise JournalError(f"the journal {path} is damaged: {damage}. {_replace_it(path)}")
-    return version
-
-
-def _make_durable(connection: sqlite3.Connection) -> None:
-    """NORMAL looks 24 times faster than FULL because it does not sync every commit: never for orders to fence."""
-    mode = connection.execute("PRAGMA journal_mode = WAL").fetchone()[0]
-    connection.execute("PRAGMA synchronous = FULL")
-    level = connection.execute("PRAGMA synchronous").fetchone()[0]
-    if (mode, level) != ("wal", 2):
-        raise sqlite3.OperationalError(f"the file system does not allow durable commits ({mode}, {level})")
-
-
-def _migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[str]) -> None:
-    """Each step is a transaction with its version number: a crash in between leaves a whole older schema."""
-    for reached, script in enumerate(migrations[version:], start=version + 1):
-        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {reached}; COMMIT;")
-
-
-def _damage(connection: sqlite3.Connection) -> str | None:
-    """The first thing that SQLite's own check finds wrong, or None."""
-    found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    return None if found == "ok" else found
-
-
-def _copy(reader: sqlite3.Connection, source: Path, target: Path) -> None:
-    """Backup through a temporary file beside the target, which is replaced only by a copy that was checked."""
-    if target.exists() and target.samefile(source):
-        raise JournalError(f"{target} is the journal itself: a backup needs another path")
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as private:  # mode 0700
-        temporary = Path(private, target.name)
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
-            temporary.chmod(0o600)
-            reader.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried away
-            if damage := _damage(copy):
-                raise JournalError(f"the backup of {source} is damaged: {damage}. Nothing was put at {target}.")
-        temporary.replace(target)
-
-
-def _remedy(error: Exception, path: Path) -> str:
-    """What helps against an error at opening. The low byte of SQLite's code is the kind of error."""
-    kind = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-    if kind in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):
-        return _replace_it(path)
-    if kind == sqlite3.SQLITE_BUSY:
-        return "Another program is writing to it: end that one first."
-    return "The state directory must exist, be writable for the controller's user, and have free space."
-
-
-def _replace_it(path: Path) -> str:
-    # a -wal file left beside a restored backup would be played back into it
-    return (
-        f"Move {path.name}, {path.name}-wal and {path.name}-shm away together and put the last backup in their place. "
-        "Without a backup the controller starts anew and has forgotten open incidents: see which hosts it had disabled."
-    )
-
-
-def _in_doubt(path: Path, problem: str) -> str:
-    return (
-        f"the journal {path} could not be written: {problem}. The last commit may or may not be on disk; nothing is "
-        "written until the journal is opened again. Check free space and health of the disk, then restart."
-    )

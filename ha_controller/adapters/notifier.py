@@ -48,6 +48,7 @@ class LogNotifier(Notifier[NotifierConfig]):
             next_step=message.next_step,
             host=message.host,
             incident=message.incident,
+            trail=message.trail,
         )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pwd
 import resource
 import signal
 import sys
@@ -16,6 +17,7 @@ import anyio
 import click
 import structlog
 
+from ha_controller import __version__
 from ha_controller.adapters.journal import JournalError
 from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugins
@@ -36,6 +38,7 @@ __all__ = ["BadRecord", "check_config", "list_plugins", "load_config", "replay",
 log = structlog.get_logger(__name__)
 
 OK, FAILED, CONFIG_ERROR = 0, 1, 78
+NOTE_TIMEOUT_S = 2.0
 
 #: what an operator can mend; anything else is a bug and shows its traceback
 EXPECTED = (NotLeading, JournalError, OSError)
@@ -170,6 +173,7 @@ async def _run(runtime: Runtime, path: Path) -> int:
             log.info("ready", mode=runtime.config.mode, api=str(runtime.config.api.socket))
             manager.ready()
             group.start_soon(manager.feed, runtime.last_round_at)
+            group.start_soon(_note, runtime, "start", f"version {__version__}, mode {runtime.config.mode}")
 
         group.start_soon(_obey_signals, stop, runtime, path)
         await runtime.run(ready=ready)
@@ -185,6 +189,7 @@ async def _obey_signals(stop: Callable[[], None], runtime: Runtime, path: Path) 
                 await anyio.to_thread.run_sync(_reload, runtime, path, abandon_on_cancel=True)
             else:
                 log.info("stopping", signal=signal.Signals(number).name)
+                await _note(runtime, "stop", signal.Signals(number).name)
                 stop()
                 return
 
@@ -196,13 +201,25 @@ def _reload(runtime: Runtime, path: Path) -> None:
     except (ConfigError, PluginConflict) as error:
         problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
         log.error("the configuration is bad; the old one stays in force", problems=problems)
+        anyio.from_thread.run(_note, runtime, "reload", f"the configuration is bad, {len(problems)} errors", 78)
         return
-    anyio.from_thread.run_sync(_take_over, runtime, config)
+    restart = anyio.from_thread.run_sync(_take_over, runtime, config)
+    result = f"mode {config.mode}" + (f"; not taken over without a restart: {', '.join(restart)}" if restart else "")
+    anyio.from_thread.run(_note, runtime, "reload", result)
 
 
-def _take_over(runtime: Runtime, config: Config) -> None:
+def _take_over(runtime: Runtime, config: Config) -> list[str]:
     restart = runtime.reconfigure(config)
     log.info("the configuration was read again", mode=config.mode, need_restart=restart)
+    return restart
+
+
+async def _note(runtime: Runtime, what: str, result: str, code: int = 0) -> None:
+    """Put what the service manager, or whoever may send signals, did on the audit trail."""
+    who = _own_name()
+    origin = f"service manager or signal, pid {os.getpid()}"
+    with anyio.move_on_after(NOTE_TIMEOUT_S):  # a disk that hangs keeps nobody from stopping
+        await runtime.audit.note(who=who, origin=origin, what=what, code=code, result=result)
 
 
 def _raise_file_limit() -> None:
@@ -212,3 +229,10 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < 4096:
         click.echo(f"only {hard} files may be open; more than {hard // 4} hosts need a higher limit", file=sys.stderr)
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return f"uid {os.getuid()}"

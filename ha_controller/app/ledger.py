@@ -13,6 +13,7 @@ from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
 from ha_controller.core.model import HostTrust
+from ha_controller.sealing import Head
 
 # A field that this version does not know is refused, not dropped: a newer version has put something there that holds an
 # order back or keeps it in force. Lists, since pydantic takes a configuration for what contains dataclasses only.
@@ -31,6 +32,11 @@ class Ledger:
         self._journal = journal
         self.term = 0  #: the highest in which anything was written; known after `load`
         self._written_by = ""  #: the version that wrote last
+
+    @property
+    def head(self) -> Head:
+        """The last entry of the trail that is on disk."""
+        return self._journal.head
 
     async def commit(
         self,
@@ -64,6 +70,14 @@ class Ledger:
         await self._journal.commit(records, lines)
         self.term = self.term if term is None else term
         self._written_by = __version__
+
+    async def note(self, entry: Entry) -> None:
+        """Add a line to the trail that no decision of the core is behind.
+
+        Raises:
+            JournalError: it is not durable.
+        """
+        await self._journal.commit({}, [entry])
 
     async def load(self) -> tuple[list[Incident], CloudRecord, list[HostTrust]]:
         """All incidents on record, the cloud record, and what is known of the hosts' identities.

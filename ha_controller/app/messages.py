@@ -25,8 +25,8 @@ def sinks(config: Config, registry: Registry) -> list[Sink]:
     return found
 
 
-def message_of(told: Tell, state: State, now: float) -> Message:
-    """The message for people."""
+def message_of(told: Tell, state: State, now: float, trail: str = "") -> Message:
+    """The message for people. `trail`: the head of the audit trail, in which the message stands already."""
     host = state.hosts.get(-1 if told.host is None else told.host)
     return Message(
         at=now,
@@ -36,6 +36,7 @@ def message_of(told: Tell, state: State, now: float) -> Message:
         text=told.text,
         next_step=told.next_step,
         ends=told.ends,
+        trail=trail,
     )
 
 

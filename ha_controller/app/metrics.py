@@ -54,6 +54,10 @@ def _controller(gauge: Make, runtime: Runtime) -> None:
     gauge("paused", "Whether the cloud is paused").set(bool(state.cloud.paused_by))
     gauge("self_check_ok", "0: we may be cut off ourselves, and power nothing off").set(bool(state.self_check))
     gauge("commands_refused", "Commands refused because too many waited").set(runtime.commander.refused)
+    head = None if runtime.ledger is None else runtime.ledger.head
+    gauge("trail_last_entry", "Number of the last entry of the audit trail").set(0 if head is None else head.id)
+    first = gauge("trail_last_seal", "The first twelve digits of its seal, as a number: evidence kept elsewhere")
+    first.set(0 if head is None else head.number)
     dropped = 0 if runtime.engine is None else runtime.engine.evidence_dropped
     gauge("evidence_dropped", "Readings dropped because the inbox was full").set(dropped)
 

@@ -24,6 +24,7 @@ from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.readiness import ReadinessAsker
 from ha_controller.adapters.recoverer import AttributeWriter, FencePlan, NameReader, Recoverer
 from ha_controller.app.armory import Armory
+from ha_controller.app.audit import Audit
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.foresight import Foresight
@@ -117,6 +118,7 @@ class Runtime:
         self.foresight = Foresight(self)
         self.notifier = NotifierQueue(sinks(config, registry))
         self.engine: Engine | None = None
+        self.audit = Audit(lambda: self.ledger, self.clock)
 
     def _make_client(self, account: OpenNebulaAccount) -> Client:
         timeout_s, way = self.config.opennebula.timeout_s, self.outside.transport
@@ -236,7 +238,8 @@ class Runtime:
             case AskNames():
                 self._start(self.names.read, effect)
             case Tell():
-                self.notifier.post(message_of(effect, self.controller.state, self.clock()))
+                trail = "" if self.ledger is None else str(self.ledger.head.short)
+                self.notifier.post(message_of(effect, self.controller.state, self.clock(), trail))
             case Explain():
                 pass  # the engine has written it into the trail
             case Answer():
@@ -336,7 +339,7 @@ class Runtime:
     def _drill_schedule(self) -> DrillSchedule:
         async def order(host: int) -> Answer:
             return await self.commander.order(
-                Verb.DRILL, who="the drill schedule", reason="overdue", host=host, incident=None
+                Verb.DRILL, who="the drill schedule", origin="schedule", reason="overdue", host=host, incident=None
             )
 
         return DrillSchedule(

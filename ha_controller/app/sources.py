@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import structlog
 
-from ha_controller.adapters.journal import Journal
+from ha_controller.adapters.journal import Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState
 from ha_controller.app import drills, messages, metrics, standing
 from ha_controller.app.black_box import BlackBox
@@ -29,6 +29,7 @@ log = structlog.get_logger(__name__)
 Json = Any
 ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
 SSH_G_TIMEOUT_S = 3.0
+TRAIL_CHECKED = 5000  #: entries
 MOMENT_MAX = 1e11  #: seconds; more is no time
 ONEADMIN = 0  #: the id of the user that OpenNebula itself uses
 
@@ -118,16 +119,33 @@ class ControllerSources:
         """Who leads, and who could."""
         return standing.shown(self._runtime.leadership)
 
-    def step_down(self, *, who: str, reason: str, force: bool) -> tuple[int, str]:
+    async def note(
+        self, *, who: str, origin: str, what: str, reason: str = "", host: int | None = None, code: int, result: str
+    ) -> None:
+        """Put an act that the core knows nothing of on the audit trail, or that one was refused at the door."""
+        await self._runtime.audit.note(
+            who=who, origin=origin, what=what, reason=reason, host=host, code=code, result=result
+        )
+
+    def trail_head(self) -> Json:
+        """The last entry of the trail: its number and its seal."""
+        return asdict(self._journal.head)
+
+    async def step_down(self, *, who: str, origin: str, reason: str, force: bool) -> tuple[int, str]:
         """Give the lead away; returns an exit code and a sentence."""
         leadership = self._runtime.leadership
         if leadership.term is None:
-            return 9, "This controller does not lead. See: ha-controller leader show"
-        if why := standing.why_no_step_down(leadership, self._state, force=force):
-            return 4, why
+            code, text = 9, "This controller does not lead. See: ha-controller leader show"
+        elif why := standing.why_no_step_down(leadership, self._state, force=force):
+            code, text = 4, why
+        else:
+            code, text = 0, "It does not lead any more. See who does: ha-controller leader show"
+        await self.note(who=who, origin=origin, what="leader step-down", reason=reason, code=code, result=text)
+        if code:
+            return code, text
         log.warning("ordered to step down", who=who, reason=reason, force=force)
         leadership.step_down(f"{who} ordered it to step down{f': {reason}' if reason else ''}")
-        return 0, "It does not lead any more. See who does: ha-controller leader show"
+        return code, text
 
     async def simulate_fail(self, hosts: Sequence[int]) -> Json:
         """Where the VMs of these hosts would go."""
@@ -174,6 +192,7 @@ class ControllerSources:
         checks += [{"ok": ok, "text": text} for ok, text in self._channels()]
         checks += self._check_devices()
         checks.append(await self._check_ssh_timeout())
+        checks.append(await self._check_trail())
         checks += [
             {"ok": not row["trouble"], "text": f"messages by {row['name']}: {row['trouble'] or 'they went out'}"}
             for row in self.notifiers()
@@ -217,6 +236,16 @@ class ControllerSources:
         if self._runtime.leadership.arbiter.kind == "opennebula":
             return {"ok": None, "text": f"{follows}; nothing is ordered from here"}
         return {"ok": False, "text": f"{follows}. Set opennebula.endpoint to the virtual address of the zone's leader"}
+
+    async def _check_trail(self) -> Json:
+        """The newest part of the trail; all of it is checked by `audit verify`, elsewhere and in peace."""
+        try:
+            chain = await self._journal.check(TRAIL_CHECKED)
+        except JournalError as error:
+            return {"ok": False, "text": f"trail: {error}"}
+        if chain.faults:
+            return {"ok": False, "text": f"trail: {chain.faults[0]}. All of it: ha-controller audit verify"}
+        return {"ok": True, "text": f"trail: the newest {chain.count} entries are as they were written ({chain.head})"}
 
     def _check_second_master(self) -> Json:
         last = self._second_master.last

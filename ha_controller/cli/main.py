@@ -16,6 +16,7 @@ import click
 
 from ha_controller import __version__
 from ha_controller.cli import client, show
+from ha_controller.cli.audit import audit
 from ha_controller.cli.common import (
     order,
     output_option,
@@ -386,6 +387,7 @@ def version() -> None:
     click.echo(f"ha-controller {__version__}")
 
 
+commands.add_command(audit)
 commands.add_command(fencing)
 commands.add_command(drill)
 commands.add_command(maintenance)

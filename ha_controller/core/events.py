@@ -361,6 +361,7 @@ class OperatorCommanded:
     request: int
     verb: Verb
     who: str
+    origin: str = ""  #: from where: the local socket, the page, a schedule
     reason: str = ""
     host: int | None = None
     incident: int | None = None

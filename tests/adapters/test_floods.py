@@ -44,7 +44,7 @@ async def test_more_orders_than_the_core_answers_are_refused_and_counted():
 
 
 async def _order(commander: Commander):
-    return await commander.order(Verb.PAUSE, who="root", reason="", host=None, incident=None)
+    return await commander.order(Verb.PAUSE, who="root", origin="test", reason="", host=None, incident=None)
 
 
 async def test_more_evidence_than_the_core_takes_is_dropped_and_counted():

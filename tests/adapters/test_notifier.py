@@ -227,5 +227,6 @@ async def test_the_log_is_as_loud_as_the_message(severity: str, level: str) -> N
             "host": "kvm-07",
             "incident": 3,
             "next_step": "nothing",
+            "trail": "",
         }
     ]

@@ -29,6 +29,7 @@ class FewSources:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self.ordered: list[OperatorCommanded] = []
+        self.noted: list[dict[str, Any]] = []
 
     events = ControllerSources.events
 
@@ -47,7 +48,10 @@ class FewSources:
     async def simulate_fail(self, hosts: Any) -> Any:
         return {"hosts": list(hosts)}
 
-    def step_down(self, *, who: str, reason: str, force: bool) -> tuple[int, str]:
+    async def note(self, **act: Any) -> None:
+        self.noted.append(act)
+
+    async def step_down(self, *, who: str, origin: str, reason: str, force: bool) -> tuple[int, str]:
         return 9, "no"
 
     def __getattr__(self, name: str) -> Any:

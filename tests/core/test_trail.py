@@ -9,6 +9,7 @@ import pytest
 
 from ha_controller.core.controller import Controller, Decision
 from ha_controller.core.effects import (
+    Answer,
     AskDomains,
     DestroyDomain,
     Drill,
@@ -209,6 +210,29 @@ async def test_an_order_leaves_after_the_record_that_announces_it():
     await run(Core(ORDER), journal, happened)
     assert happened == [(ORDER, 1)]
     assert journal.commits[0][0][0].text == "power off with bmc, pdu, attempt 1"
+
+
+async def test_the_answer_to_a_command_is_on_record_before_it_is_given():
+    """What was refused is on the audit trail like what was done."""
+    refusal = Answer(request=1, code=4, text="Refused: icmp answers.")
+    core, journal, happened = Core(refusal, Answer(request=9, code=7, text="of nobody")), Journal(), []
+    engine = Engine(
+        core,
+        journal=journal,
+        dispatch=lambda effect: happened.append((effect, len(journal.commits))),
+        record=lambda events, effects, now: None,
+        clock=anyio.current_time,
+    )
+    engine.post(OperatorCommanded(request=1, verb=Verb.CONFIRM_OFF, who="ann", origin="the page", **KEYS))
+    with anyio.move_on_after(0.1):
+        await engine.run()
+    ((asked, answered, strange),) = [entries for entries, _ in journal.commits]
+    assert (asked.kind, asked.data["origin"], asked.data["request"]) == ("operator", "the page", 1)
+    assert (answered.kind, answered.text) == ("answer", "ann's confirm-off: refused. Refused: icmp answers.")
+    assert answered.data == {"request": 1, "code": 4, "result": "Refused: icmp answers."}
+    assert (answered.host, answered.incident) == (asked.host, asked.incident)
+    assert strange.text == "order 9: code 7. of nobody"
+    assert happened[0] == (refusal, 1)
 
 
 async def test_nothing_leaves_when_the_record_cannot_be_written():

@@ -113,6 +113,16 @@ async def test_the_commands_show_a_well_cloud_and_sigterm_ends_cleanly(tmp_path:
         assert (await controller.cli("status"))[0] == 4
         assert (await controller.cli("resume"))[0] == 0
         assert "orders pause" in (await controller.cli("events"))[1]
+        acts = json.loads((await controller.cli("audit", "list", "-o", "json"))[1])
+        assert [(act["what"], act["host"], act["code"]) for act in acts] == [
+            ("start", None, 0), ("confirm-off", "kvm-02", 3), ("pause", None, 0), ("resume", None, 0)
+        ]  # fmt: skip
+        assert {act["origin"] for act in acts[1:]} == {f"local socket, uid {os.getuid()}"}
+        code, text = await controller.cli("audit", "verify")
+        assert (code, "are as they were written" in text) == (0, True)
+        (tmp_path / "trail").write_text((await controller.cli("audit", "export"))[1])
+        assert (await controller.cli("audit", "verify", str(tmp_path / "trail")))[0] == 0
+        assert "trail: the newest" in (await controller.cli("doctor"))[1]
         assert await controller.stop() == 0
         assert (await controller.cli("status"))[0] == 7
         secrets = (cloud.bmc_password, cloud.session)

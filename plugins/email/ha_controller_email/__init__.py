@@ -128,6 +128,7 @@ class Email(Notifier[EmailConfig]):
         about += [f"Incident: {message.incident}  (ha-controller incidents show {message.incident})"] * bool(
             message.incident
         )
+        about += [f"Audit trail: {message.trail}"] if message.trail else []
         mail.set_content("\n".join([first, *more.splitlines(), "", message.next_step, "", *about]) + "\n")
         return mail
 

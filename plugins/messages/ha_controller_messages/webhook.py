@@ -21,7 +21,7 @@ class WebhookConfig(NotifierConfig):
 
 
 class Webhook(Notifier[WebhookConfig]):
-    """Posts each message as JSON: schema, source, at, severity, host, incident, text, next_step, ends."""
+    """Posts each message as JSON: schema, source, at, severity, host, incident, text, next_step, ends, trail."""
 
     kind = "webhook"
     config_model = WebhookConfig
@@ -55,6 +55,7 @@ def as_json(message: Message, source: str) -> dict[str, Any]:
         "text": message.text,
         "next_step": message.next_step,
         "ends": message.ends,
+        "trail": message.trail,
     }
 
 

@@ -44,7 +44,7 @@ def webhook(receiver: Any, **settings: Any) -> Webhook:
 
 async def test_a_webhook_gets_everything_as_json_and_our_token(receiver):
     async with opened(webhook(receiver, token="t0ken")) as notifier:
-        await notifier.tell(message(ends=True))
+        await notifier.tell(message(ends=True, trail="41:0123456789ab"))
     assert receiver.got == [
         {
             "schema": "ha-controller/message/v1",
@@ -56,6 +56,7 @@ async def test_a_webhook_gets_everything_as_json_and_our_token(receiver):
             "text": "kvm-07 has FAILED",
             "next_step": "Nothing for you to do.",
             "ends": True,
+            "trail": "41:0123456789ab",
         }
     ]
     assert receiver.headers[0]["Authorization"] == "Bearer t0ken"
