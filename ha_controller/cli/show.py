@@ -172,7 +172,8 @@ def _explain_incident(record: Json) -> None:
         click.echo(f"  attempt {attempt['number']}: {devices}: {attempt['outcome']}. {safe(attempt['detail'])}")
     for vm in record["vms"]:
         was = f"VM {vm['id']} {safe(vm['name'])} (was {safe(vm['was_label'])})"
-        click.echo(f"  {was}: {vm['stage']}. {safe(vm['reason'])}")
+        outage = "" if vm["outage_s"] is None else f" Down for {lasted(vm['outage_s'])}."
+        click.echo(f"  {was}: {vm['stage']}. {safe(vm['reason'])}{outage}")
     for fault in record["order_faults"]:
         click.echo(f"Not followed {safe(fault)}")
     if blocked := record["stopped"] or record["hold"]:
@@ -199,6 +200,9 @@ def incidents(answer: Json) -> None:
 def incident(record: Json, events: Json) -> None:
     """Print `incidents show`."""
     click.echo(f"{safe(record['host_name'])}: {record['verdict']}, now {record['state'].upper()}")
+    took = [f"{name} {seconds:.1f} s" for name, seconds in record["phases_s"].items() if seconds is not None]
+    if took:
+        click.echo(f"  took: {', '.join(took)}")
     for line in record["evidence"]:
         click.echo(f"  {safe(line)}")
     _explain_incident(record)

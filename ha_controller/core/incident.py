@@ -174,6 +174,7 @@ class Incident:
     prior_one_state: int = OnedHostState.MONITORED
     prior_marked: bool = False
     start_approved_by: str = ""  #: the VMs of a host that reboots again and again may be started there once more
+    last_life_at: float | None = None  #: the last life that any channel saw before; None: not known
     lost_since: float | None = None  #: what ended later ended with the boot before; None: not known
     monitored_at: float = 0.0  #: of OpenNebula's data from before it was made to ask anew: only newer data counts
     rebooted: str = ""  #: the boot after which its VMs are started again: nothing was powered off
@@ -223,6 +224,7 @@ class Incident:
         return replace(
             self,
             opened_at=min(self.opened_at, now),
+            last_life_at=None if self.last_life_at is None else min(self.last_life_at, now),
             cause_at=min(self.cause_at, now),
             lever_since=min(self.lever_since, now),
             fenced_at=None if self.fenced_at is None else min(self.fenced_at, now),

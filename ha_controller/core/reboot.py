@@ -144,6 +144,7 @@ def open_incident(
             evidence=(reason,),
             vms=lost,
             rebooted=boot.boot_id,
+            last_life_at=None if returned else boot.lost_since,
             lost_since=boot.lost_since,
             monitored_at=view.monitored_at,
             prior_one_state=suspicion.prior_one_state(state, host),

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ha_controller.core import guard, rejoin, reserve, simulate, trust
+from ha_controller.core import guard, rejoin, reserve, simulate, timeline, trust
 from ha_controller.core.detector import describe
 from ha_controller.core.incident import Incident, VmStage
 from ha_controller.core.model import Host, HostState
@@ -247,8 +247,12 @@ def _imagined(host: Host, view: HostView, verdict: str, now: float) -> Incident:
 
 
 def incident(known: Incident) -> Json:
-    """An incident with everything that is on record."""
-    return {"schema": SCHEMA, **asdict(known), "open": known.open, "needs_person": needs_person(known)}
+    """An incident with everything that is on record, and how long each part of it took."""
+    record = asdict(known)
+    for row, vm in zip(record["vms"], known.vms, strict=True):
+        row["outage_s"] = timeline.outage_s(known, vm)
+    took = timeline.phases(known)
+    return {"schema": SCHEMA, **record, "open": known.open, "needs_person": needs_person(known), "phases_s": took}
 
 
 def pending(state: State) -> list[Json]:

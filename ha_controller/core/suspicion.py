@@ -365,6 +365,7 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         ),
         prior_one_state=prior_one_state(state, host),
         prior_marked=host.marked,
+        last_life_at=last_life(view.views) or None,
         foreign=takeover.why_foreign(state, last_life(view.views)),
     )
     return state.save(incident)
@@ -373,11 +374,9 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
 def _commit(state: State, incident: Incident, results: tuple[guard.GuardResult, ...], now: float) -> None:
     """The host has FAILED and will be powered off unless it answers first. The first order leaves in this very step."""
     incident = state.enter(incident, Trigger.CONDEMNED, now)
-    incident = state.save(
-        replace(
-            incident, failed_at=now, guards=tuple(str(result) for result in results), hold="", hold_needs_person=False
-        )
-    )
+    seen_at = last_life(state.view(incident.host).views) or incident.last_life_at
+    incident = replace(incident, failed_at=now, last_life_at=seen_at, guards=tuple(str(result) for result in results))
+    incident = state.save(replace(incident, hold="", hold_needs_person=False))
     state.view(incident.host).told = ""
     if lacking := guard.lacking_memory_mb(state, state.hosts[incident.host], incident):
         text = f"{incident.host_name}: {lacking} MB of its VMs fit nowhere else"
