@@ -16,7 +16,8 @@ import click
 
 from ha_controller import sealing
 from ha_controller.cli import client, show
-from ha_controller.cli.common import output_option, query, show_answer
+from ha_controller.cli.common import query
+from ha_controller.cli.listing import Column, Form, Listing, answer_options, listing_options
 
 Json = Any
 FORMAT = "ha-controller audit trail"
@@ -38,17 +39,20 @@ def audit() -> None:
 @click.option("--who", help="By this user only.")
 @click.option("--all", "with_own", is_flag=True, help="Also what the controller ordered by itself.")
 @click.option("-n", "--limit", type=click.IntRange(1, PAGE), default=50, show_default=True, help="The last so many.")
-@output_option
+@listing_options
 def audit_list(
-    host: str | None, incident: int | None, who: str | None, with_own: bool, limit: int, output: str
+    host: str | None, incident: int | None, who: str | None, with_own: bool, limit: int, form: Form
 ) -> None:
     """What people and services ordered, with the outcome; refused ones, too."""
-    acts = _acts({"host": host, "incident": incident}, with_own, limit)
-    names = {row["id"]: row["name"] for row in client.request("GET", "/api/v1/hosts")}
-    for act in acts:
-        act["host"] = names.get(act["host"], act["host"])
-    found = [act for act in acts if who is None or act["who"] == who][-limit:]
-    show_answer(found, output, _show_acts)
+
+    def ask() -> list[Json]:
+        acts = _acts({"host": host, "incident": incident}, with_own, limit)
+        names = {row["id"]: row["name"] for row in client.request("GET", "/api/v1/hosts")}
+        for act in acts:
+            act["host"] = names.get(act["host"], act["host"])
+        return [act for act in acts if who is None or act["who"] == who][-limit:]
+
+    form.show(ask, ACTS)
 
 
 def _acts(about: dict[str, Any], with_own: bool, limit: int) -> list[Json]:
@@ -94,15 +98,26 @@ def _act(line: Json) -> Json:
     }
 
 
-def _show_acts(acts: list[Json]) -> None:
-    rows = []
-    for act in acts:
-        result = {0: "done", None: "-"}.get(act["code"], "refused")
-        said = f"{result}: {act['result']}" if act["result"] and act["code"] else result
-        host = "" if act["host"] is None else act["host"]
-        at, what, why = show.clock(act["at"]), act["what"], act["why"]
-        rows.append([str(act["entry"]), at, act["who"], act["origin"], what[:60], host, why[:60], said[:80]])
-    show.table(["ENTRY", "AT", "WHO", "FROM", "WHAT", "HOST", "WHY", "RESULT"], rows)
+def _said(act: Json) -> str:
+    result = {0: "done", None: "-"}.get(act["code"], "refused")
+    return f"{result}: {act['result']}" if act["result"] and act["code"] else result
+
+
+ACTS = Listing(
+    columns=(
+        Column(title="ENTRY", value=lambda act: act["entry"]),
+        Column(title="AT", value=lambda act: show.clock(act["at"])),
+        Column(title="WHO", value=lambda act: act["who"]),
+        Column(title="FROM", value=lambda act: act["origin"]),
+        Column(title="WHAT", value=lambda act: act["what"], cut=60),
+        Column(title="HOST", value=lambda act: "" if act["host"] is None else act["host"]),
+        Column(title="INCIDENT", value=lambda act: "-" if act["incident"] is None else act["incident"], wide=True),
+        Column(title="WHY", value=lambda act: act["why"], cut=60),
+        Column(title="RESULT", value=_said, cut=80),
+    ),
+    name=lambda act: act["entry"],
+    empty="Nobody has ordered anything yet.",
+)
 
 
 # --- export -----------------------------------------------------------------------------------------------------------
@@ -142,8 +157,8 @@ def _stored(after: int) -> Iterator[Json]:
 @audit.command("verify")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False, exists=True))
 @click.option("--head", "heads", multiple=True, metavar="NUMBER:SEAL", help="A head that was noted elsewhere.")
-@output_option
-def verify(file: Path | None, heads: tuple[str, ...], output: str) -> None:
+@answer_options
+def verify(file: Path | None, heads: tuple[str, ...], form: Form) -> None:
     """Compute every seal anew: of the running controller's trail, or of FILE from `audit export`. Exit code 1: a fault.
 
     A changed, removed or inserted entry shows by itself. Whoever may write the journal could seal all of it anew, or
@@ -156,7 +171,7 @@ def verify(file: Path | None, heads: tuple[str, ...], output: str) -> None:
         raise client.Failure(2, f"--head {error}") from None
     chain = _checked_file(file, noted) if file is not None else _checked_here(noted)
     answer = {"entries": chain.count, "head": str(chain.head), "faults": chain.faults, "more": chain.faults_more}
-    show_answer(answer, output, lambda _: _show_check(chain, noted))
+    form.show(lambda: answer, lambda _: _show_check(chain, noted))
     client.finish(1 if chain.faults else 0)
 
 

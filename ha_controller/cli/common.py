@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from ha_controller.cli import client, show
 
-output_option = click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", help="How to print."
+DEFAULT_CONFIG = "/etc/ha-controller/config.toml"
+
+config_option = click.option(
+    "-c",
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    envvar="HA_CONFIG",
+    show_default=True,
+    help="The configuration file.",
 )
 reason_option = click.option("--reason", default="", help="Why; goes into the trail.")
 yes_option = click.option("--yes", is_flag=True, help="Do not ask for the host's name.")
-
-
-def show_answer(answer: Any, output: str, as_text: Callable[[Any], None]) -> None:
-    (show.as_json if output == "json" else as_text)(answer)
 
 
 def query(**values: object) -> str:
@@ -31,6 +36,22 @@ def query(**values: object) -> str:
 def order(verb: str, **keys: object) -> None:
     answer = client.request("POST", "/api/v1/commands", {"verb": verb, **keys})
     click.echo(show.safe(answer["text"]), err=True)
+
+
+def order_each(verb: str, hosts: Sequence[str], **keys: object) -> None:
+    """The same for several hosts: what fails for one keeps no other from it; the first failure is the exit code."""
+    failures = []
+    for host in hosts:
+        try:
+            order(verb, host=host, **keys)
+        except client.Failure as failure:
+            failures.append(failure)
+            if len(hosts) > 1:
+                click.echo(f"{show.safe(host)}: {show.safe(failure.text)}", err=True)
+    if failures and len(hosts) > 1:
+        raise client.Failure(failures[0].code, f"{len(failures)} of {len(hosts)} hosts: not done.")
+    if failures:
+        raise failures[0]
 
 
 def type_the_name(host: str, yes: bool, warning: str) -> None:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from ha_controller.cli import client, show
 from ha_controller.cli.common import (
-    output_option,
     patient_order,
     query,
     reason_option,
-    show_answer,
     type_the_name,
     yes_option,
 )
+from ha_controller.cli.listing import Form, document_options, listing_options
+from ha_controller.cli.listings import DEVICES, EVENTS
+from ha_controller.cli.selection import host_argument, one_host, pick, some_hosts_argument
 
 
 @click.group()
@@ -23,34 +25,34 @@ def fencing() -> None:
     """Fence devices: whose they are, whether they work, what they did."""
 
 
-def _device_rows(rows: list[Any], host: str | None) -> list[Any]:
-    named = [row for row in rows if host in (None, row["name"], str(row["id"]))]
-    if host is not None and not named:
-        raise client.Failure(3, "There is no such host in OpenNebula.")
-    return named
-
-
-def _devices_shown(rows: list[Any], output: str) -> None:
-    show_answer(rows, output, show.devices)
+def _devices_shown(ask: Callable[[], list[Any]], form: Form) -> None:
+    rows = form.show(ask, DEVICES)
     devices = [device for row in rows for device in row["fencing"]]
     bare = any(not row["fencing"] for row in rows)
     client.finish(1 if bare or any(not device["ready"] or device["mismatch"] for device in devices) else 0)
 
 
 @fencing.command("list")
-@click.argument("host", required=False)
-@output_option
-def fencing_list(host: str | None, output: str) -> None:
-    """List the devices of HOST, or of all hosts, as last checked; exit code 1 if any is not ready."""
-    _devices_shown(_device_rows(client.request("GET", "/api/v1/hosts"), host), output)
+@some_hosts_argument
+@listing_options
+def fencing_list(hosts: tuple[str, ...], form: Form) -> None:
+    """List the devices of HOSTs, or of all hosts, as last checked; exit code 1 if any is not ready."""
+
+    def ask() -> list[Any]:
+        rows: list[Any] = client.request("GET", "/api/v1/hosts")
+        return pick(hosts, rows) if hosts else rows
+
+    _devices_shown(ask, form)
 
 
 @fencing.command("status")
-@output_option
-def fencing_status(output: str) -> None:
+@document_options
+def fencing_status(form: Form) -> None:
     """Say whether every host could be powered off now, and which drills are overdue; exit code 1 if one could not."""
-    summary = _summary(client.request("GET", "/api/v1/hosts"), client.request("GET", "/api/v1/drills"))
-    show_answer(summary, output, show.fencing_status)
+    summary = form.show(
+        lambda: _summary(client.request("GET", "/api/v1/hosts"), client.request("GET", "/api/v1/drills")),
+        show.fencing_status,
+    )
     client.finish(1 if summary["cannot"] else 0)
 
 
@@ -69,32 +71,39 @@ def _summary(rows: list[Any], drills: list[Any]) -> dict[str, Any]:
 
 
 @fencing.command("check")
-@click.argument("host", required=False)
-@output_option
-def fencing_check(host: str | None, output: str) -> None:
-    """Check devices now: login, right to power off, identity. Changes nothing."""
-    click.echo("Checking; a device that does not answer takes 15 s.", err=True)
-    rows = client.request("POST", f"/api/v1/fencing/check?{query(host=host)}", {})
-    _devices_shown(_device_rows(rows, host), output)
+@some_hosts_argument
+@listing_options
+def fencing_check(hosts: tuple[str, ...], form: Form) -> None:
+    """Check the devices of HOSTs, or all, now: login, right to power off, identity. Changes nothing."""
+
+    def ask() -> list[Any]:
+        click.echo("Checking; a device that does not answer takes 15 s.", err=True)
+        if not hosts:
+            return list(client.request("POST", "/api/v1/fencing/check?", {}))
+        chosen = pick(hosts, client.request("GET", "/api/v1/hosts"))
+        checked = [client.request("POST", f"/api/v1/fencing/check?{query(host=row['name'])}", {}) for row in chosen]
+        return [row for rows in checked for row in rows]
+
+    _devices_shown(ask, form)
 
 
 @fencing.command("history")
-@click.argument("host")
-@output_option
-def fencing_history(host: str, output: str) -> None:
+@host_argument
+@listing_options
+def fencing_history(host: str, form: Form) -> None:
     """Power-offs, readings and drills of HOST, oldest first."""
     words = ("power off", "power-off", "read back", "drill", "fence device", " is off")
-    lines = client.request("GET", f"/api/v1/events?{query(host=host, limit=1000)}&newest=1")
-    found = [line for line in lines if any(word in line["text"] for word in words)]
-    if output == "json":
-        show.as_json(found)
-        return
-    for line in found:
-        show.event(line)
+    wanted = query(host=one_host(host), limit=1000)
+
+    def ask() -> list[Any]:
+        lines = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
+        return [line for line in lines if any(word in line["text"] for word in words)]
+
+    form.show(ask, EVENTS)
 
 
 @fencing.command("test")
-@click.argument("host")
+@host_argument
 @click.option("--real", is_flag=True, help="Really power it off and on; without this only `fencing check` is meant.")
 @reason_option
 @yes_option
@@ -102,6 +111,7 @@ def fencing_test(host: str, real: bool, reason: str, yes: bool) -> None:
     """Drill: power HOST off and on with each device. Only with HA_IGNORE=YES on it and no VM there."""
     if not real:
         raise client.Failure(2, "This powers the host off and on. Say --real, or use: ha-controller fencing check")
+    host = one_host(host)
     type_the_name(host, yes, "It is powered off, hard, and on again, once with each device.")
     click.echo("The drill takes about a minute for each device.", err=True)
     patient_order("drill", host=host, reason=reason)

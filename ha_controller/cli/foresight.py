@@ -5,20 +5,21 @@ from __future__ import annotations
 import click
 
 from ha_controller.cli import client, show
-from ha_controller.cli.common import output_option, show_answer
+from ha_controller.cli.listing import Form, answer_options, document_options
+from ha_controller.cli.selection import hosts_argument, names_of
 
 Json = client.Json
 
 
 @click.command("fail")
-@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
-@output_option
-def fail(hosts: tuple[str, ...], output: str) -> None:
+@hosts_argument
+@answer_options
+def fail(hosts: tuple[str, ...], form: Form) -> None:
     """Where each VM would go if these HOSTs failed at once; exit code 1 if one would fit nowhere."""
     from urllib.parse import urlencode
 
-    answer = client.request("GET", f"/api/v1/simulate/fail?{urlencode([('host', host) for host in hosts])}")
-    show_answer(answer, output, _show_fail)
+    wanted = urlencode([("host", name) for name in names_of(hosts)])
+    answer = form.show(lambda: client.request("GET", f"/api/v1/simulate/fail?{wanted}"), _show_fail)
     client.finish(1 if answer["nowhere"] else 0)
 
 
@@ -52,11 +53,10 @@ def _note(row: Json) -> str:
 
 
 @click.command("capacity")
-@output_option
-def capacity(output: str) -> None:
+@document_options
+def capacity(form: Form) -> None:
     """How many hosts may fail, by cluster, and what the loss of each would mean; exit code 1 if none may."""
-    answer = client.request("GET", "/api/v1/simulate/capacity")
-    show_answer(answer, output, _show_capacity)
+    answer = form.show(lambda: client.request("GET", "/api/v1/simulate/capacity"), _show_capacity)
     client.finish(1 if any(each["may_fail"] == 0 for each in answer["clusters"]) else 0)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ha_controller.cli import client, show
-from ha_controller.cli.common import output_option, reason_option, show_answer
+from ha_controller.cli.common import reason_option
+from ha_controller.cli.listing import Form, document_options
 
 
 @click.group()
@@ -14,11 +15,10 @@ def leader() -> None:
 
 
 @leader.command("show")
-@output_option
-def leader_show(output: str) -> None:
+@document_options
+def leader_show(form: Form) -> None:
     """Show who leads and who stands by; exit code 1 if nobody is known to lead."""
-    answer = client.request("GET", "/api/v1/leader")
-    show_answer(answer, output, show.leader)
+    answer = form.show(lambda: client.request("GET", "/api/v1/leader"), show.leader)
     someone = answer["leads"] or (not answer["trouble"] and any(each["leads"] for each in answer["members"]))
     client.finish(0 if someone else 1)
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-import time
-from pathlib import Path
+from typing import Any
 
 import click
 
@@ -19,36 +18,39 @@ from ha_controller.cli import client, show
 from ha_controller.cli.audit import audit
 from ha_controller.cli.common import (
     order,
-    output_option,
+    order_each,
     patient_order,
     query,
     reason_option,
-    show_answer,
     type_the_name,
     yes_option,
 )
+from ha_controller.cli.completion import completion
 from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
 from ha_controller.cli.leader import leader
+from ha_controller.cli.listing import Form, document_options, listing_options
+from ha_controller.cli.listings import HOSTS, INCIDENTS, PENDING
 from ha_controller.cli.maintenance import maintenance
 from ha_controller.cli.notify import notify
+from ha_controller.cli.program import check_config, demo, plugins, serve
 from ha_controller.cli.replay import export
-from ha_controller.cli.simulate import simulate
-
-CONFIG_ERROR = 78
-DEFAULT_CONFIG = "/etc/ha-controller/config.toml"
-
-_config = click.option(
-    "-c",
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path),
-    default=DEFAULT_CONFIG,
-    envvar="HA_CONFIG",
-    show_default=True,
-    help="The configuration file.",
+from ha_controller.cli.selection import (
+    complete_incidents,
+    complete_pending,
+    host_argument,
+    hosts_argument,
+    names_of,
+    one_host,
+    pick,
+    some_hosts_argument,
 )
+from ha_controller.cli.simulate import simulate
+from ha_controller.cli.top import top
+from ha_controller.cli.trail import events
+
+STATES = ("ok", "suspect", "failed", "fenced", "recovered")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -81,41 +83,61 @@ def main() -> None:
 
 
 @commands.command()
-@output_option
-def status(output: str) -> None:
+@click.option("--nagios", is_flag=True, help="One line with performance data; exit code 0, 1, 2 or 3 as plugins have.")
+@document_options
+def status(nagios: bool, form: Form) -> None:
     """One verdict, who leads, what is going on. The exit code tells: 0 well, 1 degraded, 4 guarded, 5 waits for you."""
-    answer = client.request("GET", "/api/v1/status")
-    show_answer(answer, output, show.status)
+    if nagios:
+        from ha_controller.cli.nagios import check
+
+        client.finish(check())
+    answer = form.show(lambda: client.request("GET", "/api/v1/status"), show.status)
     client.finish(answer["code"])
 
 
 @commands.command()
-@output_option
-def hosts(output: str) -> None:
-    """List the hosts; the ones that are not OK come first."""
-    show_answer(client.request("GET", "/api/v1/hosts"), output, show.hosts)
+@some_hosts_argument
+@click.option("--state", "states", multiple=True, type=click.Choice(STATES), help="In this state; may be repeated.")
+@listing_options
+def hosts(hosts: tuple[str, ...], states: tuple[str, ...], form: Form) -> None:
+    """List the hosts, or HOSTs alone; the ones that are not OK come first.
+
+    HOST is a name, an id, a list (kvm-01,kvm-02), a range of ids (1..4,7) or a glob ('kvm-0*').
+    """
+
+    def ask() -> list[Any]:
+        rows = client.request("GET", "/api/v1/hosts")
+        chosen = pick(hosts, rows) if hosts else rows
+        return [row for row in chosen if not states or row["state"] in states]
+
+    form.show(ask, HOSTS)
 
 
 @commands.command()
-@click.argument("host")
+@host_argument
 @click.option("--at", metavar="TIME", help='What was decided last before this time, like "2026-11-26 03:10".')
 @click.option("--incident", type=int, help="All decisions of this incident.")
 @click.option("-n", "--last", type=click.IntRange(1, 100), help="The last so many decisions.")
-@output_option
-def explain(host: str, at: str | None, incident: int | None, last: int | None, output: str) -> None:
+@document_options
+def explain(host: str, at: str | None, incident: int | None, last: int | None, form: Form) -> None:
     """Why HOST is in its state, and what comes next; or why something was done, or was not, back then."""
     from urllib.parse import quote
 
+    name = one_host(host)
     if at is None and incident is None and last is None:
-        show_answer(client.request("GET", f"/api/v1/hosts/{quote(host, safe='')}/explain"), output, show.explain)
+        form.show(lambda: client.request("GET", f"/api/v1/hosts/{quote(name, safe='')}/explain"), show.explain)
         return
     limit = last or (1 if incident is None else 1000)
     before = None if at is None else _moment(at)
-    wanted = query(host=host, incident=incident, kind="decision", before=before, limit=limit)
-    lines = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
-    if not lines and output == "table":
-        raise client.Failure(3, f"No decision about {host} is on record for that.")
-    show_answer(lines, output, show.decisions)
+    wanted = query(host=name, incident=incident, kind="decision", before=before, limit=limit)
+
+    def ask() -> list[Any]:
+        lines: list[Any] = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
+        if not lines and form.output == "table":
+            raise client.Failure(3, f"No decision about {name} is on record for that.")
+        return lines
+
+    form.show(ask, show.decisions)
 
 
 def _moment(text: str) -> float:
@@ -128,60 +150,35 @@ def _moment(text: str) -> float:
         raise client.Failure(2, f'--at {text}: not a time. Write it like "2026-11-26 03:10"') from None
 
 
-@commands.command()
-@click.option("-f", "--follow", is_flag=True, help="Go on printing as lines are written.")
-@click.option("--host", help="Of this host only.")
-@click.option("--incident", type=int, help="Of this incident only.")
-@click.option("-n", "--limit", type=click.IntRange(1, 1000), default=50, show_default=True)
-@output_option
-def events(follow: bool, host: str | None, incident: int | None, limit: int, output: str) -> None:
-    """The trail: what was decided, ordered, reported, told."""
-    wanted = query(host=host, incident=incident, limit=limit)
-    lines = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
-    if output == "json" and not follow:
-        show.as_json(lines)
-        return
-    last = 0
-    while True:
-        for line in lines:
-            (show.as_json if output == "json" else show.event)(line)
-            last = max(last, line["id"])
-        if not follow:
-            return
-        time.sleep(0.5)
-        lines = client.request("GET", f"/api/v1/events?{wanted}&after={last}")
-
-
 @commands.group(invoke_without_command=True)
-@output_option
+@listing_options
 @click.pass_context
-def incidents(context: click.Context, output: str) -> None:
+def incidents(context: click.Context, form: Form) -> None:
     """List the incidents: one failure of one host each."""
     if context.invoked_subcommand is None:
-        show_answer(client.request("GET", "/api/v1/incidents"), output, show.incidents)
+        form.show(lambda: client.request("GET", "/api/v1/incidents"), INCIDENTS)
 
 
 @incidents.command("show")
-@click.argument("number", type=int)
-@output_option
-def incidents_show(number: int, output: str) -> None:
+@click.argument("number", type=int, shell_complete=complete_incidents)
+@document_options
+def incidents_show(number: int, form: Form) -> None:
     """Everything on record of one incident, with its timeline."""
-    found = [each for each in client.request("GET", "/api/v1/incidents") if each["id"] == number]
-    if not found:
-        raise client.Failure(3, f"There is no incident {number}.")
-    lines = client.request("GET", f"/api/v1/events?incident={number}&limit=1000")
-    if output == "json":
-        show.as_json({**found[0], "timeline": lines})
-    else:
-        show.incident(found[0], lines)
+
+    def ask() -> Any:
+        found = [each for each in client.request("GET", "/api/v1/incidents") if each["id"] == number]
+        if not found:
+            raise client.Failure(3, f"There is no incident {number}.")
+        return {**found[0], "timeline": client.request("GET", f"/api/v1/events?incident={number}&limit=1000")}
+
+    form.show(ask, show.incident)
 
 
 @commands.command()
-@output_option
-def doctor(output: str) -> None:
+@document_options
+def doctor(form: Form) -> None:
     """Live checks: OpenNebula and our rights there, second masters, channels, fence devices, oned's ssh."""
-    answer = client.request("GET", "/api/v1/doctor")
-    show_answer(answer, output, show.doctor)
+    answer = form.show(lambda: client.request("GET", "/api/v1/doctor"), show.doctor)
     client.finish(1 if any(check["ok"] is False for check in answer) else 0)
 
 
@@ -194,16 +191,15 @@ def pending() -> None:
 
 
 @pending.command("list")
-@output_option
-def pending_list(output: str) -> None:
+@listing_options
+def pending_list(form: Form) -> None:
     """List them; exit code 5 if there are any."""
-    answer = client.request("GET", "/api/v1/pending")
-    show_answer(answer, output, show.pending)
+    answer = form.show(lambda: client.request("GET", "/api/v1/pending"), PENDING)
     client.finish(5 if answer else 0)
 
 
 @pending.command("approve")
-@click.argument("incident", type=int)
+@click.argument("incident", type=int, shell_complete=complete_pending)
 @reason_option
 def pending_approve(incident: int, reason: str) -> None:
     """Say yes to what INCIDENT asks: power off a silent host, or start VMs before others are ready."""
@@ -211,7 +207,7 @@ def pending_approve(incident: int, reason: str) -> None:
 
 
 @pending.command("reject")
-@click.argument("incident", type=int)
+@click.argument("incident", type=int, shell_complete=complete_pending)
 @reason_option
 def pending_reject(incident: int, reason: str) -> None:
     """Do not power off the host of INCIDENT."""
@@ -219,43 +215,46 @@ def pending_reject(incident: int, reason: str) -> None:
 
 
 @commands.command("confirm-off")
-@click.argument("host")
+@host_argument
 @reason_option
 @yes_option
 def confirm_off(host: str, reason: str, yes: bool) -> None:
     """Say that you have SEEN that HOST is off; its VMs are started elsewhere."""
+    host = one_host(host)
     type_the_name(host, yes, "If it still runs, its VMs will run twice and destroy their disks.")
     order("confirm-off", host=host, reason=reason)
 
 
 @commands.command()
-@click.argument("host")
+@hosts_argument
 @reason_option
 @yes_option
 @click.option(
     "--force", is_flag=True, help="You have rebooted it, looked at it, and lifted what keeps it from its storage."
 )
 @click.option("--repaired", is_flag=True, help="What made it fail again and again is repaired: end its quarantine.")
-def unfence(host: str, reason: str, yes: bool, force: bool, repaired: bool) -> None:
-    """Give HOST back to OpenNebula once it answers again."""
-    type_the_name(host, yes, "It will be used for VMs again.")
-    order("unfence", host=host, reason=reason, force=force, repaired=repaired)
+def unfence(hosts: tuple[str, ...], reason: str, yes: bool, force: bool, repaired: bool) -> None:
+    """Give HOSTs back to OpenNebula once they answer again."""
+    names = names_of(hosts)
+    for name in names:
+        type_the_name(name, yes, "It will be used for VMs again.")
+    order_each("unfence", names, reason=reason, force=force, repaired=repaired)
 
 
 @commands.command()
-@click.argument("host")
+@hosts_argument
 @reason_option
-def hold(host: str, reason: str) -> None:
-    """Stop the incident of HOST: no further power-off, no further move."""
-    order("hold", host=host, reason=reason)
+def hold(hosts: tuple[str, ...], reason: str) -> None:
+    """Stop the incidents of HOSTs: no further power-off, no further move."""
+    order_each("hold", names_of(hosts), reason=reason)
 
 
 @commands.command()
-@click.argument("host")
+@hosts_argument
 @reason_option
-def release(host: str, reason: str) -> None:
-    """Take up the incident of HOST again."""
-    order("release", host=host, reason=reason)
+def release(hosts: tuple[str, ...], reason: str) -> None:
+    """Take up the incidents of HOSTs again."""
+    order_each("release", names_of(hosts), reason=reason)
 
 
 @commands.command()
@@ -273,112 +272,14 @@ def resume(reason: str) -> None:
 
 
 @commands.command()
-@click.argument("host")
+@host_argument
 @click.option("--reason", required=True, help="Why; goes into the trail.")
 @yes_option
 def fence(host: str, reason: str, yes: bool) -> None:
     """Power a silent HOST off now, without waiting for the verdict. Refused while it shows life."""
+    host = one_host(host)
     type_the_name(host, yes, "It is powered off, hard, and its VMs are started elsewhere.")
     patient_order("fence", host=host, reason=reason)
-
-
-# --- running ----------------------------------------------------------------------------------------------------------
-
-
-@commands.command()
-@_config
-def serve(config_path: Path) -> None:
-    """Run the controller."""
-    from ha_controller.app import serve as run
-
-    client.finish(run(config_path))
-
-
-@commands.command("check-config")
-@_config
-@click.option("--origin", is_flag=True, help="Show each value and where it comes from.")
-def check_config(config_path: Path, origin: bool) -> None:
-    """Check the configuration: syntax, keys, values, secrets, agents. All errors at once; exit code 78."""
-    from ha_controller.app import check_config as run
-
-    client.finish(run(config_path, origin=origin))
-
-
-@commands.group()
-def plugins() -> None:
-    """Fence agents and probe channels."""
-
-
-@plugins.command("list")
-@output_option
-def plugins_list(output: str) -> None:
-    """List what is installed, with version and origin."""
-    from ha_controller.app import list_plugins
-
-    rows = list_plugins()
-    if output == "json":
-        show.as_json(rows)
-    else:
-        table = [
-            [row["name"], ", ".join(row["kinds"]), row["distribution"], row["version"], row["error"]] for row in rows
-        ]
-        show.table(["PLUGIN", "KINDS", "DISTRIBUTION", "VERSION", "ERROR"], table)
-    client.finish(1 if any(row["error"] for row in rows) else 0)
-
-
-@plugins.command("show")
-@click.argument("kind")
-@click.argument("variant", required=False)
-@output_option
-def plugins_show(kind: str, variant: str | None, output: str) -> None:
-    """Show the settings of the agent or channel KIND, with defaults, and what it can do.
-
-    Some kinds stand for many programs: name one of them as VARIANT, as in: plugins show fence-agents fence_apc_snmp
-    """
-    from ha_controller.app import show_plugin
-
-    found = show_plugin(kind, variant)
-    if found is None and variant is not None:
-        raise client.Failure(3, f"{kind} knows no {variant} here. See: ha-controller plugins show {kind}")
-    if found is None:
-        raise client.Failure(3, f"There is no agent or channel {kind}. See: ha-controller plugins list")
-    show_answer(found, output, show.plugin)
-
-
-@plugins.command("new")
-@click.argument("name")
-@click.option(
-    "--directory", type=click.Path(path_type=Path, file_okay=False), default=Path(), help="Where to write it."
-)
-def plugins_new(name: str, directory: Path) -> None:
-    """Write a working skeleton of a fence agent NAME, with its conformance test."""
-    from ha_controller.app import BadName, new_plugin
-
-    try:
-        written = new_plugin(name, directory)
-    except BadName as error:
-        raise client.Failure(2, f"{error}.") from None
-    for path in written:
-        click.echo(path)
-
-
-@commands.command()
-@click.option("--hosts", type=click.IntRange(3, 60), default=6, show_default=True, help="Hosts of the cloud.")
-@click.option("--vms-per-host", type=click.IntRange(1, 50), default=5, show_default=True, help="VMs on each.")
-@click.option(
-    "--fault",
-    type=click.Choice(["power-loss", "cord-pulled", "hang", "partition", "bmc-dead"]),
-    default="power-loss",
-    show_default=True,
-    help="How the host breaks.",
-)
-@click.option("--report", type=click.Path(path_type=Path, dir_okay=False), help="Write the measured phases as JSON.")
-@click.option("--netns", is_flag=True, help="As root: hosts are network namespaces with real ICMP and sshd.")
-def demo(hosts: int, vms_per_host: int, fault: str, report: Path | None, netns: bool) -> None:
-    """Break one host of an embedded cloud and watch its VMs come back. Touches nothing outside this machine."""
-    from ha_controller.demo import run
-
-    client.finish(run(hosts=hosts, vms_per_host=vms_per_host, fault=fault, report=report, namespaces=netns))
 
 
 @commands.command()
@@ -387,12 +288,22 @@ def version() -> None:
     click.echo(f"ha-controller {__version__}")
 
 
-commands.add_command(audit)
-commands.add_command(fencing)
-commands.add_command(drill)
-commands.add_command(maintenance)
-commands.add_command(migrate_from_hook)
-commands.add_command(simulate)
+for command in (
+    audit,
+    check_config,
+    completion,
+    demo,
+    drill,
+    events,
+    fencing,
+    leader,
+    maintenance,
+    migrate_from_hook,
+    notify,
+    plugins,
+    serve,
+    simulate,
+    top,
+):
+    commands.add_command(command)
 incidents.add_command(export)
-commands.add_command(leader)
-commands.add_command(notify)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import click
 
-from ha_controller.cli import client, show
-from ha_controller.cli.common import order, output_option, show_answer
+from ha_controller.cli import client
+from ha_controller.cli.common import order_each
+from ha_controller.cli.listing import Form, listing_options
+from ha_controller.cli.listings import MAINTENANCE
+from ha_controller.cli.selection import hosts_argument, names_of
 
 
 @click.group()
@@ -14,7 +17,7 @@ def maintenance() -> None:
 
 
 @maintenance.command("on")
-@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@hosts_argument
 @click.option("--for", "lasts", default=None, metavar="DURATION", help='Ends by itself, like "4h"; without it: never.')
 @click.option("--reason", required=True, help="Why; others see it.")
 def maintenance_on(hosts: tuple[str, ...], lasts: str | None, reason: str) -> None:
@@ -27,22 +30,19 @@ def maintenance_on(hosts: tuple[str, ...], lasts: str | None, reason: str) -> No
             for_s = parse_duration(lasts)
         except ValueError as error:
             raise client.Failure(2, f"--for: {error}") from None
-    for host in hosts:
-        order("maintenance on", host=host, reason=reason, for_s=for_s)
+    order_each("maintenance on", names_of(hosts), reason=reason, for_s=for_s)
 
 
 @maintenance.command("off")
-@click.argument("hosts", nargs=-1, required=True, metavar="HOST...")
+@hosts_argument
 @click.option("--reason", default="", help="Why; goes into the trail.")
 def maintenance_off(hosts: tuple[str, ...], reason: str) -> None:
     """Give HOSTs back: they are watched, and powered off if they fail."""
-    for host in hosts:
-        order("maintenance off", host=host, reason=reason)
+    order_each("maintenance off", names_of(hosts), reason=reason)
 
 
 @maintenance.command("list")
-@output_option
-def maintenance_list(output: str) -> None:
+@listing_options
+def maintenance_list(form: Form) -> None:
     """List the hosts in maintenance, and why."""
-    rows = [row for row in client.request("GET", "/api/v1/hosts") if row["maintenance"]]
-    show_answer(rows, output, show.maintenance)
+    form.show(lambda: [row for row in client.request("GET", "/api/v1/hosts") if row["maintenance"]], MAINTENANCE)

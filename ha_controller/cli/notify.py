@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from ha_controller.cli import client, show
-from ha_controller.cli.common import output_option, show_answer
+from ha_controller.cli.listing import Form, answer_options, listing_options
+from ha_controller.cli.listings import NOTIFIERS
 
 
 @click.group()
@@ -14,20 +15,19 @@ def notify() -> None:
 
 
 @notify.command("list")
-@output_option
-def notify_list(output: str) -> None:
+@listing_options
+def notify_list(form: Form) -> None:
     """How messages ended so far, and why the last one of each did not go out."""
-    show_answer(client.request("GET", "/api/v1/notifiers"), output, show.notifiers)
+    form.show(lambda: client.request("GET", "/api/v1/notifiers"), NOTIFIERS)
 
 
 @notify.command("test")
 @click.argument("names", nargs=-1, metavar="[NAME...]")
-@output_option
-def notify_test(names: tuple[str, ...], output: str) -> None:
+@answer_options
+def notify_test(names: tuple[str, ...], form: Form) -> None:
     """Send a test message through each, or through NAME, now; exit code 1 if one did not go out."""
     from urllib.parse import urlencode
 
     wanted = urlencode([("name", name) for name in names])
-    rows = client.request("POST", f"/api/v1/notifiers/test?{wanted}", {})
-    show_answer(rows, output, show.notifier_test)
+    rows = form.show(lambda: client.request("POST", f"/api/v1/notifiers/test?{wanted}", {}), show.notifier_test)
     client.finish(0 if all(row["ok"] for row in rows) else 1)

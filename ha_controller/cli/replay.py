@@ -10,7 +10,8 @@ from pathlib import Path
 import click
 
 from ha_controller.cli import client, show
-from ha_controller.cli.common import output_option, show_answer
+from ha_controller.cli.listing import Form, answer_options
+from ha_controller.cli.selection import complete_incidents
 
 Json = client.Json
 
@@ -18,7 +19,7 @@ CONFIG_ERROR = 78
 
 
 @click.command("export")
-@click.argument("number", type=click.IntRange(min=1))
+@click.argument("number", type=click.IntRange(min=1), shell_complete=complete_incidents)
 def export(number: int) -> None:
     """Print the flight record of incident NUMBER: what came in and what was decided. For: simulate replay."""
     sys.stdout.write(client.fetch("GET", f"/api/v1/incidents/{number}/flight"))
@@ -27,8 +28,8 @@ def export(number: int) -> None:
 @click.command("replay")
 @click.argument("record", metavar="FILE|INCIDENT")
 @click.option("-c", "--config", "config_path", type=click.Path(path_type=Path), help="Another configuration.")
-@output_option
-def replay(record: str, config_path: Path | None, output: str) -> None:
+@answer_options
+def replay(record: str, config_path: Path | None, form: Form) -> None:
     """What a configuration would have done with an incident: FILE is from `incidents export`, or say its number.
 
     Without --config it is decided anew with the settings that were in force: by this version, and to see that the
@@ -43,7 +44,7 @@ def replay(record: str, config_path: Path | None, output: str) -> None:
         raise client.Failure(1, f"{record}: {error}") from None
     if found is None:
         client.finish(CONFIG_ERROR)
-    show_answer(found, output, lambda answer: _show(answer, config_path))
+    form.show(lambda: found, lambda answer: _show(answer, config_path))
 
 
 def _lines(record: str) -> Iterable[str]:

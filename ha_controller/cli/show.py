@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,9 +14,6 @@ from ha_controller.showable import UNSAFE, without_escapes
 
 Json = Any
 
-ONE_STATES = {0: "init", 2: "on", 3: "err", 4: "dsbl", 8: "off"}
-COLOURS = {"suspect": "yellow", "failed": "red", "fenced": "magenta", "recovered": "blue"}
-
 
 def safe(text: object) -> str:
     """Text from elsewhere without terminal escapes or other control characters, on one line."""
@@ -25,16 +22,80 @@ def safe(text: object) -> str:
 
 def as_json(value: Json) -> None:
     """Print JSON. Characters that a terminal obeys are escaped, which changes no value."""
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    click.echo(UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+    click.echo(_escaped(json.dumps(value, indent=2, ensure_ascii=False)))
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+def as_json_line(value: Json) -> None:
+    """Print JSON on one line."""
+    click.echo(_escaped(json.dumps(value, ensure_ascii=False)))
+
+
+def _escaped(text: str) -> str:
+    return UNSAFE.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def as_yaml(value: Json) -> None:
+    """Print YAML: blocks, and scalars as in JSON, which YAML reads."""
+    for line in _yaml(value):
+        click.echo(line)
+
+
+def _yaml(value: Json) -> Iterator[str]:
+    if isinstance(value, dict) and value:
+        for key, inner in value.items():
+            yield from _under(f"{_key(key)}:", inner)
+    elif isinstance(value, list) and value:
+        for inner in value:
+            lines = _yaml(inner)
+            yield f"- {next(lines)}"
+            yield from (f"  {line}" for line in lines)
+    else:
+        yield _escaped(json.dumps(value, ensure_ascii=False))
+
+
+def _under(head: str, inner: Json) -> Iterator[str]:
+    if isinstance(inner, dict | list) and inner:
+        yield head
+        yield from (f"  {line}" for line in _yaml(inner))
+    else:
+        yield f"{head} {next(_yaml(inner))}"
+
+
+def _key(key: str) -> str:
+    """Plain, unless YAML could take it for something else than a word ("yes", "1")."""
+    plain = key.replace("_", "").isalpha() and key.lower() not in ("yes", "no", "on", "off", "true", "false", "null")
+    return key if plain else _escaped(json.dumps(key, ensure_ascii=False))
+
+
+def as_csv(headers: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> None:
+    """Print CSV as of RFC 4180, in UTF-8."""
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if headers is not None:
+        writer.writerow([header.lower() for header in headers])
+    writer.writerows([_field(cell) for cell in row] for row in rows)
+    click.echo(text.getvalue(), nl=False)
+
+
+def _field(cell: object) -> str:
+    """What a spreadsheet would take for a formula is data: names are their owners'."""
+    text = safe(cell)
+    return (
+        f"'{text}" if text[:1] in ("=", "+", "@", "-") and text != "-" and not isinstance(cell, int | float) else text
+    )
+
+
+def table(headers: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> None:
     """Print an aligned table; numbers to the right."""
     cells = [[safe(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in [list(headers), *cells]) for column in range(len(headers))]
-    right = [bool(rows) and all(isinstance(row[column], int) for row in rows) for column in range(len(headers))]
-    for row in [list(headers), *cells]:
+    lines = cells if headers is None else [list(headers), *cells]
+    columns = range(len(lines[0]) if lines else 0)
+    widths = [max(len(row[column]) for row in lines) for column in columns]
+    right = [bool(rows) and all(isinstance(row[column], int) for row in rows) for column in columns]
+    for row in lines:
         parts = [
             cell.rjust(width) if to_right else cell.ljust(width)
             for cell, width, to_right in zip(row, widths, right, strict=True)
@@ -93,31 +154,10 @@ def leader(answer: Json) -> None:
         click.echo(f"  {safe(line)}")
 
 
-def notifiers(answer: Json) -> None:
-    """Print `notify list`."""
-    counted = ("sent", "repeated", "given_up", "dropped")
-    rows = [[row["name"], *(row["results"][each] for each in counted), row["trouble"] or "-"] for row in answer]
-    table(["NAME", "SENT", "REPEATED", "GIVEN UP", "DROPPED", "TROUBLE"], rows)
-
-
 def notifier_test(answer: Json) -> None:
     """Print `notify test`."""
     for row in answer:
         click.echo(f"{'✓' if row['ok'] else '✗'} {safe(row['name'])}: {safe(row['trouble']) or 'it went out'}")
-
-
-def hosts(answer: Json) -> None:
-    """Print `hosts`."""
-    rows = []
-    for host in answer:
-        fencing = (
-            " ".join(f"{device['device']} {'✓' if device['ready'] else '✗'}" for device in host["fencing"]) or "none"
-        )
-        state = host["state"].upper() if host["state"] != "ok" else "OK"
-        one = ONE_STATES.get(host["one_state"], str(host["one_state"]))
-        note = safe(host["note"])[:70]
-        rows.append([host["id"], host["name"], one, state, lasted(host["for_s"]), host["vms"], fencing, note])
-    table(["ID", "NAME", "ONE", "STATE", "SINCE", "VMS", "FENCING", "NOTE"], rows)
 
 
 def explain(answer: Json) -> None:
@@ -183,21 +223,7 @@ def _explain_incident(record: Json) -> None:
         click.echo(f"To stop here:                      ha-controller hold {name}")
 
 
-def incidents(answer: Json) -> None:
-    """Print `incidents`."""
-    rows = []
-    for record in answer:
-        running = sum(vm["stage"] == "running" for vm in record["vms"])
-        ended = "open" if record["open"] else record["closing"]
-        note = record["stopped"] or record["hold"] or ended
-        rows.append(
-            [record["id"], record["host_name"], clock(record["opened_at"]), record["verdict"], record["state"].upper(),
-             f"{running}/{len(record['vms'])}", safe(note)[:80]]
-        )  # fmt: skip
-    table(["ID", "HOST", "OPENED", "VERDICT", "STATE", "VMS", "NOTE"], rows)
-
-
-def incident(record: Json, events: Json) -> None:
+def incident(record: Json) -> None:
     """Print `incidents show`."""
     click.echo(f"{safe(record['host_name'])}: {record['verdict']}, now {record['state'].upper()}")
     took = [f"{name} {seconds:.1f} s" for name, seconds in record["phases_s"].items() if seconds is not None]
@@ -207,7 +233,13 @@ def incident(record: Json, events: Json) -> None:
         click.echo(f"  {safe(line)}")
     _explain_incident(record)
     click.echo("\nTimeline")
-    for line in events:
+    for line in record["timeline"]:
+        event(line)
+
+
+def trail(lines: Sequence[Json]) -> None:
+    """Print lines of the trail."""
+    for line in lines:
         event(line)
 
 
@@ -217,37 +249,11 @@ def event(line: Json) -> None:
     click.echo(f"{clock(line['at'])}  {line['kind']:<8}{where}  {safe(line['text'])}")
 
 
-def pending(answer: Json) -> None:
-    """Print `pending list`."""
-    if not answer:
-        click.echo("Nothing waits for a decision.", err=True)
-        return
-    table(
-        ["ID", "HOST", "STATE", "QUESTION"], [[p["id"], p["host"], p["state"].upper(), p["question"]] for p in answer]
-    )
-
-
 def doctor(answer: Json) -> None:
     """Print `doctor`."""
     marks = {True: "✓", False: "✗", None: "!"}
     for check in answer:
         click.echo(f"{marks[check['ok']]} {safe(check['text'])}")
-
-
-def devices(answer: Json) -> None:
-    """Print `fencing list` and `fencing check`."""
-    rows = []
-    for host in answer:
-        if not host["fencing"]:
-            rows.append([host["name"], "-", "none", "✗", "", "", "no fence device: it cannot be powered off"])
-        for device in host["fencing"]:
-            age = device["checked_s_ago"]
-            checked = "never" if age is None else f"{lasted(age)} ago"
-            ready = "✓" if device["ready"] and not device["mismatch"] else "✗"
-            text = device["mismatch"] or device["summary"]
-            level = str(device["level"])
-            rows.append([host["name"], level, device["device"], ready, checked, device["identity"], safe(text)[:90]])
-    table(["HOST", "LEVEL", "DEVICE", "READY", "CHECKED", "IDENTITY", "WHAT IT SAYS"], rows)
 
 
 def fencing_status(answer: Json) -> None:
@@ -265,28 +271,6 @@ def fencing_status(answer: Json) -> None:
         if answer[key]:
             more = f" and {len(answer[key]) - 8} more" if len(answer[key]) > 8 else ""
             click.echo(f"{len(answer[key])} {what}: {safe(', '.join(answer[key][:8]))}{more}")
-
-
-def maintenance(answer: Json) -> None:
-    """Print `maintenance list`."""
-    if not answer:
-        click.echo("No host is in maintenance.")
-        return
-    table(["HOST", "VMS", "WHY"], [[row["name"], str(row["vms"]), safe(row["note"])] for row in answer])
-
-
-def drills(answer: Json) -> None:
-    """Print `drill schedule`."""
-    rows = []
-    for row in answer:
-        ago = row["drilled_s_ago"]
-        last = "never" if ago is None else f"{lasted(ago)} ago"
-        due = "now" if row["due_in_s"] <= 0 else f"in {lasted(row['due_in_s'])}"
-        by_itself = (
-            "begins by itself" if row["by_itself"] == "yes" else f"can be held; not by itself: {row['by_itself']}"
-        )
-        rows.append([row["host"], row["device"], last, due, row["obstacle"] or by_itself])
-    table(["HOST", "DEVICE", "LAST DRILL", "DUE", "OBSTACLE"], rows)
 
 
 def plugin(answer: Json) -> None:

@@ -105,6 +105,8 @@ def _progress(incident: Incident) -> str:
             step = f"rebooted by itself; {running} of {len(incident.vms)} VMs run again"
         case HostState.FENCED:
             step = f"is off; {running} of {len(incident.vms)} VMs run elsewhere"
+        case HostState.RECOVERED:
+            step = "is off and waits for repair; its VMs are cared for"
         case _:
             step = "is silent"
     return f"{incident.host_name} {step}."

@@ -1,0 +1,178 @@
+"""A socket that answers as a controller does, and the command line that asks it, in this very process.
+
+What it answers is what the core reports of a small cloud in which one host has failed and another is silent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.server
+import io
+import json
+import socketserver
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from world import Cloud
+
+from ha_controller.app import drills
+from ha_controller.cli import main
+from ha_controller.config import Drills
+from ha_controller.core import report
+
+Json = Any
+
+
+def failing_cloud() -> Cloud:
+    """Host 3 is powered off and its VMs start elsewhere, host 5 is silent since a moment."""
+    cloud = Cloud(cluster_names={0: "default"}, excluded={6: "maintenance: new RAM"})
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(9)
+    cloud.kill(5)
+    cloud.run(3)
+    return cloud
+
+
+def trail_of(cloud: Cloud) -> list[Json]:
+    """The lines that the journal would have."""
+    return [
+        {
+            "id": number, "at": 1000.0 + number, "kind": kind, "host": 3, "incident": 1, "text": text, "data": {},
+        }
+        for number, (kind, text) in enumerate(
+            [("decision", "kvm-3 is condemned: powered off"), ("intent", "power off kvm-3 by bmc"),
+             ("report", "kvm-3: bmc read back off, twice"), ("told", "VM vm-30 runs on kvm-0")], start=1)
+    ]  # fmt: skip
+
+
+@dataclass
+class Pretended:
+    """Answers GET by its path; remembers what was ordered."""
+
+    socket: Path
+    answers: dict[str, Json] = field(default_factory=dict)
+    ordered: list[tuple[str, Json]] = field(default_factory=list)
+    refusals: dict[str, tuple[int, Json]] = field(default_factory=dict)  #: host -> status and answer
+
+    @classmethod
+    def of(cls, socket: Path, cloud: Cloud) -> Pretended:
+        state, now = cloud.controller.state, cloud.now
+        hosts = {host.name: report.explain(state, host, now) for host in state.hosts.values()}
+        answers: dict[str, Json] = {
+            "/api/v1/status": report.status(state, now),
+            "/api/v1/hosts": report.hosts(state, now),
+            "/api/v1/pending": report.pending(state),
+            "/api/v1/incidents": [report.incident(each) for _, each in sorted(cloud.incidents.items(), reverse=True)],
+            "/api/v1/events": trail_of(cloud),
+            "/api/v1/drills": drills.schedule(state, Drills(), now),
+            "/api/v1/doctor": [
+                {"ok": True, "text": "OpenNebula 7.4.0 answers in 3 ms"},
+                {"ok": None, "text": "no witnesses"},
+                {"ok": False, "text": "kvm-7: no fence device"},
+            ],
+            "/api/v1/leader": {
+                "kind": "single", "name": "one-1", "leads": True, "term": 42, "left_s": None, "trouble": "",
+                "members": [{"name": "one-1", "leads": True, "term": 42, "this": True}], "engine": [],
+            },
+            "/api/v1/notifiers": [
+                {"name": "log", "trouble": "", "results": {"sent": 4, "repeated": 0, "given_up": 0, "dropped": 0}}
+            ],
+            "/api/v1/notifiers/test": [{"name": "log", "ok": True, "trouble": ""}],
+            **{f"/api/v1/hosts/{name}/explain": found for name, found in hosts.items()},
+        }  # fmt: skip
+        return cls(socket, json.loads(json.dumps(answers)))
+
+    def answer(self, method: str, target: str, body: Json) -> tuple[int, Json]:
+        parts = urlsplit(target)
+        if method == "POST" and parts.path == "/api/v1/commands":
+            self.ordered.append((body["verb"], {key: value for key, value in body.items() if key != "verb"}))
+            done = 200, {"code": 0, "text": f"Done: {body['verb']} {body.get('host') or body.get('incident') or ''}"}
+            return self.refusals.get(body.get("host") or "", done)
+        if parts.path == "/api/v1/fencing/check":
+            wanted = parse_qs(parts.query).get("host")
+            return 200, [row for row in self.answers["/api/v1/hosts"] if wanted is None or row["name"] in wanted]
+        if parts.path in self.answers:
+            return 200, self.answers[parts.path]
+        return 404, {"code": 3, "text": f"There is no {parts.path} here."}
+
+    @contextlib.contextmanager
+    def serving(self) -> Iterator[None]:
+        """Listen while the block runs."""
+        pretended = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                body = json.loads(self.rfile.read(length) or b"null")
+                with contextlib.suppress(OSError):
+                    status, answer = pretended.answer(self.command, self.path, body)
+                    text = json.dumps(answer).encode()
+                    self.send_response(status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(text)))
+                    self.end_headers()
+                    self.wfile.write(text)
+
+            def do_POST(self) -> None:
+                self.do_GET()
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+            def address_string(self) -> str:
+                return "socket"
+
+        class Server(socketserver.ThreadingUnixStreamServer):
+            daemon_threads = True
+
+        with Server(str(self.socket), Handler) as server:
+            thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+            thread.start()
+            try:
+                yield
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+@dataclass(frozen=True)
+class Printed:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+class Commands:
+    """The command line, with a pretended controller behind it."""
+
+    def __init__(self, pretended: Pretended, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.pretended, self._monkeypatch = pretended, monkeypatch
+
+    def __call__(self, *words: str, stdin: str | None = None) -> Printed:
+        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+        with self._monkeypatch.context() as patch:
+            patch.setattr(sys, "argv", ["ha-controller", "--socket", str(self.pretended.socket), *words])
+            patch.setattr(sys, "stdin", io.StringIO(stdin or ""))
+            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                try:
+                    main()
+                    code = 0
+                except SystemExit as ended:
+                    code = int(ended.code or 0)
+        return Printed(code, *(each.buffer.getvalue().decode() for each in (out, err)))  # type: ignore[attr-defined]
+
+    @property
+    def ordered(self) -> list[tuple[str, Json]]:
+        return self.pretended.ordered
+
+
+__all__ = ["Commands", "Pretended", "Printed", "failing_cloud"]

@@ -1,0 +1,90 @@
+"""Orders: which hosts they go to, what has to be typed first, and what becomes of the others when one is refused."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+
+from tests.cli.pretended import Commands
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture
+def typed(commands: Commands, monkeypatch: pytest.MonkeyPatch):
+    """A person at a terminal who types `text`."""
+
+    def run(text: str, *words: str):
+        monkeypatch.setattr(io, "StringIO", lambda *given: Terminal(*given))
+        try:
+            return commands(*words, stdin=text)
+        finally:
+            monkeypatch.undo()
+
+    return run
+
+
+def test_an_order_goes_to_every_host_that_is_meant_once(commands: Commands):
+    assert commands("maintenance", "on", "kvm-01,2", "1..3", "--reason", "new RAM").code == 0
+    assert [(verb, keys["host"]) for verb, keys in commands.ordered] == [
+        ("maintenance on", "kvm-01"), ("maintenance on", "kvm-02"), ("maintenance on", "kvm-03"),
+    ]  # fmt: skip
+
+
+def test_a_host_that_is_refused_keeps_no_other_from_its_order(commands: Commands):
+    commands.pretended.refusals["kvm-01"] = 409, {"code": 4, "text": "kvm-01 is FAILED."}
+    done = commands("maintenance", "on", "kvm-0[0-2]", "--reason", "new RAM")
+    assert done.code == 4
+    assert "kvm-01: kvm-01 is FAILED." in done.err
+    assert "1 of 3 hosts: not done." in done.err
+    assert [keys["host"] for _, keys in commands.ordered] == ["kvm-00", "kvm-01", "kvm-02"]
+
+
+def test_nothing_is_ordered_when_one_of_the_names_is_wrong(commands: Commands):
+    assert commands("hold", "kvm-01", "kvm-001").code == 3
+    assert commands.ordered == []
+
+
+@pytest.mark.parametrize("words", [["fence", "kvm-05", "--reason", "x"], ["confirm-off", "5"], ["unfence", "kvm-05"]])
+def test_without_a_terminal_a_destructive_order_needs_yes(commands: Commands, words: list[str]):
+    assert commands(*words).code == 2
+    assert commands.ordered == []
+    assert commands(*words, "--yes").code == 0
+    assert [keys["host"] for _, keys in commands.ordered] == ["kvm-05"]
+
+
+@pytest.mark.parametrize("words", [["fence", "kvm-0*", "--reason", "x"], ["confirm-off", "5,6"]])
+def test_what_kills_is_ordered_for_one_host_at_a_time(commands: Commands, words: list[str]):
+    assert commands(*words, "--yes").code == 2
+    assert commands.ordered == []
+
+
+def test_the_name_itself_is_typed_also_when_the_host_was_given_by_its_number(typed, commands: Commands):
+    assert typed("5\n", "confirm-off", "5").code == 2
+    assert commands.ordered == []
+    done = typed("kvm-05\n", "confirm-off", "5")
+    assert done.code == 0
+    assert "If it still runs, its VMs will run twice" in done.err
+    assert [keys["host"] for _, keys in commands.ordered] == ["kvm-05"]
+
+
+def test_watching_goes_on_while_the_controller_is_away(commands: Commands, monkeypatch: pytest.MonkeyPatch):
+    slept = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        commands.pretended.answers["/api/v1/hosts"] = []
+        if len(slept) == 1:
+            del commands.pretended.answers["/api/v1/hosts"]
+        if len(slept) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("ha_controller.cli.listing.time.sleep", sleep)
+    done = commands("hosts", "-w", "-o", "json")
+    assert done.code == 130
+    assert len(done.out.splitlines()) == 2
+    assert "There is no /api/v1/hosts here" in done.err
