@@ -29,6 +29,7 @@ from ha_controller.cli.completion import completion
 from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
+from ha_controller.cli.init import init
 from ha_controller.cli.leader import leader
 from ha_controller.cli.listing import Form, document_options, listing_options
 from ha_controller.cli.listings import HOSTS, INCIDENTS, PENDING
@@ -296,6 +297,7 @@ for command in (
     drill,
     events,
     fencing,
+    init,
     leader,
     maintenance,
     migrate_from_hook,

@@ -151,6 +151,21 @@ class Printed:
     err: str
 
 
+def called(*words: str, monkeypatch: pytest.MonkeyPatch, stdin: str | None = None) -> Printed:
+    """Run the command line here, with nobody at a terminal."""
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "argv", ["ha-controller", *words])
+        patch.setattr(sys, "stdin", io.StringIO(stdin or ""))
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            try:
+                main()
+                code = 0
+            except SystemExit as ended:
+                code = int(ended.code or 0)
+    return Printed(code, *(each.buffer.getvalue().decode() for each in (out, err)))  # type: ignore[attr-defined]
+
+
 class Commands:
     """The command line, with a pretended controller behind it."""
 
@@ -158,21 +173,11 @@ class Commands:
         self.pretended, self._monkeypatch = pretended, monkeypatch
 
     def __call__(self, *words: str, stdin: str | None = None) -> Printed:
-        out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2))
-        with self._monkeypatch.context() as patch:
-            patch.setattr(sys, "argv", ["ha-controller", "--socket", str(self.pretended.socket), *words])
-            patch.setattr(sys, "stdin", io.StringIO(stdin or ""))
-            with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-                try:
-                    main()
-                    code = 0
-                except SystemExit as ended:
-                    code = int(ended.code or 0)
-        return Printed(code, *(each.buffer.getvalue().decode() for each in (out, err)))  # type: ignore[attr-defined]
+        return called("--socket", str(self.pretended.socket), *words, monkeypatch=self._monkeypatch, stdin=stdin)
 
     @property
     def ordered(self) -> list[tuple[str, Json]]:
         return self.pretended.ordered
 
 
-__all__ = ["Commands", "Pretended", "Printed", "failing_cloud"]
+__all__ = ["Commands", "Pretended", "Printed", "called", "failing_cloud"]
