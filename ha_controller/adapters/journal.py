@@ -32,7 +32,8 @@ import anyio
 import structlog
 
 from ha_controller import sealing, threads
-from ha_controller.adapters.journal_file import copy_checked, in_doubt, open_checked
+from ha_controller.adapters.journal_copy import copy_checked
+from ha_controller.adapters.journal_file import in_doubt, open_checked
 from ha_controller.adapters.journal_schema import MIGRATIONS, Migration
 from ha_controller.adapters.journal_schema import JournalError as JournalError  # part of what this module offers
 from ha_controller.deadlines import fairly_within

@@ -1,4 +1,4 @@
-"""The journal's file: it is opened, checked, brought to this version's schema, and copied.
+"""The journal's file: it is opened, checked, and brought to this version's schema.
 
 Nothing is done with a file that is damaged, of a newer version or of another program, and what is wrong comes with
 what helps.
@@ -7,16 +7,18 @@ what helps.
 from __future__ import annotations
 
 import sqlite3
-import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 
+from ha_controller.adapters.journal_copy import damage, restoring
 from ha_controller.adapters.journal_schema import JournalError, Migration, NewerJournal
 
 
 def open_checked(path: Path, migrations: Sequence[Migration], writer: str) -> sqlite3.Connection:
     """The writer's connection, to a file that was read through and has this version's schema."""
+    if (half := restoring(path)).exists():
+        raise JournalError(f"the journal {path} is half replaced: {half} is there. Do it again: ha-controller restore")
     try:
         path.touch(mode=0o600)  # SQLite gives its -wal and -shm files the mode of the main file
         path.chmod(0o600)
@@ -43,8 +45,8 @@ def _check(connection: sqlite3.Connection, path: Path, version_known: int) -> in
         )
     if version == 0 and connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
         raise JournalError(f"{path} is another program's database. Choose another state directory.")
-    if damage := _damage(connection):
-        raise JournalError(f"the journal {path} is damaged: {damage}. {_replace_it(path)}")
+    if found := damage(connection):
+        raise JournalError(f"the journal {path} is damaged: {found}. {_replace_it(path)}")
     return version
 
 
@@ -71,27 +73,6 @@ def _migrate(connection: sqlite3.Connection, version: int, migrations: Sequence[
         finally:
             if connection.in_transaction:  # it failed
                 connection.execute("ROLLBACK")
-
-
-def _damage(connection: sqlite3.Connection) -> str | None:
-    """The first thing that SQLite's own check finds wrong, or None."""
-    found = str(connection.execute("PRAGMA quick_check(1)").fetchone()[0])
-    return None if found == "ok" else found
-
-
-def copy_checked(reader: sqlite3.Connection, source: Path, target: Path) -> None:
-    """Backup through a temporary file beside the target, which is replaced only by a copy that was checked."""
-    if target.exists() and target.samefile(source):
-        raise JournalError(f"{target} is the journal itself: a backup needs another path")
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as private:  # mode 0700
-        temporary = Path(private, target.name)
-        with closing(sqlite3.connect(temporary, isolation_level=None)) as copy:
-            temporary.chmod(0o600)
-            reader.backup(copy)
-            copy.execute("PRAGMA journal_mode = DELETE")  # one file, to be carried away
-            if damage := _damage(copy):
-                raise JournalError(f"the backup of {source} is damaged: {damage}. Nothing was put at {target}.")
-        temporary.replace(target)
 
 
 def _remedy(error: Exception, path: Path) -> str:

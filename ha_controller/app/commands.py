@@ -33,7 +33,7 @@ from ha_controller.flight.text import BadRecord, read
 from ha_controller.flight.verdict import compared
 from ha_controller.plugin import NotLeading
 
-__all__ = ["BadRecord", "check_config", "list_plugins", "load_config", "replay", "serve"]
+__all__ = ["BadRecord", "check_config", "list_plugins", "load_config", "replay", "serve", "state_dir_of"]
 
 log = structlog.get_logger(__name__)
 
@@ -125,6 +125,12 @@ def settings_of(path: Path) -> Settings | None:
     """What the core would be given of a configuration. None: it is bad, and was told so."""
     loaded = _or_say(path)
     return None if loaded is None else core_settings(loaded[0], loaded[1].probes)
+
+
+def state_dir_of(path: Path) -> Path | None:
+    """The state directory of a configuration. None: it is bad, and was told so."""
+    loaded = _or_say(path)
+    return None if loaded is None else Path(loaded[0].state_dir)
 
 
 def serve(path: Path) -> int:

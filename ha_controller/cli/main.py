@@ -16,6 +16,7 @@ import click
 from ha_controller import __version__
 from ha_controller.cli import client, show
 from ha_controller.cli.audit import audit
+from ha_controller.cli.backup import backup, restore
 from ha_controller.cli.common import (
     order,
     order_each,
@@ -291,6 +292,7 @@ def version() -> None:
 
 for command in (
     audit,
+    backup,
     check_config,
     completion,
     demo,
@@ -303,6 +305,7 @@ for command in (
     migrate_from_hook,
     notify,
     plugins,
+    restore,
     serve,
     simulate,
     top,
