@@ -64,6 +64,19 @@ class Foresight:
         found = await self._beside(lambda: simulate.capacity(taken))
         return {"schema": SCHEMA, "clusters": [_cluster(taken, each) for each in found]}
 
+    async def left_alone(self) -> tuple[int, dict[str, list[str]]]:
+        """How many VMs there are, and those that would be left alone if their host failed, by why.
+
+        Raises:
+            OpenNebulaError: the VMs cannot be read.
+            TimeoutError: it takes too long.
+        """
+        taken, found = await self._snapshot(self._runtime.controller.state.hosts), dict[str, list[str]]()
+        for host in sorted(taken.hosts):
+            for each in taken.left_alone(host):
+                found.setdefault(each.reason, []).append(each.name)
+        return sum(map(len, taken.vms.values())), found
+
     async def reserve(self) -> ReserveAssessed:
         """How many hosts may fail, for the core.
 

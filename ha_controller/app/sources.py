@@ -16,6 +16,7 @@ from ha_controller.adapters.journal import Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState
 from ha_controller.app import drills, messages, metrics, standing
 from ha_controller.app.black_box import BlackBox
+from ha_controller.app.doctor import examine
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import report, trust
@@ -198,7 +199,7 @@ class ControllerSources:
             for row in self.notifiers()
             if row["trouble"] or row["results"]["sent"]
         ]
-        return checks
+        return checks + await examine(self._runtime)
 
     async def _check_oned(self) -> Json:
         endpoint = self._runtime.config.opennebula.endpoint

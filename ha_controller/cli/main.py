@@ -49,8 +49,10 @@ from ha_controller.cli.selection import (
     some_hosts_argument,
 )
 from ha_controller.cli.simulate import simulate
+from ha_controller.cli.support_bundle import support_bundle
 from ha_controller.cli.top import top
 from ha_controller.cli.trail import events
+from ha_controller.cli.vms import vms
 
 STATES = ("ok", "suspect", "failed", "fenced", "recovered")
 
@@ -308,7 +310,9 @@ for command in (
     restore,
     serve,
     simulate,
+    support_bundle,
     top,
+    vms,
 ):
     commands.add_command(command)
 incidents.add_command(export)

@@ -95,6 +95,12 @@ class Snapshot:
     vms: Mapping[int, tuple[Vm, ...]]  #: by host
     settings: Settings
 
+    def left_alone(self, host: int) -> tuple[Left, ...]:
+        """The VMs of a host that would be left alone if it failed, wherever there is room."""
+        priority = self.settings.vm_priority
+        found = [_task_of(vm, self.hosts[host], self.settings, priority) for vm in self.vms.get(host, ())]
+        return tuple(each for each in found if isinstance(each, Left))
+
     def lose(self, hosts: Iterable[int]) -> Loss:
         """Let these hosts fail at once."""
         failed = frozenset(hosts)

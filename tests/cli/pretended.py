@@ -84,6 +84,15 @@ class Pretended:
             "/api/v1/notifiers": [
                 {"name": "log", "trouble": "", "results": {"sent": 4, "repeated": 0, "given_up": 0, "dropped": 0}}
             ],
+            "/api/v1/simulate/fail": {
+                "schema": "ha-controller/v1", "hosts": ["kvm-00"], "moved": 1, "nowhere": 0, "left_alone": 1,
+                "vms": [
+                    {"id": 30, "name": "vm-30", "outcome": "moved", "to": "kvm-01", "reason": "", "softened": False},
+                    {"id": 31, "name": "vm-31", "outcome": "left alone", "to": None, "reason": "HA_POLICY=leave",
+                     "softened": False},
+                ],
+                "order": [], "order_faults": [],
+            },
             "/api/v1/notifiers/test": [{"name": "log", "ok": True, "trouble": ""}],
             **{f"/api/v1/hosts/{name}/explain": found for name, found in hosts.items()},
         }  # fmt: skip

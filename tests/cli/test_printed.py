@@ -19,6 +19,7 @@ LISTINGS = {
     "drills": "drill schedule",
     "maintenance": "maintenance list",
     "notify": "notify list",
+    "vms": "vms kvm-03",
 }
 FORMS = ("table", "wide", "csv", "name")
 OTHERS = {
@@ -38,6 +39,7 @@ OTHERS = {
         "fencing list 2..3 -o name",
         "confirm-off 'kvm-*' --yes",
     ],
+    "simulate": ["simulate fail kvm-00"],
     "leader": ["leader show"],
     "fencing-status": ["fencing status"],
     "notify-test": ["notify test"],

@@ -108,7 +108,13 @@ async def test_the_commands_show_a_well_cloud_and_sigterm_ends_cleanly(tmp_path:
         assert (await controller.cli("explain", "nobody"))[0] == 3
         assert (await controller.cli("confirm-off", "kvm-02", "--yes"))[0] == 3
         assert (await controller.cli("pending", "list"))[0] == 0
-        assert "in the group" not in (await controller.cli("doctor"))[1]
+        told = (await controller.cli("doctor"))[1]
+        assert "in the group" not in told
+        assert "hosts: 4 are seen in OpenNebula and in scope" in told
+        assert "VMs: 8 of 8 would be recovered" in told
+        assert "MiB free for" in told
+        code, text = await controller.cli("vms", "kvm-0*", "-o", "name")
+        assert (code, sorted(map(int, text.split()))) == (0, sorted(cloud.oned.vms))
         assert (await controller.cli("pause", "--reason", "test"))[0] == 0
         assert (await controller.cli("status"))[0] == 4
         assert (await controller.cli("resume"))[0] == 0
