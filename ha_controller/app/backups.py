@@ -14,7 +14,8 @@ import anyio
 from pydantic import TypeAdapter
 
 from ha_controller.adapters import journal_copy
-from ha_controller.adapters.journal_copy import JournalError, Summary
+from ha_controller.adapters.journal_copy import Summary
+from ha_controller.adapters.journal_schema import JournalError
 from ha_controller.app.standing import StateDirectory
 from ha_controller.core.incident import CloudRecord, Incident
 

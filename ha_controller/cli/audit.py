@@ -40,9 +40,7 @@ def audit() -> None:
 @click.option("--all", "with_own", is_flag=True, help="Also what the controller ordered by itself.")
 @click.option("-n", "--limit", type=click.IntRange(1, PAGE), default=50, show_default=True, help="The last so many.")
 @listing_options
-def audit_list(
-    host: str | None, incident: int | None, who: str | None, with_own: bool, limit: int, form: Form
-) -> None:
+def audit_list(host: str | None, incident: int | None, who: str | None, with_own: bool, limit: int, form: Form) -> None:
     """What people and services ordered, with the outcome; refused ones, too."""
 
     def ask() -> list[Json]:

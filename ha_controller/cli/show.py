@@ -212,7 +212,7 @@ def _explain_incident(record: Json) -> None:
         click.echo(f"  attempt {attempt['number']}: {devices}: {attempt['outcome']}. {safe(attempt['detail'])}")
     for vm in record["vms"]:
         was = f"VM {vm['id']} {safe(vm['name'])} (was {safe(vm['was_label'])})"
-        outage = "" if vm["outage_s"] is None else f" Down for {lasted(vm['outage_s'])}."
+        outage = "" if vm["outage_s"] is None else f"; down for {lasted(vm['outage_s'])}"
         click.echo(f"  {was}: {vm['stage']}. {safe(vm['reason'])}{outage}")
     for fault in record["order_faults"]:
         click.echo(f"Not followed {safe(fault)}")
