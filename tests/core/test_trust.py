@@ -8,7 +8,7 @@ import pytest
 from world import Cloud
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Answer, Drill, Fence, MoveVm
+from ha_controller.core.effects import Answer, Drill, Fence, MoveVm, Severity, Tell
 from ha_controller.core.events import (
     DeviceChecked,
     DrillReported,
@@ -34,10 +34,10 @@ def cloud() -> Cloud:
     return made
 
 
-def check(cloud: Cloud, identity: Identity | None, fingerprint: str = "", ok: bool = True) -> None:
+def check(cloud: Cloud, identity: Identity | None, fingerprint: str = "", ok: bool = True, device: str = "bmc") -> None:
     cloud.feed(
         DeviceChecked(
-            host=3, device="bmc", fingerprint=fingerprint, ok=ok, power=PowerState.ON, summary="s", identity=identity
+            host=3, device=device, fingerprint=fingerprint, ok=ok, power=PowerState.ON, summary="s", identity=identity
         )
     )
 
@@ -113,12 +113,63 @@ def test_what_was_proven_is_bound_to_the_settings_of_the_device(cloud):
 def test_what_was_proven_survives_a_restart(cloud):
     host_says(cloud, OURS)
     check(cloud, OURS)
+    restart(cloud)
+    assert trusted(cloud)
+
+
+def restart(cloud: Cloud) -> None:
     record = cloud.controller.state.trusts[3]
     restarted = Controller(cloud.settings, cloud.now)
     restarted.restore([], cloud.cloud, cloud.now, [record])
     cloud.controller = restarted
     cloud.inventory()
-    assert trusted(cloud)
+
+
+def test_a_device_that_named_another_machine_once_is_not_trusted_after_a_restart_either(cloud):
+    """What was proven falls on record; the other device's proof stays."""
+    other = Device(name="other", tells_identity=True)
+    cloud.levels = ((BMC, other),)
+    cloud.inventory()
+    host_says(cloud, OURS)
+    check(cloud, OURS)
+    check(cloud, OURS, device="other")
+    check(cloud, OTHERS)
+    restart(cloud)
+    state = cloud.controller.state
+    assert not is_trusted(state, state.hosts[3], BMC)
+    assert is_trusted(state, state.hosts[3], other)
+
+
+def test_a_device_that_says_nothing_of_its_machine_proves_nothing(cloud):
+    host_says(cloud, OURS)
+    check(cloud, None)
+    assert not trusted(cloud)
+    assert not cloud.controller.state.trust(3).devices
+
+
+def test_who_first_said_which_machine_a_host_is_stays_on_record_and_is_no_news(cloud):
+    host_says(cloud, OURS)
+    assert cloud.controller.state.trust(3).source == "ssh"
+    assert "another machine" not in cloud.told()
+
+
+@pytest.mark.parametrize(
+    ("text", "severity", "next_step"),
+    [
+        ("is another machine's", Severity.CRITICAL, "Correct its address (FENCE_IP in OpenNebula, or [[fence]])"),
+        ("is another machine than before", Severity.WARNING, "If it was exchanged, nothing to do"),
+        ("reads OFF while the host answers", Severity.CRITICAL, "Check the cabling and the outlet"),
+    ],
+)
+def test_what_people_are_told_of_devices_names_host_urgency_and_remedy(cloud, text, severity, next_step):
+    host_says(cloud, OURS)
+    check(cloud, OTHERS)
+    host_says(cloud, OTHERS)
+    reads(cloud, PowerState.OFF)
+    cloud.run(6)
+    (told,) = [tell for tell in cloud.ordered(Tell) if text in tell.text]
+    assert (told.severity, told.host) == (severity, 3)
+    assert told.next_step.startswith(next_step)
 
 
 def test_a_host_that_was_exchanged_has_its_devices_proven_anew(cloud):
@@ -218,6 +269,20 @@ def test_a_host_that_was_off_and_has_booted_since_contradicts_nobody(cloud):
     reads(cloud, PowerState.OFF)  # true, although the last answer is still fresh
     cloud.run(8)
     cloud.dead.clear()
+    cloud.run(20)
+    assert proves(cloud)
+
+
+@pytest.mark.parametrize("power", [PowerState.ON, PowerState.UNKNOWN])
+def test_only_off_contradicts_a_host_that_answers(cloud, power):
+    reads(cloud, power)
+    cloud.run(20)
+    assert proves(cloud)
+
+
+def test_off_read_in_the_moment_in_which_a_host_dies_is_no_contradiction(cloud):
+    reads(cloud, PowerState.OFF)
+    cloud.kill(3, "off")
     cloud.run(20)
     assert proves(cloud)
 
