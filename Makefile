@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb clean
+.PHONY: help venv demo docs audit test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -85,6 +85,10 @@ deb:                                       ## ha-controller_*.deb for the distri
 try-deb: $(VENV)/.ready                     ## as root, minutes: the package on fresh machines: started, hung, upgraded, removed
 	$(BIN)/python -m tests.ship.try_deb
 
+audit: $(VENV)/.ready                      ## known vulnerabilities of what is locked; fails where their service does not know our packages
+	test -x .audit/venv/bin/pip-audit || { $(PYTHON) -m venv .audit/venv && .audit/venv/bin/pip install --quiet --disable-pip-version-check pip-audit; }
+	.audit/venv/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock $(ARGS)
+
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -92,4 +96,4 @@ lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/lint-imports
 
 clean:                                     ## remove .venv and caches
-	rm -rf $(VENV) .peers .docs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .peers .docs .audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
