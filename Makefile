@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs audit test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb clean
+.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -89,6 +89,11 @@ audit: $(VENV)/.ready                      ## known vulnerabilities of what is l
 	test -x .audit/venv/bin/pip-audit || { $(PYTHON) -m venv .audit/venv && .audit/venv/bin/pip install --quiet --disable-pip-version-check pip-audit; }
 	.audit/venv/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock $(ARGS)
 
+ansible:                                   ## the Ansible role: ansible-lint, and check mode against this machine
+	test -x .ansible/venv/bin/ansible-lint || { $(PYTHON) -m venv .ansible/venv && .ansible/venv/bin/pip install --quiet --disable-pip-version-check ansible-core ansible-lint; }
+	cd packaging/ansible && PATH=$(CURDIR)/.ansible/venv/bin:$$PATH ansible-lint --offline --profile production site.yml
+	cd packaging/ansible && $(CURDIR)/.ansible/venv/bin/ansible-playbook -i check.yml --check --diff site.yml $(ARGS)
+
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -96,4 +101,4 @@ lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/lint-imports
 
 clean:                                     ## remove .venv and caches
-	rm -rf $(VENV) .peers .docs .audit .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .peers .docs .audit .ansible .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
