@@ -44,22 +44,22 @@ def audit_list(host: str | None, incident: int | None, who: str | None, with_own
     """What people and services ordered, with the outcome; refused ones, too."""
 
     def ask() -> list[Json]:
-        acts = _acts({"host": host, "incident": incident}, with_own, limit)
+        found = acts({"host": host, "incident": incident}, with_own, limit)
         names = {row["id"]: row["name"] for row in client.request("GET", "/api/v1/hosts")}
-        for act in acts:
+        for act in found:
             act["host"] = names.get(act["host"], act["host"])
-        return [act for act in acts if who is None or act["who"] == who][-limit:]
+        return [act for act in found if who is None or act["who"] == who][-limit:]
 
     form.show(ask, ACTS)
 
 
-def _acts(about: dict[str, Any], with_own: bool, limit: int) -> list[Json]:
+def acts(about: dict[str, Any], with_own: bool, limit: int) -> list[Json]:
     """Acts, oldest first, each with the answer to it."""
     kinds = ("operator", "intent") if with_own else ("operator",)
     lines = [line for kind in kinds for line in _newest(kind, limit, about)]
     if first := min((line["id"] for line in lines), default=0):
         lines += _newest("answer", PAGE, about | {"after": first})
-    acts: list[Json] = []
+    ordered: list[Json] = []
     asked: dict[int, Json] = {}
     for line in sorted(lines, key=lambda line: int(line["id"])):
         data = line["data"]
@@ -67,10 +67,10 @@ def _acts(about: dict[str, Any], with_own: bool, limit: int) -> list[Json]:
             if act := asked.pop(data["request"], None):
                 act["code"], act["result"] = data["code"], data["result"]
             continue
-        acts.append(_act(line))
+        ordered.append(_act(line))
         if data.get("request") is not None:  # numbers begin anew with each process: the last one asked is meant
-            asked[data["request"]] = acts[-1]
-    return acts
+            asked[data["request"]] = ordered[-1]
+    return ordered
 
 
 def _newest(kind: str, limit: int, about: dict[str, Any]) -> list[Json]:
@@ -96,7 +96,8 @@ def _act(line: Json) -> Json:
     }
 
 
-def _said(act: Json) -> str:
+def said(act: Json) -> str:
+    """What came of an act."""
     result = {0: "done", None: "-"}.get(act["code"], "refused")
     return f"{result}: {act['result']}" if act["result"] and act["code"] else result
 
@@ -111,7 +112,7 @@ ACTS = Listing(
         Column(title="HOST", value=lambda act: "" if act["host"] is None else act["host"]),
         Column(title="INCIDENT", value=lambda act: "-" if act["incident"] is None else act["incident"], wide=True),
         Column(title="WHY", value=lambda act: act["why"], cut=60),
-        Column(title="RESULT", value=_said, cut=80),
+        Column(title="RESULT", value=said, cut=80),
     ),
     name=lambda act: act["entry"],
     empty="Nobody has ordered anything yet.",

@@ -30,6 +30,7 @@ from ha_controller.cli.completion import completion
 from ha_controller.cli.drill import drill
 from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
+from ha_controller.cli.incident import export, whole
 from ha_controller.cli.init import init
 from ha_controller.cli.leader import leader
 from ha_controller.cli.listing import Form, document_options, listing_options
@@ -37,7 +38,6 @@ from ha_controller.cli.listings import HOSTS, INCIDENTS, PENDING
 from ha_controller.cli.maintenance import maintenance
 from ha_controller.cli.notify import notify
 from ha_controller.cli.program import check_config, demo, plugins, serve
-from ha_controller.cli.replay import export
 from ha_controller.cli.selection import (
     complete_incidents,
     complete_pending,
@@ -168,14 +168,7 @@ def incidents(context: click.Context, form: Form) -> None:
 @document_options
 def incidents_show(number: int, form: Form) -> None:
     """Everything on record of one incident, with its timeline."""
-
-    def ask() -> Any:
-        found = [each for each in client.request("GET", "/api/v1/incidents") if each["id"] == number]
-        if not found:
-            raise client.Failure(3, f"There is no incident {number}.")
-        return {**found[0], "timeline": client.request("GET", f"/api/v1/events?incident={number}&limit=1000")}
-
-    form.show(ask, show.incident)
+    form.show(lambda: whole(number), show.incident)
 
 
 @commands.command()

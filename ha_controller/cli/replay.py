@@ -1,4 +1,4 @@
-"""`incidents export` and `simulate replay`: the flight record of an incident, and what would be decided now."""
+"""`simulate replay`: what would be decided now about the flight record of an incident."""
 
 from __future__ import annotations
 
@@ -11,18 +11,10 @@ import click
 
 from ha_controller.cli import client, show
 from ha_controller.cli.listing import Form, answer_options
-from ha_controller.cli.selection import complete_incidents
 
 Json = client.Json
 
 CONFIG_ERROR = 78
-
-
-@click.command("export")
-@click.argument("number", type=click.IntRange(min=1), shell_complete=complete_incidents)
-def export(number: int) -> None:
-    """Print the flight record of incident NUMBER: what came in and what was decided. For: simulate replay."""
-    sys.stdout.write(client.fetch("GET", f"/api/v1/incidents/{number}/flight"))
 
 
 @click.command("replay")

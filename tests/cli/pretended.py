@@ -49,6 +49,11 @@ def trail_of(cloud: Cloud) -> list[Json]:
         for number, (kind, text) in enumerate(
             [("decision", "kvm-3 is condemned: powered off"), ("intent", "power off kvm-3 by bmc"),
              ("report", "kvm-3: bmc read back off, twice"), ("told", "VM vm-30 runs on kvm-0")], start=1)
+    ] + [
+        {
+            "id": 5, "at": 1008.0, "kind": "operator", "host": 3, "incident": None, "text": "anna orders hold: I look",
+            "data": {"who": "anna", "origin": "socket", "verb": "hold", "reason": "I look", "result": "", "code": 0},
+        }
     ]  # fmt: skip
 
 
@@ -107,6 +112,10 @@ class Pretended:
         if parts.path == "/api/v1/fencing/check":
             wanted = parse_qs(parts.query).get("host")
             return 200, [row for row in self.answers["/api/v1/hosts"] if wanted is None or row["name"] in wanted]
+        if parts.path == "/api/v1/events":
+            asked = {key: value for key, (value,) in parse_qs(parts.query).items() if key in ("kind", "incident")}
+            lines = self.answers[parts.path]
+            return 200, [line for line in lines if all(str(line[key]) == value for key, value in asked.items())]
         if parts.path in self.answers:
             return 200, self.answers[parts.path]
         return 404, {"code": 3, "text": f"There is no {parts.path} here."}

@@ -26,6 +26,7 @@ OTHERS = {
     "status": ["status", "status -o yaml", "status --nagios"],
     "explain": ["explain kvm-03", "explain 1", "explain kvm-33"],
     "incident": ["incidents show 1"],
+    "post-mortem": [f"incidents export 1 --as {form}" for form in ("md", "html")],
     "doctor": ["doctor", "doctor -o yaml"],
     "chosen-hosts": [
         "hosts kvm-03",
