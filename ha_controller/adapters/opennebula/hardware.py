@@ -55,7 +55,7 @@ def _hex(text: str) -> int | None:
 
 def numa_nodes(share: Fields, *, pinned: bool) -> tuple[NumaNode, ...]:
     """The NUMA nodes of a host. Cores are read of hosts for pinned VMs only: there are many, and no other VM asks."""
-    return tuple(_node(node, pinned) for node in share.below("NUMA_NODES").every("NODE"))
+    return tuple(_node(node, pinned) for node in share.below("NUMA_NODES").every("NODE", "NODE_ID", "MEMORY"))
 
 
 def _node(node: Fields, pinned: bool) -> NumaNode:

@@ -22,6 +22,8 @@ ITEM_MAX = 16 << 20  #: characters of one item: oned's database holds no more
 TAGS_MAX = 200_000  #: of one item; each costs a hundred bytes, and the largest hosts have some thousands
 _NUMBER = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")  #: what 64 bits hold, so that nothing that comes later overflows
 
+_NUMBERS = re.compile(rf"{_NUMBER.pattern}(\0{_NUMBER.pattern})*")  #: joined by what no document can hold
+
 
 class BadDocument(Exception):
     """A document that cannot be read. The text holds names of elements at most, never their contents."""
@@ -41,12 +43,14 @@ Model = TypeVar("Model", bound=Numbered)
 class Fields:
     """The children of an element by name. The first of equal names wins, as oned itself looks attributes up."""
 
-    def __init__(self, element: etree._Element | None) -> None:
-        """Index the children; of nothing, there are none."""
+    def __init__(self, element: etree._Element | None, *wanted: str) -> None:
+        """Index the children; of nothing, there are none. `wanted`: only these names, where there are many others."""
         self._element = element
+        # from the last to the first: of equal names the first remains
         self._children: dict[str, etree._Element] = {}
-        for child in element if element is not None else ():
-            self._children.setdefault(intern(str(child.tag)), child)
+        if element is not None:
+            children = element.iterchildren(*wanted, reversed=True)
+            self._children = {str(child.tag): child for child in children}
 
     def __contains__(self, name: str) -> bool:
         """Whether there is such a child."""
@@ -56,9 +60,11 @@ class Fields:
         """Go down to a child, which need not be there."""
         return Fields(self._children.get(name))
 
-    def every(self, name: str) -> list[Fields]:
-        """Return all children of this name, in their order."""
-        return [Fields(child) for child in self._element.iterfind(name)] if self._element is not None else []
+    def every(self, name: str, *wanted: str) -> list[Fields]:
+        """Return all children of this name, in their order; of each only the `wanted` children, if any are named."""
+        return (
+            [Fields(child, *wanted) for child in self._element.iterchildren(name)] if self._element is not None else []
+        )
 
     def text(self, name: str) -> str:
         """Return a child's text; empty when it is missing."""
@@ -87,15 +93,18 @@ class Fields:
 
     def ids(self, name: str) -> tuple[int, ...]:
         """Return the ids that are listed in a child. Raises BadDocument when one is not a number."""
-        identifiers = self._children[name].iterfind("ID") if name in self._children else ()
-        return tuple(_whole(identifier.text or "", f"an ID in {name} is not a number") for identifier in identifiers)
+        listed = self._children[name].iterchildren("ID") if name in self._children else ()
+        texts = [identifier.text or "" for identifier in listed]
+        if texts and not _NUMBERS.fullmatch("\0".join(texts)):
+            raise BadDocument(f"an ID in {name} is not a number")
+        return tuple(map(int, texts))
 
     def attributes(self) -> dict[str, str]:
         """Return all texts below, a vector's members as "NAME/MEMBER"."""
         found: dict[str, str] = {}
         for name, child in self._children.items():
             if len(child) == 0:
-                found[name] = _shared(child.text)
+                found[intern(name)] = _shared(child.text)
             found.update({intern(f"{name}/{member.tag!s}"): _shared(member.text) for member in child})
         return found
 
