@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
-import socket
 import sys
 from typing import Any
 
@@ -16,17 +14,6 @@ NO_CONTROLLER = 7
 TIMEOUT_S = 1530.0  #: a drill takes minutes; everything else is answered within one
 
 Json = Any
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path: str) -> None:
-        super().__init__("localhost", timeout=TIMEOUT_S)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
 
 
 class Failure(Exception):
@@ -58,7 +45,9 @@ def request(method: str, path: str, body: Json = None) -> Json:
 
 def fetch(method: str, path: str, body: Json = None) -> str:
     """Like `request`, for an answer that is more than one JSON value."""
-    connection = _UnixConnection(socket_path())
+    from ha_controller.cli.unix_socket import UnixConnection  # half of what `--help` would cost
+
+    connection = UnixConnection(socket_path(), timeout_s=TIMEOUT_S)
     try:
         payload = None if body is None else json.dumps(body)
         connection.request(method, path, body=payload, headers={"Content-Type": "application/json"})
