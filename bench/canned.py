@@ -31,7 +31,7 @@ _EMPTY = {
     "hookpool.info": "<HOOK_POOL></HOOK_POOL>",
     "zonepool.info": "<ZONE_POOL></ZONE_POOL>",
     "system.version": "7.4.0",
-    "user.info": "<USER><ID>0</ID><GID>0</GID><GROUPS><ID>0</ID></GROUPS><NAME>oneadmin</NAME><TEMPLATE></TEMPLATE></USER>",
+    "user.info": "<USER><ID>0</ID><GID>0</GID><GROUPS><ID>0</ID></GROUPS><NAME>oneadmin</NAME><TEMPLATE/></USER>",
 }
 
 

@@ -128,7 +128,7 @@ def cpu_of(process: int) -> float:
 
 
 def memory_mb(process: int | str = "self", what: str = "VmHWM") -> float:
-    """Memory of a process: `VmHWM` is the highest so far, `VmRSS` what it is now. (ru_maxrss has the parent's in it.)"""
+    """Memory of a process: `VmHWM` is the highest so far, `VmRSS` what it is now; ru_maxrss has the parent's in it."""
     for line in Path(f"/proc/{process}/status").read_text().splitlines():
         if line.startswith(what + ":"):
             return int(line.split()[1]) / 1024

@@ -146,13 +146,18 @@ async def etcd(folder: str, writers: int, each: int) -> Sample:
 async def _etcd_running(folder: str) -> AsyncIterator[str]:
     endpoint = f"http://127.0.0.1:{_ETCD_PORT}"
     peers = f"http://127.0.0.1:{_ETCD_PORT + 1}"
+    urls = {
+        "listen-client": endpoint,
+        "advertise-client": endpoint,
+        "listen-peer": peers,
+        "initial-advertise-peer": peers,
+    }
+    words = [word for name, url in urls.items() for word in (f"--{name}-urls", url)]
     process = subprocess.Popen(
-        [
-            "etcd", "--data-dir", f"{folder}/etcd", "--listen-client-urls", endpoint, "--advertise-client-urls", endpoint,
-            "--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", f"default={peers}",
-        ],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
+        ["etcd", "--data-dir", f"{folder}/etcd", "--initial-cluster", f"default={peers}", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         await _answers(endpoint)
         yield endpoint

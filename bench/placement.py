@@ -49,7 +49,7 @@ def placement(options: Options) -> list[Figure]:
     stalls = [1000 * float(sample["stall_s"]) for sample in rounds.ours]
     return [
         *figures,
-        rounds.figure("placement: memory", 0.02, of=lambda sample: float(sample["rss_mb"]), unit="MB", note="at its peak"),
+        rounds.figure("placement: memory", 0.02, of=lambda sample: float(sample["rss_mb"]), unit="MB", note="peak"),
         absolute(
             "placement: loop", statistics.median(stalls), 1000 * STALL_MAX_S, unit="ms CPU",
             note="the longest callback while both pools are read",

@@ -138,7 +138,7 @@ async def ours_icmp(hosts: int) -> Sample:
             answered += _note(alive, probe.collect(time.monotonic()))
         ends = time.monotonic() + _DRAIN_MAX_S
         while answered < hosts and time.monotonic() < ends:
-            time.sleep(0.001)
+            await asyncio.sleep(0.001)
             answered += _note(alive, probe.collect(time.monotonic()))
     sample = cpu.sample()
     await probe.close()

@@ -1,4 +1,4 @@
-"""Runs one side of a measurement in this process: `python -m bench.side MODULE:FUNCTION JSON`; prints what it returns."""
+"""Runs one side of a measurement: `python -m bench.side MODULE:FUNCTION JSON`; prints what that returns."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,9 @@ def steady(options: Options) -> list[Figure]:
 
 
 def _inventory_note(sample: Sample) -> str:
-    return f"with an inventory of {HOSTS} hosts of 64 cores every 30 s, 180 MB each; {sample['rss_mb']:.0f} MB at the peak"
+    return (
+        f"with an inventory of {HOSTS} hosts of 64 cores every 30 s, 180 MB each; {sample['rss_mb']:.0f} MB at the peak"
+    )
 
 
 def _fping_at(hosts: int) -> str:
@@ -137,7 +140,7 @@ def growth(options: Options) -> list[Figure]:
     side = partial(run_side, "bench.watching:watch", namespace=True, channels="icmp", seconds=GROWTH_S, poll="1h")
     samples = {hosts: side(hosts=hosts) for hosts in sizes}
     figures = []
-    for small, large in zip(sizes, sizes[1:], strict=False):
+    for small, large in pairwise(sizes):
         for what, key, unit in (("CPU", "core", "% of a core"), ("memory", "rss_mb", "MB")):
             mine, before = float(samples[large][key]), float(samples[small][key])
             times = mine / before
@@ -293,8 +296,10 @@ async def controller(folder: Path, hosts: int, channels: str, poll: str) -> Asyn
     resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
 
     class Counting(Runtime):
-        seen: Counter[str] = Counter()
-        first_lost: dict[int, float] = {}
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            self.seen: Counter[str] = Counter()
+            self.first_lost: dict[int, float] = {}
 
         def post(self, event: Event) -> None:
             if isinstance(event, EvidenceTaken):
