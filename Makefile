@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container clean
+.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -76,6 +76,20 @@ coverage: $(VENV)/.proof                   ## five minutes: what the tests reach
 chaos: $(VENV)/.dev                        ## as root, minutes: real processes killed, stopped, cut off: ARGS="--rounds 100 --seed 1"
 	$(BIN)/python -m tests.chaos.campaign $(ARGS)
 
+bench: .bench/venv/.ready $(VENV)/.dev      ## as root, a quarter of an hour: everything beside its peers: ARGS="icmp banner --rounds 9"
+	$(BIN)/python -m bench $(ARGS)
+
+bench-gate: .bench/venv/.ready $(VENV)/.dev ## as root, half a minute: fails where a ratio is half as much again as its goal
+	$(BIN)/python -m bench --gate
+
+soak: $(VENV)/.dev                         ## as root, ten minutes: 1,000 hosts, incidents, memory must not grow: ARGS="--minutes 60"
+	$(BIN)/python -m bench.soak $(ARGS)
+
+.bench/venv/.ready: requirements-bench.lock
+	$(PYTHON) -m venv .bench/venv
+	.bench/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
+	touch $@
+
 wheels: $(VENV)/.ready                      ## a minute: all wheels, installed with ours from a folder, and the demo far from here
 	packaging/check-wheels $(ARGS)
 
@@ -110,4 +124,4 @@ lint: $(VENV)/.dev                         ## ruff, mypy, import contracts
 	$(BIN)/lint-imports
 
 clean:                                     ## remove .venv and caches
-	rm -rf $(VENV) .peers .docs .audit .ansible .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .peers .docs .bench .audit .ansible .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

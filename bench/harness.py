@@ -71,11 +71,14 @@ def run_side(
     namespace: bool = False,
     python: Path | str = sys.executable,
     core: int | None = None,
+    within_s: float = SIDE_MAX_S,
+    talks: bool = False,
     **arguments: Any,
 ) -> Sample:
     """Run `module:function` in a process of its own and return what it returns.
 
     `namespace`: in a network of its own (needs root). `core`: on this processor only, as far as there are so many.
+    `talks`: what it says meanwhile is shown.
 
     Raises:
         Wrong: it failed; the text holds the end of what it said.
@@ -85,9 +88,12 @@ def run_side(
         command = [*_NAMESPACE, *command]
     if core is not None and (os.cpu_count() or 1) > core:
         command = ["taskset", "-c", str(core), *command]
-    done = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=SIDE_MAX_S)
+    errors = None if talks else subprocess.PIPE
+    done = subprocess.run(
+        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True, timeout=within_s
+    )
     if done.returncode != 0:
-        raise Wrong(f"{what}: {done.stderr.strip()[-2000:] or f'exit status {done.returncode}'}")
+        raise Wrong(f"{what}: {(done.stderr or '').strip()[-2000:] or f'exit status {done.returncode}'}")
     sample: Sample = json.loads(done.stdout.splitlines()[-1])
     return sample
 
@@ -221,7 +227,8 @@ def write(figures: Sequence[Figure], measured: Sequence[str]) -> None:
     page = PAGE.read_text()
     if _BEGIN in page:
         before, _, rest = page.partition(_BEGIN)
-        PAGE.write_text(f"{before}{_BEGIN}\n{table(lines)}{_END}{rest.partition(_END)[2]}")
+        text = f"Last measured: {machine()}.\n\n{table(lines)}"
+        PAGE.write_text(f"{before}{_BEGIN}\n{text}{_END}{rest.partition(_END)[2]}")
 
 
 def table(lines: Sequence[Mapping[str, Any]]) -> str:

@@ -189,7 +189,7 @@ async def die(hosts: int) -> dict[str, Any]:
             runtime.first_lost.clear()
             views, verdicts = runtime.controller.state.views, {}
             cut_at = runtime.clock()
-            _run("nsenter", "-t", str(far), "-n", "ip", "route", "add", "blackhole", "10.1.7.0/24", "table", "local")
+            run("nsenter", "-t", str(far), "-n", "ip", "route", "add", "blackhole", "10.1.7.0/24", "table", "local")
             ends = cut_at + _SEEN_MAX_S
             while len(verdicts) < len(KILLED) and runtime.clock() < ends:
                 await asyncio.sleep(0.01)
@@ -255,14 +255,14 @@ def far_side(server: str = "") -> Iterator[int]:
                     break
                 time.sleep(0.02)
             there = ("nsenter", "-t", str(holder.pid), "-n")
-            _run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(holder.pid))
-            _run("ip", "address", "add", "192.168.77.1/24", "dev", "near")
-            _run("ip", "link", "set", "near", "up")
-            _run(*there, "ip", "address", "add", "192.168.77.2/24", "dev", "far")
-            _run(*there, "ip", "link", "set", "far", "up")
-            _run(*there, "ip", "link", "set", "lo", "up")
-            _run(*there, "ip", "route", "add", "local", "10.0.0.0/8", "dev", "lo")
-            _run("ip", "route", "add", "10.0.0.0/8", "via", "192.168.77.2")
+            run("ip", "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", str(holder.pid))
+            run("ip", "address", "add", "192.168.77.1/24", "dev", "near")
+            run("ip", "link", "set", "near", "up")
+            run(*there, "ip", "address", "add", "192.168.77.2/24", "dev", "far")
+            run(*there, "ip", "link", "set", "far", "up")
+            run(*there, "ip", "link", "set", "lo", "up")
+            run(*there, "ip", "route", "add", "local", "10.0.0.0/8", "dev", "lo")
+            run("ip", "route", "add", "10.0.0.0/8", "via", "192.168.77.2")
             if server:
                 servers.append(subprocess.Popen([*there, server, str(BANNER_PORT)], stdout=subprocess.DEVNULL))
             yield holder.pid
@@ -273,14 +273,15 @@ def far_side(server: str = "") -> Iterator[int]:
                 each.wait()
 
 
-def _run(*command: str) -> None:
+def run(*command: str) -> None:
+    """Run a program. Raises Wrong: it failed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=20)
     if done.returncode:
         raise Wrong(f"{' '.join(command)}: {done.stderr.strip()}")
 
 
 @asynccontextmanager
-async def controller(folder: Path, hosts: int, channels: str, poll: str) -> AsyncIterator[Any]:
+async def controller(folder: Path, hosts: int, channels: str, poll: str, *, detect: str = "") -> AsyncIterator[Any]:
     """The whole controller, as `serve` runs it, once it knows the hosts; counts what its channels tell."""
     import gc
 
@@ -312,7 +313,7 @@ async def controller(folder: Path, hosts: int, channels: str, poll: str) -> Asyn
 
     with serving(make_pools(hosts, 5 * hosts, address=ADDRESS, extended=False)) as endpoint:
         more = f"[channel.ssh]\nport = {BANNER_PORT}\n" if "ssh" in CHANNELS[channels] else ""
-        path = write_config(folder, endpoint, CHANNELS[channels], more, poll=poll)
+        path = write_config(folder, endpoint, CHANNELS[channels], detect + more, poll=poll)
         config, registry = load_config(path)
         set_up_logging(level="error", format_name=config.log.format)
         runtime = Counting(config, registry)

@@ -1,4 +1,4 @@
-"""HTTP over the controller's Unix socket. Apart from `client`, which all commands import, for http.client is not small."""
+"""HTTP over the controller's Unix socket. Apart from `client`, which all commands import: http.client is not small."""
 
 from __future__ import annotations
 
