@@ -11,7 +11,7 @@ import asyncio
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from xml.sax.saxutils import escape
@@ -45,8 +45,9 @@ def make_pools(hosts: int, vms: int, *, address: str = "127.1.{0}.{1}", extended
     folder = ROOT / f".bench/pools/{hosts}-{vms}-{address.split('.')[0]}"
     kinds = {"hostpool.info": _hosts(hosts, vms, address), "hostpool.monitoring": _monitoring(hosts)}
     if extended:
-        kinds["vmpool.infoextended"] = _vms(hosts, vms)
+        kinds["vmpool.infoextended"] = _vms(hosts, range(vms))
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cloud").write_text(f"{hosts} {vms} {address}")
     for name, pieces in kinds.items():
         if not (folder / name).exists():
             with (folder / f"{name}.new").open("w") as file:
@@ -58,6 +59,12 @@ def make_pools(hosts: int, vms: int, *, address: str = "127.1.{0}.{1}", extended
 
 
 def _hosts(hosts: int, vms: int, address: str) -> Iterator[str]:
+    yield "<HOST_POOL>"
+    yield from (_host(number, hosts, vms, address) for number in range(hosts))
+    yield "</HOST_POOL>"
+
+
+def _host(number: int, hosts: int, vms: int, address: str) -> str:
     cores = "".join(
         f"<CORE><CPUS><![CDATA[{core}:-1,{core + CORES}:-1]]></CPUS><DEDICATED><![CDATA[NO]]></DEDICATED>"
         f"<FREE><![CDATA[2]]></FREE><ID><![CDATA[{core}]]></ID></CORE>"
@@ -75,22 +82,19 @@ def _hosts(hosts: int, vms: int, address: str) -> Iterator[str]:
         for number in range(2)
     )
     more = "".join(f"<{name}><![CDATA[value of {name}]]></{name}>" for name in _TEMPLATE)
-    yield "<HOST_POOL>"
-    for number in range(hosts):
-        own = "".join(f"<ID>{vm}</ID>" for vm in range(number, vms, hosts))
-        at = address.format(number >> 8, number & 255)
-        yield (
-            f"<HOST><ID>{number}</ID><NAME>kvm-{number:05}</NAME><STATE>2</STATE><PREV_STATE>2</PREV_STATE>"
-            "<IM_MAD><![CDATA[kvm]]></IM_MAD><VM_MAD><![CDATA[kvm]]></VM_MAD><CLUSTER_ID>0</CLUSTER_ID>"
-            "<CLUSTER>default</CLUSTER><HOST_SHARE><MEM_USAGE>41943040</MEM_USAGE><CPU_USAGE>2000</CPU_USAGE>"
-            "<TOTAL_MEM>527999999</TOTAL_MEM><TOTAL_CPU>12800</TOTAL_CPU><MAX_MEM>527999999</MAX_MEM>"
-            "<MAX_CPU>12800</MAX_CPU><RUNNING_VMS>20</RUNNING_VMS><VMS_THREAD>1</VMS_THREAD>"
-            f"<DATASTORES>{stores}<DISK_USAGE><![CDATA[0]]></DISK_USAGE></DATASTORES><PCI_DEVICES></PCI_DEVICES>"
-            f"<NUMA_NODES>{nodes}</NUMA_NODES></HOST_SHARE><VMS>{own}</VMS><TEMPLATE>"
-            f"<HA_ADDRESS><![CDATA[{at}]]></HA_ADDRESS><HOSTNAME><![CDATA[kvm-{number:05}]]></HOSTNAME>{more}</TEMPLATE>"
-            "<MONITORING></MONITORING></HOST>"
-        )
-    yield "</HOST_POOL>"
+    own = "".join(f"<ID>{vm}</ID>" for vm in range(number, vms, hosts))
+    at = address.format(number >> 8, number & 255)
+    return (
+        f"<HOST><ID>{number}</ID><NAME>kvm-{number:05}</NAME><STATE>2</STATE><PREV_STATE>2</PREV_STATE>"
+        "<IM_MAD><![CDATA[kvm]]></IM_MAD><VM_MAD><![CDATA[kvm]]></VM_MAD><CLUSTER_ID>0</CLUSTER_ID>"
+        "<CLUSTER>default</CLUSTER><HOST_SHARE><MEM_USAGE>41943040</MEM_USAGE><CPU_USAGE>2000</CPU_USAGE>"
+        "<TOTAL_MEM>527999999</TOTAL_MEM><TOTAL_CPU>12800</TOTAL_CPU><MAX_MEM>527999999</MAX_MEM>"
+        "<MAX_CPU>12800</MAX_CPU><RUNNING_VMS>20</RUNNING_VMS><VMS_THREAD>1</VMS_THREAD>"
+        f"<DATASTORES>{stores}<DISK_USAGE><![CDATA[0]]></DISK_USAGE></DATASTORES><PCI_DEVICES></PCI_DEVICES>"
+        f"<NUMA_NODES>{nodes}</NUMA_NODES></HOST_SHARE><VMS>{own}</VMS><TEMPLATE>"
+        f"<HA_ADDRESS><![CDATA[{at}]]></HA_ADDRESS><HOSTNAME><![CDATA[kvm-{number:05}]]></HOSTNAME>{more}</TEMPLATE>"
+        "<MONITORING></MONITORING></HOST>"
+    )
 
 
 _TEMPLATE = (
@@ -111,7 +115,13 @@ def _monitoring(hosts: int) -> Iterator[str]:
     yield "</MONITORING_DATA>"
 
 
-def _vms(hosts: int, vms: int) -> Iterator[str]:
+def _vms(hosts: int, numbers: Iterable[int]) -> Iterator[str]:
+    yield "<VM_POOL>"
+    yield from (_vm(number, hosts) for number in numbers)
+    yield "</VM_POOL>"
+
+
+def _vm(number: int, hosts: int) -> str:
     disks = "".join(
         f"<DISK><ALLOW_ORPHANS><![CDATA[NO]]></ALLOW_ORPHANS><CLONE><![CDATA[YES]]></CLONE><DATASTORE><![CDATA[images]]>"
         f"</DATASTORE><DATASTORE_ID><![CDATA[1]]></DATASTORE_ID><DEV_PREFIX><![CDATA[vd]]></DEV_PREFIX>"
@@ -128,24 +138,21 @@ def _vms(hosts: int, vms: int) -> Iterator[str]:
     )
     notes = "".join(f"<NOTE_{number}><![CDATA[{FAKE} and more]]></NOTE_{number}>" for number in range(20))
     context = "".join(f"<VAR_{number}><![CDATA[$USER[NAME_{number}] {FAKE}]]></VAR_{number}>" for number in range(20))
-    yield "<VM_POOL>"
-    for number in range(vms):
-        host = host_of(number, hosts)
-        yield (
-            f"<VM><ID>{number}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
-            f"<NAME>vm-{number}</NAME><PERMISSIONS><OWNER_U>1</OWNER_U><OWNER_M>1</OWNER_M></PERMISSIONS>"
-            "<LAST_POLL>0</LAST_POLL><STATE>3</STATE><LCM_STATE>3</LCM_STATE><PREV_STATE>3</PREV_STATE>"
-            "<PREV_LCM_STATE>3</PREV_LCM_STATE><RESCHED>0</RESCHED><STIME>1790000000</STIME><ETIME>0</ETIME>"
-            f"<DEPLOY_ID>one-{number}</DEPLOY_ID><MONITORING><CPU><![CDATA[2.5]]></CPU></MONITORING><TEMPLATE>"
-            f"<AUTOMATIC_REQUIREMENTS><![CDATA[(CLUSTER_ID = 0) & !(PIN_POLICY = PINNED)]]></AUTOMATIC_REQUIREMENTS>"
-            f"<CONTEXT>{context}</CONTEXT><CPU><![CDATA[1]]></CPU>{disks}<MEMORY><![CDATA[2048]]></MEMORY>{cards}"
-            f"<VCPU><![CDATA[2]]></VCPU><VMID><![CDATA[{number}]]></VMID></TEMPLATE><USER_TEMPLATE>{notes}</USER_TEMPLATE>"
-            f"<HISTORY_RECORDS><HISTORY><OID>{number}</OID><SEQ>0</SEQ><HOSTNAME>kvm-{host:05}</HOSTNAME><HID>{host}</HID>"
-            "<CID>0</CID><STIME>1790000000</STIME><ETIME>0</ETIME><VM_MAD><![CDATA[kvm]]></VM_MAD>"
-            "<TM_MAD><![CDATA[shared]]></TM_MAD><DS_ID>0</DS_ID><RSTIME>1790000000</RSTIME><RETIME>0</RETIME>"
-            "<ACTION>0</ACTION></HISTORY></HISTORY_RECORDS></VM>"
-        )
-    yield "</VM_POOL>"
+    host = host_of(number, hosts)
+    return (
+        f"<VM><ID>{number}</ID><UID>0</UID><GID>0</GID><UNAME>oneadmin</UNAME><GNAME>oneadmin</GNAME>"
+        f"<NAME>vm-{number}</NAME><PERMISSIONS><OWNER_U>1</OWNER_U><OWNER_M>1</OWNER_M></PERMISSIONS>"
+        "<LAST_POLL>0</LAST_POLL><STATE>3</STATE><LCM_STATE>3</LCM_STATE><PREV_STATE>3</PREV_STATE>"
+        "<PREV_LCM_STATE>3</PREV_LCM_STATE><RESCHED>0</RESCHED><STIME>1790000000</STIME><ETIME>0</ETIME>"
+        f"<DEPLOY_ID>one-{number}</DEPLOY_ID><MONITORING><CPU><![CDATA[2.5]]></CPU></MONITORING><TEMPLATE>"
+        f"<AUTOMATIC_REQUIREMENTS><![CDATA[(CLUSTER_ID = 0) & !(PIN_POLICY = PINNED)]]></AUTOMATIC_REQUIREMENTS>"
+        f"<CONTEXT>{context}</CONTEXT><CPU><![CDATA[1]]></CPU>{disks}<MEMORY><![CDATA[2048]]></MEMORY>{cards}"
+        f"<VCPU><![CDATA[2]]></VCPU><VMID><![CDATA[{number}]]></VMID></TEMPLATE><USER_TEMPLATE>{notes}</USER_TEMPLATE>"
+        f"<HISTORY_RECORDS><HISTORY><OID>{number}</OID><SEQ>0</SEQ><HOSTNAME>kvm-{host:05}</HOSTNAME><HID>{host}</HID>"
+        "<CID>0</CID><STIME>1790000000</STIME><ETIME>0</ETIME><VM_MAD><![CDATA[kvm]]></VM_MAD>"
+        "<TM_MAD><![CDATA[shared]]></TM_MAD><DS_ID>0</DS_ID><RSTIME>1790000000</RSTIME><RETIME>0</RETIME>"
+        "<ACTION>0</ACTION></HISTORY></HISTORY_RECORDS></VM>"
+    )
 
 
 @contextmanager
@@ -161,6 +168,20 @@ def serving(folder: Path) -> Iterator[str]:
             process.kill()
 
 
+def _small(folder: Path, method: str, body: bytes) -> str:
+    """What is asked about one host or some VMs is made when it is asked for."""
+    hosts, vms, address = (folder / "cloud").read_text().split()
+    given = [
+        int(number)
+        for number in re.findall(r"\d+", re.findall(rb"<(?:int|i4|string)>([\d,]+)<", body + b"<int>0<")[0].decode())
+    ]
+    if method == "host.info":
+        return _host(given[0], int(hosts), int(vms), address)
+    if method == "vmpool.infoset":
+        return "".join(_vms(int(hosts), given))
+    return _EMPTY.get(method, "")
+
+
 async def _answer(folder: Path, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     """One call per connection, as oned does."""
     try:
@@ -168,7 +189,7 @@ async def _answer(folder: Path, reader: asyncio.StreamReader, writer: asyncio.St
         body = await reader.readexactly(int(re.search(r"content-length: *(\d+)", head)[1]))  # type: ignore[index]
         method = re.search(rb"<methodName>one\.([\w.]+)<", body)[1].decode()  # type: ignore[index]
         file = folder / method
-        small = "" if file.exists() else _HEAD + escape(_EMPTY.get(method, "")) + _TAIL
+        small = "" if file.exists() else _HEAD + escape(_small(folder, method, body)) + _TAIL
         size = file.stat().st_size if file.exists() else len(small)
         writer.write(
             f"HTTP/1.1 200 OK\r\nContent-Type: text/xml\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode()

@@ -16,6 +16,7 @@ def placement(endpoint: str, hosts: int, vms: int) -> dict[str, Any]:
     import pyone
 
     server = pyone.OneServer(endpoint, session="oneadmin:password", timeout=300)
+    server.system.version()
     cpu = Cpu()
     pool = server.vmpool.infoextended(_EVERYONE, _ALL, _ALL, _NOT_DONE)
     found = {vm.ID: vm.HISTORY_RECORDS.HISTORY[-1].HID for vm in pool.VM}
