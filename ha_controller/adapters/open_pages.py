@@ -7,13 +7,15 @@ hosts, and how they are, are in it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
 import anyio
 import structlog
 from aiohttp import web
+
+from ha_controller.adapters.connections import IDLE_MAX_S, bounded
 
 log = structlog.get_logger(__name__)
 
@@ -35,25 +37,32 @@ class Shown(Protocol):
         """How long ago the decision loop finished a round."""
 
 
-def routes(shown: Shown) -> list[web.RouteDef]:
-    """The pages."""
+def livez(shown: Shown) -> web.Response:
+    """200 while the decision loop turns."""
+    age_s = shown.round_age_s()
+    return web.json_response({"round_age_s": round(age_s, 3)}, status=200 if age_s < ALIVE_WITHIN_S else 503)
 
-    async def livez(request: web.Request) -> web.Response:
-        del request
-        age_s = shown.round_age_s()
-        return web.json_response({"round_age_s": round(age_s, 3)}, status=200 if age_s < ALIVE_WITHIN_S else 503)
 
-    async def leader(request: web.Request) -> web.Response:
-        """200 on the leader alone."""
-        del request
-        leads = shown.leads()
-        return web.json_response({"leads": leads}, status=200 if leads else 503)
+def leader(shown: Shown) -> web.Response:
+    """200 on the leader alone."""
+    leads = shown.leads()
+    return web.json_response({"leads": leads}, status=200 if leads else 503)
 
-    async def metrics(request: web.Request) -> web.Response:
-        del request
-        return web.Response(body=shown.metrics().encode(), headers={"Content-Type": f"{METRICS_TYPE}; charset=utf-8"})
 
-    return [web.get("/livez", livez), web.get("/leader", leader), web.get("/metrics", metrics)]
+def metrics(shown: Shown) -> web.Response:
+    """What Prometheus reads."""
+    return web.Response(body=shown.metrics().encode(), headers={"Content-Type": f"{METRICS_TYPE}; charset=utf-8"})
+
+
+def _routes(shown: Shown) -> list[web.RouteDef]:
+    def page(answer: Callable[[Shown], web.Response]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def handler(request: web.Request) -> web.StreamResponse:
+            del request
+            return answer(shown)
+
+        return handler
+
+    return [web.get("/livez", page(livez)), web.get("/leader", page(leader)), web.get("/metrics", page(metrics))]
 
 
 @asynccontextmanager
@@ -64,11 +73,11 @@ async def serve(address: str, port: int, shown: Shown) -> AsyncIterator[None]:
         OSError: the address cannot be used.
     """
     application = web.Application(client_max_size=0)
-    application.add_routes(routes(shown))
-    runner = web.AppRunner(application, access_log=None)
+    application.add_routes(_routes(shown))
+    runner = web.AppRunner(application, access_log=None, keepalive_timeout=IDLE_MAX_S)
     await runner.setup()
     try:
-        server = await asyncio.get_running_loop().create_server(_bounded(runner), address, port)
+        server = await asyncio.get_running_loop().create_server(bounded(runner, CONNECTIONS_MAX), address, port)
         log.info("metrics are served", address=address, port=port)
         try:
             yield
@@ -77,20 +86,3 @@ async def serve(address: str, port: int, shown: Shown) -> AsyncIterator[None]:
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(5):
             await runner.cleanup()
-
-
-def _bounded(runner: web.AppRunner) -> Callable[[], asyncio.BaseProtocol]:
-    """A protocol for each connection; one beyond the bound is closed at once."""
-
-    def make() -> asyncio.BaseProtocol:
-        server = runner.server
-        if server is None or len(server.connections) >= CONNECTIONS_MAX:
-            return _Refusal()
-        return server()
-
-    return make
-
-
-class _Refusal(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()

@@ -13,10 +13,10 @@ from pathlib import Path
 from ha_controller.adapters import open_pages
 from ha_controller.adapters.arbiter import Moment
 from ha_controller.adapters.commander import Commander
-from ha_controller.adapters.http_api import HttpApi
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import Transport
 from ha_controller.app.clock import ControllerClock
+from ha_controller.app.people import http_api
 from ha_controller.app.sources import ControllerSources
 from ha_controller.config import Api
 
@@ -27,7 +27,7 @@ Door = Callable[[Api, ControllerSources, Commander], AbstractAsyncContextManager
 async def _served(api: Api, sources: ControllerSources, commander: Commander) -> AsyncIterator[None]:
     """The local socket, and the pages for everybody if they are wanted."""
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(HttpApi(Path(api.socket), sources, commander).serve())
+        await stack.enter_async_context(http_api(api, sources, commander).serve())
         if api.metrics_port:
             await stack.enter_async_context(open_pages.serve(str(api.metrics_address), api.metrics_port, sources))
         yield

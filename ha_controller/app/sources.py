@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from math import nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import structlog
+from pydantic import SecretStr
 
-from ha_controller.adapters.journal import Journal, JournalError
-from ha_controller.adapters.opennebula import OpenNebulaError, RaftState
+from ha_controller.adapters.journal import Entry, Journal, JournalError
+from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
 from ha_controller.app import drills, messages, metrics, standing
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.doctor import examine
@@ -31,7 +30,7 @@ Json = Any
 ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
 SSH_G_TIMEOUT_S = 3.0
 TRAIL_CHECKED = 5000  #: entries
-MOMENT_MAX = 1e11  #: seconds; more is no time
+ROUND_AGE_MAX_S = 10.0
 ONEADMIN = 0  #: the id of the user that OpenNebula itself uses
 
 
@@ -94,19 +93,64 @@ class ControllerSources:
         """The flight record of an incident as text; None if there is none."""
         return await self._black_box.fetch(incident)
 
-    async def events(self, query: Mapping[str, str]) -> Json:
+    async def events(
+        self,
+        *,
+        after: int = 0,
+        before: float | None = None,
+        host: int | None = None,
+        incident: int | None = None,
+        kind: str | None = None,
+        limit: int = 200,
+        newest: bool = False,
+    ) -> Json:
         """Lines of the trail, oldest first."""
-        host = query.get("host")
         entries = await self._journal.entries(
-            after_id=_number(query.get("after"), 0),
-            host=None if host is None else self.host_id(host),
-            kind=query.get("kind"),
-            before=_moment(query.get("before")),
-            incident=_number(query.get("incident"), None),
-            limit=min(1000, _number(query.get("limit"), 200)),
-            newest_first="newest" in query,
+            after_id=after, before=before, host=host, incident=incident, kind=kind, limit=limit, newest_first=newest
         )
         return [asdict(entry) for entry in sorted(entries, key=lambda entry: entry.id)]
+
+    async def trail(self, *, after: int, limit: int) -> list[Json]:
+        """Lines of the trail with higher numbers, oldest first."""
+        return [asdict(entry) for entry in await self._journal.entries(after_id=after, limit=limit)]
+
+    async def trail_end(self) -> int:
+        """The number of its last line; 0 if there is none."""
+        last = await self._journal.entries(limit=1, newest_first=True)
+        return last[0].id if last else 0
+
+    async def kept(self, prefix: str) -> dict[str, str]:
+        """Texts on record, by their keys, of those that begin like this."""
+        records = await self._journal.records()
+        return {key: text for key, text in records.items() if key.startswith(prefix)}
+
+    async def keep(self, key: str, text: str | None, *, who: str, origin: str, what: str) -> None:
+        """Put a text on record (None: remove it), together with who did it.
+
+        Raises:
+            JournalError: it is not on record.
+        """
+        data = {"who": who, "origin": origin, "verb": what, "reason": "", "result": "", "code": 0}
+        line = Entry(at=self.now(), kind="operator", host=None, incident=None, text=f"{who} orders {what}", data=data)
+        await self._journal.commit({key: text}, [line])
+
+    def now(self) -> float:
+        """Seconds since 1970 on the controller's clock."""
+        return self._runtime.clock()
+
+    async def groups_of(self, user: str, password: str) -> frozenset[str] | None:
+        """The groups of an OpenNebula user: the primary one's name, all by number; None: OpenNebula does not know it.
+
+        Raises:
+            OpenNebulaError: OpenNebula does not tell.
+        """
+        try:
+            found = await self._runtime.client.as_user(SecretStr(f"{user}:{password}")).user()
+        except Unauthenticated:
+            return None
+        if found.name != user:
+            return None
+        return frozenset({found.group_name, *map(str, (found.group_id, *found.group_ids))})
 
     def drills(self) -> Json:
         """When each fence device is due for a drill."""
@@ -164,6 +208,15 @@ class ControllerSources:
         """How long ago the decision loop finished a round."""
         engine = self._runtime.engine
         return 1e9 if engine is None else self._runtime.clock() - engine.last_round_at
+
+    def why_not_ready(self) -> list[str]:
+        """Why this controller cannot do its work, as leader or standing by; empty if it can."""
+        state, why_not = self._state, []
+        if self.round_age_s() >= ROUND_AGE_MAX_S:
+            why_not.append("the decision loop does not turn")
+        if state.oned_at is None or state.oned_detail:
+            why_not.append(f"OpenNebula cannot be read: {state.oned_detail or 'not read yet'}")
+        return why_not
 
     async def check_devices(self, host: int | None) -> Json:
         """Check the fence devices of one host, or of all, now; returns their rows."""
@@ -312,15 +365,3 @@ class ControllerSources:
                 return {"ok": ok, "text": f"{text}; oneadmin's ConnectTimeout is {value} s"}
         remedy = "set ConnectTimeout 5 in oneadmin's ssh configuration, or a silent host costs up to 127 s"
         return {"ok": False, "text": f"{text}; {remedy}"}
-
-
-def _moment(text: str | None) -> float | None:
-    try:
-        moment = nan if text is None else float(text)
-    except ValueError:
-        return None
-    return moment if abs(moment) < MOMENT_MAX else None
-
-
-def _number(text: str | None, default: Any) -> Any:
-    return int(text) if text is not None and re.fullmatch("[0-9]{1,18}", text) else default

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sys
 from typing import Any
 
@@ -50,7 +51,10 @@ def fetch(method: str, path: str, body: Json = None) -> str:
     connection = UnixConnection(socket_path(), timeout_s=TIMEOUT_S)
     try:
         payload = None if body is None else json.dumps(body)
-        connection.request(method, path, body=payload, headers={"Content-Type": "application/json"})
+        headers = {"Content-Type": "application/json"}
+        if method == "POST":
+            headers["Idempotency-Key"] = secrets.token_hex(16)
+        connection.request(method, path, body=payload, headers=headers)
         response = connection.getresponse()
         text = response.read().decode()
     except OSError as error:
@@ -71,7 +75,7 @@ def _refusal(status: int, text: str) -> Failure:
         answer = json.loads(text)
     except ValueError:
         return Failure(1, f"The controller answered something that is not JSON (HTTP {status}).")
-    return Failure(answer.get("code", 1), answer.get("text", f"HTTP {status}"))
+    return Failure(answer.get("code", 1), answer.get("detail", f"HTTP {status}"))
 
 
 def finish(code: int) -> None:

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -33,12 +34,13 @@ def query(**values: object) -> str:
     return urlencode({name: value for name, value in values.items() if value is not None})
 
 
-def order(verb: str, **keys: object) -> None:
-    answer = client.request("POST", "/api/v1/commands", {"verb": verb, **keys})
+def order(verb: str, *, host: str | None = None, incident: int | None = None, **keys: Any) -> None:
+    """Order something of a host, of an incident, or of the cloud."""
+    answer = client.request("POST", _path(verb, host, incident), keys)
     click.echo(show.safe(answer["text"]), err=True)
 
 
-def order_each(verb: str, hosts: Sequence[str], **keys: object) -> None:
+def order_each(verb: str, hosts: Sequence[str], **keys: Any) -> None:
     """The same for several hosts: what fails for one keeps no other from it; the first failure is the exit code."""
     failures = []
     for host in hosts:
@@ -54,6 +56,14 @@ def order_each(verb: str, hosts: Sequence[str], **keys: object) -> None:
         raise failures[0]
 
 
+def _path(verb: str, host: str | None, incident: int | None) -> str:
+    from urllib.parse import quote
+
+    what = f"hosts/{quote(host, safe='')}/" if host is not None else ""
+    what = f"incidents/{incident}/" if incident is not None else what
+    return f"/api/v1/{what}{verb.replace(' ', '/')}"
+
+
 def type_the_name(host: str, yes: bool, warning: str) -> None:
     if yes:
         return
@@ -64,7 +74,7 @@ def type_the_name(host: str, yes: bool, warning: str) -> None:
         raise client.Failure(2, "That is not its name; nothing was done.")
 
 
-def patient_order(verb: str, **keys: object) -> None:
+def patient_order(verb: str, **keys: Any) -> None:
     """Like `order`; asks again while the controller is still reading what it needs to know."""
     for _ in range(5):
         try:

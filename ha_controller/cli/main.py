@@ -50,6 +50,7 @@ from ha_controller.cli.selection import (
 )
 from ha_controller.cli.simulate import simulate
 from ha_controller.cli.support_bundle import support_bundle
+from ha_controller.cli.token import token
 from ha_controller.cli.top import top
 from ha_controller.cli.trail import events
 from ha_controller.cli.vms import vms
@@ -304,6 +305,7 @@ for command in (
     serve,
     simulate,
     support_bundle,
+    token,
     top,
     vms,
 ):

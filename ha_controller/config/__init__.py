@@ -1,9 +1,11 @@
 """The configuration: TOML files and variables, checked all at once, with file and line for every problem."""
 
+from ha_controller.config.api import Api
 from ha_controller.config.detection import Detect
 from ha_controller.config.loader import ConfigError, Problem, load
-from ha_controller.config.model import Api, Config, Drills, FenceDevice, describe
+from ha_controller.config.model import Config, Drills, FenceDevice, describe
 from ha_controller.config.placeholders import MissingAttribute
+from ha_controller.config.values import listen_at
 
 __all__ = [
     "Api",
@@ -15,5 +17,6 @@ __all__ = [
     "MissingAttribute",
     "Problem",
     "describe",
+    "listen_at",
     "load",
 ]

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -29,6 +28,7 @@ from pydantic import (
 )
 from pydantic.fields import FieldInfo
 
+from ha_controller.config.api import Api
 from ha_controller.config.detection import ClusterRules, Detect, Policies
 from ha_controller.config.placeholders import filled
 from ha_controller.config.positions import Location, Origins, as_toml, dotted
@@ -37,7 +37,6 @@ from ha_controller.config.values import (
     LiteralAddress,
     Pattern,
     Section,
-    SocketPath,
     VmPolicyName,
     Window,
     count_between,
@@ -222,25 +221,6 @@ class Leader(BaseModel):
     def settings(self) -> dict[str, Any]:
         """The arbiter's own settings, with secrets."""
         return dict(self.model_extra or {})
-
-
-class Api(Section):
-    """The local door, and pages for Prometheus and load balancers."""
-
-    socket: SocketPath = Path("/run/ha-controller/ha-controller.sock")
-    metrics_address: LiteralAddress = "127.0.0.1"
-    metrics_port: Annotated[int, count_between(0, 65535)] = 0  #: 0: they are served over the socket only
-    metrics_open: StrictBool = Field(
-        False, validate_default=True
-    )  #: the operator wants names of hosts readable without a login from elsewhere
-
-    @field_validator("metrics_open")
-    @classmethod
-    def _is_loopback_or_wanted(cls, wanted: bool, info: ValidationInfo) -> bool:
-        address = ip_address(str(info.data.get("metrics_address", "127.0.0.1")))
-        if info.data.get("metrics_port") and not address.is_loopback and not wanted:
-            raise ValueError(f"must be true for an address that others reach ({address}): the pages need no login")
-        return wanted
 
 
 class Log(Section):

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 _WINDOW: Final = re.compile(r"((?:[01]\d|2[0-3]):[0-5]\d)-((?:[01]\d|2[0-3]):[0-5]\d)")
+_LISTEN: Final = re.compile(r"(?:\[(?P<six>[^\]]*:[^\]]*)\]|(?P<four>[^:\[\]]+)):(?P<port>[0-9]{1,5})")
 _SOCKET_BYTES_MAX: Final = 107  #: sockaddr_un.sun_path without the NUL, unix(7)
 
 
@@ -42,6 +43,21 @@ def _literal_address(written: str) -> str:
         raise ValueError("not a literal IP address. A name needs DNS, which may be what is broken") from None
 
 
+def _listen(written: str) -> str:
+    if not written:
+        return written
+    address, port = listen_at(written)
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def listen_at(written: str) -> tuple[str, int]:
+    """The address and the port. Raises ValueError: it does not have both."""
+    match = _LISTEN.fullmatch(written)
+    if match is None or not 1 <= int(match["port"]) <= 65535:
+        raise ValueError('no address and port. Write it like "127.0.0.1:9931" or "[::1]:9931"')
+    return _literal_address(match["six"] or match["four"]), int(match["port"])
+
+
 def _window(written: str) -> str:
     match = _WINDOW.fullmatch(written)
     if match is None or match[1] == match[2]:
@@ -55,6 +71,7 @@ Pattern = Annotated[str, BeforeValidator(_pattern), Field(min_length=1)]  #: nam
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 LiteralAddress = Annotated[str, AfterValidator(_literal_address)]
 SocketPath = Annotated[AbsolutePath, AfterValidator(_socket)]
+Listen = Annotated[str, AfterValidator(_listen)]  #: address:port, or empty
 Window = Annotated[str, AfterValidator(_window)]  #: of a day, local time
 
 

@@ -127,13 +127,14 @@ class Controller:
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
             return None
 
-    async def order(self, verb: str, incident: int) -> str:
+    async def order(self, verb: str, incident: int, host: str) -> str:
         """What a person orders on the command line, and the answer."""
-        body = {"verb": verb, "incident": incident, "reason": "chaos"}
+        of = f"incidents/{incident}" if verb in ("approve", "reject") else f"hosts/{host}"
         try:
-            url = "http://controller/api/v1/commands"
-            async with self._session() as session, session.post(url, json=body) as answer:
-                return str((await answer.json()).get("text"))
+            url = f"http://controller/api/v1/{of}/{verb}"
+            async with self._session() as session, session.post(url, json={"reason": "chaos"}) as answer:
+                told = json.loads(await answer.read())
+                return str(told.get("text") or told.get("detail"))
         except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
             return repr(error)
 

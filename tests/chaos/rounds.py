@@ -372,7 +372,7 @@ class Play:
                     verb = "unfence"
                 case _:
                     verb = "release"
-            answer = await self.controller.order(verb, asked["id"])
+            answer = await self.controller.order(verb, asked["id"], asked["host"])
             told.person.append(f"{verb} at {asked['state']}: {asked['question']} -> {answer}")
 
     # --- judge ---

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
 from world import Cloud
@@ -105,10 +105,8 @@ class Pretended:
 
     def answer(self, method: str, target: str, body: Json) -> tuple[int, Json]:
         parts = urlsplit(target)
-        if method == "POST" and parts.path == "/api/v1/commands":
-            self.ordered.append((body["verb"], {key: value for key, value in body.items() if key != "verb"}))
-            done = 200, {"code": 0, "text": f"Done: {body['verb']} {body.get('host') or body.get('incident') or ''}"}
-            return self.refusals.get(body.get("host") or "", done)
+        if method == "POST" and parts.path not in ("/api/v1/fencing/check", "/api/v1/notifiers/test"):
+            return self._ordered(parts.path.removeprefix("/api/v1/").split("/"), body)
         if parts.path == "/api/v1/fencing/check":
             wanted = parse_qs(parts.query).get("host")
             return 200, [row for row in self.answers["/api/v1/hosts"] if wanted is None or row["name"] in wanted]
@@ -118,7 +116,18 @@ class Pretended:
             return 200, [line for line in lines if all(str(line[key]) == value for key, value in asked.items())]
         if parts.path in self.answers:
             return 200, self.answers[parts.path]
-        return 404, {"code": 3, "text": f"There is no {parts.path} here."}
+        return 404, {"code": 3, "detail": f"There is no {parts.path} here."}
+
+    def _ordered(self, words: list[str], body: Json) -> tuple[int, Json]:
+        """An act has an address: of a host, of an incident, or of the cloud."""
+        of = {}
+        if words[0] in ("hosts", "incidents"):
+            of = {"host": unquote(words[1])} if words[0] == "hosts" else {"incident": int(words[1])}
+            words = words[2:]
+        verb = " ".join(words)
+        self.ordered.append((verb, {**of, **body}))
+        about = of.get("host") or of.get("incident") or ""
+        return self.refusals.get(str(about), (200, {"code": 0, "text": f"Done: {verb} {about}"}))
 
     @contextlib.contextmanager
     def serving(self) -> Iterator[None]:

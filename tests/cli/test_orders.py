@@ -36,7 +36,7 @@ def test_an_order_goes_to_every_host_that_is_meant_once(commands: Commands):
 
 
 def test_a_host_that_is_refused_keeps_no_other_from_its_order(commands: Commands):
-    commands.pretended.refusals["kvm-01"] = 409, {"code": 4, "text": "kvm-01 is FAILED."}
+    commands.pretended.refusals["kvm-01"] = 409, {"code": 4, "detail": "kvm-01 is FAILED."}
     done = commands("maintenance", "on", "kvm-0[0-2]", "--reason", "new RAM")
     assert done.code == 4
     assert "kvm-01: kvm-01 is FAILED." in done.err

@@ -138,6 +138,18 @@ def test_pages_that_need_no_login_are_for_this_machine_unless_that_is_wanted(sit
     assert site.load(site.good + "[api]\nmetrics_port = 9788\n").api.metrics_open is False
 
 
+def test_the_api_leaves_this_machine_with_tls_or_a_word_of_the_operator_only(site):
+    assert site.load(site.good + '[api]\nlisten = "[::1]:9931"\n').api.listen == "[::1]:9931"
+    far = '[api]\nlisten = "192.0.2.7:9931"\n'
+    assert "api.insecure: must be true to serve 192.0.2.7:9931 without TLS" in site.told(site.good + far)[0]
+    assert site.load(site.good + far + "insecure = true\n").api.insecure is True
+    tls = 'tls_cert = "/etc/tls.crt"\n'
+    assert "api.tls_key: goes with api.tls_cert" in "".join(site.told(site.good + far + tls))
+    assert site.load(site.good + far + tls + 'tls_key = "/etc/tls.key"\n').api.insecure is False
+    for wrong in ("9931", "192.0.2.7:0", "192.0.2.7:70000", "one-1:9931", "::1:9931", "[192.0.2.7]:1"):
+        assert "api.listen: " in site.told(site.good + f'[api]\nlisten = "{wrong}"\n')[0]
+
+
 def test_settings_of_a_notifier_are_checked_by_its_own_model_and_its_secrets_read(site):
     table = '[[notify]]\nname = "oncall"\nnotifier = "pager"\n'
     config = site.load(site.good + table + f'key = {{ file = "{site.folder}/bmc" }}\n')

@@ -14,8 +14,8 @@ from pydantic import Field, SecretStr, ValidationError
 
 from ha_controller.adapters.arbiter.etcd import EtcdConfig
 from ha_controller.adapters.arbiter.single import SingleConfig
-from ha_controller.adapters.http_api import CommandBody, StepDownBody, _bad_body
-from ha_controller.app.sources import _moment, _number
+from ha_controller.adapters.http_api.problems import of_validation
+from ha_controller.adapters.http_api.questions import EventsQuery, MaintenanceBody, UnfenceBody
 from ha_controller.cli import show
 from ha_controller.config import Config, ConfigError, load
 from ha_controller.config import secret as secrets_of
@@ -81,19 +81,19 @@ def judge_problems(error: ConfigError, lines: int) -> None:
 
 
 def orders(data: bytes) -> None:
-    """Any body and query at the local socket."""
+    """Any body and query at the API."""
     feed = Feed(data)
     kind, text = feed.number(3), feed.rest()
-    if kind == 2:
-        written = text.decode("utf-8", "replace")
-        number, moment = _number(written, None), _moment(written)
-        demand(number is None or 0 <= number < 2**63, "a number that no database takes")
-        demand(moment is None or abs(moment) < 1e15, "a moment that is none")
-        return
+    written = text.decode("utf-8", "replace")
     try:
-        body = (CommandBody, StepDownBody)[kind].model_validate_json(text)
+        if kind == 2:
+            asked = EventsQuery.model_validate({"after": written, "before": written})
+            demand(0 <= asked.after < 2**63, "a number that no database takes")
+            demand(asked.before is None or abs(asked.before) < 1e15, "a moment that is none")
+            return
+        body = (MaintenanceBody, UnfenceBody)[kind].model_validate_json(text)
     except ValidationError as error:
-        answer = _bad_body(error)
+        answer = of_validation(error, "body").response()
         demand(answer.status == 400 and len(answer.body or b"") < 100_000, "a refusal without an end")
         return
     demand(len(body.reason) <= 500 and is_one_line(body.reason), "a reason that cannot be shown")
@@ -139,8 +139,8 @@ TARGETS = (
         name="orders",
         run=orders,
         seeds=(
-            b"\x00" + json.dumps({"verb": "hold", "host": "kvm-01", "incident": 7, "reason": "new disks"}).encode(),
-            b"\x00" + json.dumps({"verb": "maintenance", "for_s": 3600, "force": True, "repaired": False}).encode(),
+            b"\x00" + json.dumps({"reason": "new disks", "for_s": 3600}).encode(),
+            b"\x01" + json.dumps({"reason": "repaired", "force": True, "repaired": False}).encode(),
             b"\x01" + json.dumps({"reason": "work", "force": True}).encode(),
             b"\x02" + b"1785000000.5",
             b"\x02" + b"200",

@@ -17,7 +17,7 @@ LINES_MAX, FUNCTION_LINES_MAX = 400, 50
 #: the borders where any exception becomes a value and a logged traceback
 BORDERS = {
     "ha_controller/adapters/arbiter/leadership.py",
-    "ha_controller/adapters/fencer/switch.py", "ha_controller/adapters/http_api.py",
+    "ha_controller/adapters/fencer/switch.py", "ha_controller/adapters/http_api/server.py",
     "ha_controller/adapters/journal.py",
     "ha_controller/adapters/notifier.py", "ha_controller/adapters/plugins.py",
     "ha_controller/adapters/prober/channel.py", "ha_controller/adapters/prober/scheduler.py",

@@ -42,6 +42,7 @@ def _user(user: Fields) -> OnedUser:
         id=user.integer("ID"),
         name=user.line("NAME"),
         group_id=user.integer("GID"),
+        group_name=user.line("GNAME"),
         group_ids=user.ids("GROUPS"),
         template={name: value for name, value in attributes.items() if not _SECRET.search(name)},
         login_tokens=tuple(token.text("TOKEN") for token in user.every("LOGIN_TOKEN")),

@@ -20,6 +20,7 @@ class OnedUser:
     group_ids: tuple[int, ...]
     template: dict[str, str] = field(repr=False)  #: without passwords and tokens
     login_tokens: tuple[str, ...] = field(repr=False, default=())
+    group_name: str = ""  #: of the primary group
 
     @property
     def in_oneadmin(self) -> bool:

@@ -1,0 +1,390 @@
+"""What the API answers, as models: the served document is made from them, and tests hold every answer against them.
+
+Answers only ever gain keys: a client must ignore keys that it does not know. Ages and delays are seconds, moments are
+seconds since 1970 on the controller's clock.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Annotated, Any, Literal, get_type_hints
+
+from pydantic import BaseModel, ConfigDict, Field, create_model
+
+from ha_controller.core.incident import Incident, VmRecord
+
+SCHEMA = "ha-controller/v1"
+
+
+class Answer(BaseModel):
+    """Base of all answers. Tests refuse unknown keys; the document does not forbid them."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class _Versioned(Answer):
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    version: Literal["ha-controller/v1"] = Field(alias="schema")
+
+
+class SelfCheck(Answer):
+    """Whether we reach our own witnesses."""
+
+    ok: bool | None
+    detail: str
+
+
+class SecondMaster(Answer):
+    """Whether somebody else acts on the same cloud."""
+
+    present: bool | None
+    detail: str
+
+
+class HostCounts(Answer):
+    """Hosts by state."""
+
+    total: int
+    ok: int
+    suspect: int
+    failed: int
+    fenced: int
+    recovered: int
+
+
+class Status(_Versioned):
+    """The cloud in one sentence, and counts."""
+
+    verdict: str
+    code: int = Field(description="0 well, 1 degraded, 4 a guard holds something, 5 waits for a person.")
+    mode: Literal["observe", "approve", "auto"]
+    paused: str = Field(description="Who paused the cloud and why; empty: it is not paused.")
+    term: int | None = Field(description="In which this controller leads; null: it does not.")
+    leader: str
+    lead_trouble: str
+    hosts: HostCounts
+    excluded: int
+    oned_age_s: float | None
+    oned_error: str
+    self_check: SelfCheck
+    second_master: SecondMaster
+    settling_s: float
+
+
+class FenceDeviceRow(Answer):
+    """A fence device of a host, as it was last checked."""
+
+    device: str
+    level: int
+    ready: bool | None
+    summary: str
+    checked_s_ago: float | None
+    identity: str
+    seen_on: bool
+    drilled_s_ago: float | None
+    mismatch: str
+
+
+class HostRow(Answer):
+    """A host."""
+
+    id: int
+    name: str
+    cluster: int
+    one_state: int
+    state: Literal["ok", "suspect", "failed", "fenced", "recovered"]
+    for_s: float
+    vms: int
+    maintenance: bool
+    fencing: list[FenceDeviceRow]
+    incident: int | None
+    note: str
+
+
+class Verdict(Answer):
+    """What the evidence says."""
+
+    kind: str
+    reason: str
+
+
+class GuardAnswer(Answer):
+    """What one guard says."""
+
+    guard: str
+    passes: bool
+    reason: str
+
+
+class RejoinCondition(Answer):
+    """One condition of the way back."""
+
+    condition: str
+    passes: bool
+    reason: str
+    can_be_forced: bool
+
+
+def _recorded(kind: type) -> dict[str, Any]:
+    """The fields of a record of the core, all of them always there."""
+    hints = get_type_hints(kind)
+    return {each.name: (hints[each.name], ...) for each in fields(kind)}
+
+
+#: a VM of an incident with everything that is on record
+IncidentVm: Any = create_model(
+    "IncidentVm",
+    __base__=Answer,
+    __doc__="One VM of a failed host, from what it was to its outcome.",
+    **{**_recorded(VmRecord), "outage_s": (float | None, ...)},
+)
+
+
+class Phases(Answer):
+    """How long each part of an incident took; null: it did not come to that, or it is not known."""
+
+    detect: float | None
+    fence: float | None
+    restart: float | None
+    total: float | None
+
+
+#: an incident with everything that is on record
+IncidentRecord: Any = create_model(
+    "IncidentRecord",
+    __base__=_Versioned,
+    __doc__="One failure of one host, with everything that is on record.",
+    **{
+        **_recorded(Incident),
+        "vms": (list[IncidentVm], ...),
+        "open": (bool, ...),
+        "needs_person": (bool, ...),
+        "phases_s": (Phases, ...),
+    },
+)
+
+
+class Explanation(HostRow):
+    """Why a host is in its state, what blocks it and what comes next."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    version: Literal["ha-controller/v1"] = Field(alias="schema")
+    verdict: Verdict
+    evidence: list[str]
+    guards: list[GuardAnswer]
+    rejoin: list[RejoinCondition]
+    if_failed: str
+    plan: list[str]
+    record: Annotated[IncidentRecord | None, Field(description="The open incident.")]
+
+
+class Pending(Answer):
+    """A decision that waits for a person."""
+
+    id: int
+    host: str
+    state: Literal["ok", "suspect", "failed", "fenced", "recovered"]
+    question: str
+    can_approve: bool
+
+
+class TrailLine(Answer):
+    """A line of the trail."""
+
+    id: int = Field(description="Grows with every line and is never given twice.")
+    at: float
+    kind: str
+    host: int | None
+    incident: int | None
+    text: str
+    data: dict[str, Any]
+    seal: str = Field(description="Over this line and the seal before, hexadecimal (docs/audit.md).")
+
+
+class TrailHead(Answer):
+    """The last line of the trail."""
+
+    id: int
+    seal: str
+
+
+class DrillRow(Answer):
+    """When a fence device is due for a drill."""
+
+    host: str
+    id: int
+    device: str
+    drilled_s_ago: float | None
+    due_in_s: float
+    overdue: bool
+    obstacle: str
+    by_itself: str
+
+
+class Check(Answer):
+    """A live check."""
+
+    ok: bool | None = Field(description="null: it cannot be told, or it is a hint.")
+    text: str
+
+
+class NotifierRow(Answer):
+    """A way to reach people."""
+
+    name: str
+    trouble: str
+    results: dict[str, int]
+
+
+class NotifierTest(Answer):
+    """How a test message went."""
+
+    name: str
+    ok: bool
+    trouble: str
+
+
+class LeaderMember(Answer):
+    """A controller that takes part in the election."""
+
+    name: str
+    leads: bool
+    term: int | None
+    this: bool
+
+
+class Leader(Answer):
+    """Who leads, and who could."""
+
+    kind: str
+    name: str
+    leads: bool
+    term: int | None
+    left_s: float | None
+    trouble: str
+    members: list[LeaderMember]
+    engine: list[str]
+
+
+class LossRow(Answer):
+    """What would become of a VM."""
+
+    id: int
+    name: str
+    outcome: Literal["moved", "nowhere", "left alone"]
+    to: str | None
+    reason: str
+    softened: bool
+
+
+class Loss(Answer):
+    """What would become of the VMs of hosts that fail."""
+
+    hosts: list[str]
+    moved: int
+    nowhere: int
+    left_alone: int
+    vms: list[LossRow]
+
+
+class StartRow(Answer):
+    """When a VM would start."""
+
+    vm: int
+    name: str
+    tier: int
+    after: list[str]
+    ready: str
+
+
+class SimulatedFailure(Loss):
+    """What would become of the VMs if these hosts failed now."""
+
+    model_config = ConfigDict(extra="forbid", populate_by_name=True)
+
+    version: Literal["ha-controller/v1"] = Field(alias="schema")
+    order: list[StartRow]
+    order_faults: list[str]
+
+
+class HostLoss(Answer):
+    """What the loss of one host would mean."""
+
+    host: str
+    moved: int
+    nowhere: int
+    left_alone: int
+    reason: str
+
+
+class ClusterCapacity(Answer):
+    """How many hosts of a cluster may fail."""
+
+    cluster: int
+    name: str
+    hosts: list[HostLoss]
+    may_fail: int
+    too_many: Loss | None
+
+
+class Capacity(_Versioned):
+    """How many hosts may fail, by cluster."""
+
+    clusters: list[ClusterCapacity]
+
+
+class Done(Answer):
+    """An act that was carried out, or taken on."""
+
+    code: Literal[0]
+    text: str
+
+
+class Alive(Answer):
+    """How long ago the decision loop finished a round."""
+
+    round_age_s: float
+
+
+class Ready(Answer):
+    """Whether this controller can do its work."""
+
+    ready: bool
+    why_not: list[str]
+
+
+class Leads(Answer):
+    """Whether this controller leads."""
+
+    leads: bool
+
+
+class Session(Answer):
+    """Who is asking."""
+
+    name: str
+    role: Literal["nobody", "viewer", "operator", "admin"]
+    via: Literal["", "socket", "token", "login", "proxy"]
+    csrf: str = Field(description="What requests of this session that change something carry in X-HA-CSRF.")
+
+
+class TokenRow(Answer):
+    """What is known of a token."""
+
+    name: str
+    role: Literal["viewer", "operator", "admin"]
+    created_at: float
+    created_by: str
+    expires_at: float | None
+    expired: bool
+
+
+class NewToken(Answer):
+    """A token that was made just now."""
+
+    name: str
+    role: Literal["viewer", "operator", "admin"]
+    token: str = Field(description="Shown this once.")
+    expires_at: float | None

@@ -1,0 +1,197 @@
+"""What can be looked at. The first line of each handler is what the document says."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any
+
+from aiohttp import web
+
+from ha_controller.adapters import open_pages
+from ha_controller.adapters.http_api import answers, questions
+from ha_controller.adapters.http_api.access import Role
+from ha_controller.adapters.http_api.feed import Feed
+from ha_controller.adapters.http_api.operations import Call, Operation
+from ha_controller.adapters.http_api.problems import Problem, no_such_host
+from ha_controller.adapters.http_api.sources import BASE, Json, Sources, known_host
+from ha_controller.adapters.http_api.streams import stream
+from ha_controller.adapters.opennebula import OpenNebulaError
+
+
+class Looks:
+    """What is read, and changes nothing."""
+
+    def __init__(self, sources: Sources, feed: Feed, document: Json) -> None:
+        """`document` is served as it is; it may still be empty."""
+        self._sources = sources
+        self._feed = feed
+        self._document = document
+
+    def operations(self) -> list[Operation]:
+        """All of them."""
+        v1, nobody = BASE, Role.NOBODY
+        return [
+            Operation(method="GET", path="/livez", handler=self.livez, answer=answers.Alive, role=nobody,
+                      also={503: answers.Alive}),
+            Operation(method="GET", path="/readyz", handler=self.readyz, answer=answers.Ready, role=nobody,
+                      also={503: answers.Ready}),
+            Operation(method="GET", path="/leader", handler=self.is_leader, answer=answers.Leads, role=nobody,
+                      also={503: answers.Leads}),
+            Operation(method="GET", path="/metrics", handler=self.metrics, media="text/plain"),
+            Operation(method="GET", path="/api/openapi.json", handler=self.openapi, answer=dict[str, Any], role=nobody),
+            Operation(method="GET", path=f"{v1}/status", handler=self.status, answer=answers.Status),
+            Operation(method="GET", path=f"{v1}/hosts", handler=self.hosts, answer=list[answers.HostRow]),
+            Operation(method="GET", path=f"{v1}/hosts/{{host}}/explain", handler=self.explain,
+                      answer=answers.Explanation),
+            Operation(method="GET", path=f"{v1}/drills", handler=self.drills, answer=list[answers.DrillRow]),
+            Operation(method="GET", path=f"{v1}/pending", handler=self.pending, answer=list[answers.Pending]),
+            Operation(method="GET", path=f"{v1}/incidents", handler=self.incidents,
+                      answer=list[answers.IncidentRecord]),
+            Operation(method="GET", path=f"{v1}/incidents/{{number}}", handler=self.incident,
+                      answer=answers.IncidentRecord),
+            Operation(method="GET", path=f"{v1}/incidents/{{number}}/flight", handler=self.flight,
+                      media="application/jsonl"),
+            Operation(method="GET", path=f"{v1}/events", handler=self.events, answer=list[answers.TrailLine],
+                      query=questions.EventsQuery, problems=frozenset({404})),
+            Operation(method="GET", path=f"{v1}/events/stream", handler=self.events_stream,
+                      query=questions.StreamQuery, media="text/event-stream",
+                      headers={"Last-Event-ID": "^[0-9]{1,18}$"}, problems=frozenset({503})),
+            Operation(method="GET", path=f"{v1}/audit/head", handler=self.trail_head, answer=answers.TrailHead),
+            Operation(method="GET", path=f"{v1}/doctor", handler=self.doctor, answer=list[answers.Check],
+                      problems=frozenset({504})),
+            Operation(method="GET", path=f"{v1}/notifiers", handler=self.notifiers, answer=list[answers.NotifierRow]),
+            Operation(method="GET", path=f"{v1}/leader", handler=self.leader, answer=answers.Leader),
+            Operation(method="GET", path=f"{v1}/simulate/fail", handler=self.simulate_fail,
+                      answer=answers.SimulatedFailure, query=questions.HostsQuery,
+                      problems=frozenset({404, 503, 504})),
+            Operation(method="GET", path=f"{v1}/simulate/capacity", handler=self.simulate_capacity,
+                      answer=answers.Capacity, problems=frozenset({503, 504})),
+        ]  # fmt: skip
+
+    async def livez(self, call: Call) -> web.Response:
+        """Whether the decision loop turns; 503 if it does not."""
+        del call
+        return open_pages.livez(self._sources)
+
+    async def readyz(self, call: Call) -> web.Response:
+        """Whether this controller can do its work, leading or standing by; 503 if it cannot, with why."""
+        del call
+        why_not = self._sources.why_not_ready()
+        return web.json_response({"ready": not why_not, "why_not": why_not}, status=503 if why_not else 200)
+
+    async def is_leader(self, call: Call) -> web.Response:
+        """200 on the controller that leads, 503 on all others: for load balancers."""
+        del call
+        return open_pages.leader(self._sources)
+
+    async def metrics(self, call: Call) -> web.Response:
+        """What Prometheus reads."""
+        del call
+        return open_pages.metrics(self._sources)
+
+    async def openapi(self, call: Call) -> Json:
+        """This document."""
+        del call
+        return self._document
+
+    async def status(self, call: Call) -> Json:
+        """The cloud in one sentence, and counts."""
+        del call
+        return self._sources.status()
+
+    async def hosts(self, call: Call) -> Json:
+        """The hosts, the ones that are not OK first."""
+        del call
+        return self._sources.hosts()
+
+    async def explain(self, call: Call) -> Json:
+        """Why a host is in its state, what blocks it and what comes next."""
+        found = self._sources.explain(call.path["host"])
+        if found is None:
+            raise no_such_host()
+        return found
+
+    async def drills(self, call: Call) -> Json:
+        """When each fence device is due for a drill, and what stands in its way."""
+        del call
+        return self._sources.drills()
+
+    async def pending(self, call: Call) -> Json:
+        """Decisions that wait for a person."""
+        del call
+        return self._sources.pending()
+
+    async def incidents(self, call: Call) -> Json:
+        """All incidents on record, newest first."""
+        del call
+        return await self._sources.incidents()
+
+    async def incident(self, call: Call) -> Json:
+        """One incident, with everything that is on record."""
+        number = call.path["number"]
+        for known in await self._sources.incidents():
+            if known["id"] == number:
+                return known
+        raise Problem(404, f"There is no incident {number}.")
+
+    async def flight(self, call: Call) -> web.Response:
+        """The flight record of an incident, one JSON value in each line (docs/replay.md)."""
+        number = call.path["number"]
+        found = await self._sources.flight(number)
+        if found is None:
+            raise Problem(404, f"There is no flight record of incident {number}. See docs/replay.md: what is kept.")
+        return web.Response(body=found, content_type="application/jsonl")
+
+    async def events(self, call: Call) -> Json:
+        """Lines of the trail, oldest first."""
+        asked = call.asked(questions.EventsQuery)
+        return await self._sources.events(
+            after=asked.after,
+            before=asked.before,
+            host=None if asked.host is None else known_host(self._sources, asked.host),
+            incident=asked.incident,
+            kind=asked.kind,
+            limit=asked.limit,
+            newest=asked.newest,
+        )
+
+    async def events_stream(self, call: Call) -> web.StreamResponse:
+        """The trail and the state, live, as server-sent events: status, hosts, host, gone, trail, gap."""
+        return await stream(self._feed, call)
+
+    async def trail_head(self, call: Call) -> Json:
+        """The last line of the trail: its number and its seal."""
+        del call
+        return self._sources.trail_head()
+
+    async def doctor(self, call: Call) -> Json:
+        """Live checks, each with what to do about it."""
+        del call
+        return await self._sources.doctor()
+
+    async def notifiers(self, call: Call) -> Json:
+        """The ways to reach people, and how their messages ended."""
+        del call
+        return self._sources.notifiers()
+
+    async def leader(self, call: Call) -> Json:
+        """Who leads, and who could."""
+        del call
+        return await self._sources.leader()
+
+    async def simulate_fail(self, call: Call) -> Json:
+        """Where each VM would go if these hosts failed at once."""
+        hosts = [known_host(self._sources, name) for name in call.asked(questions.HostsQuery).host]
+        return await _of_opennebula(self._sources.simulate_fail(hosts))
+
+    async def simulate_capacity(self, call: Call) -> Json:
+        """How many hosts may fail, by cluster, and what the loss of each would mean."""
+        del call
+        return await _of_opennebula(self._sources.simulate_capacity())
+
+
+async def _of_opennebula(answer: Awaitable[Json]) -> Json:
+    try:
+        return await answer
+    except OpenNebulaError as error:
+        raise Problem(503, f"OpenNebula does not tell what is needed: {error}", code=7) from None

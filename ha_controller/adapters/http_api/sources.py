@@ -1,0 +1,91 @@
+"""Where the answers of the API come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from ha_controller.adapters import open_pages
+from ha_controller.adapters.http_api.feed import Seen
+from ha_controller.adapters.http_api.problems import no_such_host
+
+Json = Any
+BASE = "/api/v1"
+
+
+class Sources(open_pages.Shown, Seen, Protocol):
+    """Where answers come from."""
+
+    def explain(self, host: str) -> Json:
+        """Why a host is in its state; None if there is no such host."""
+
+    def host_id(self, host: str) -> int | None:
+        """The id of a host by id or name."""
+
+    def drills(self) -> Json:
+        """When each fence device is due for a drill."""
+
+    def pending(self) -> Json:
+        """Decisions that wait for a person."""
+
+    async def incidents(self) -> Json:
+        """All incidents on record, newest first."""
+
+    async def flight(self, incident: int) -> bytes | None:
+        """The flight record of an incident as text; None if there is none."""
+
+    async def events(
+        self,
+        *,
+        after: int,
+        before: float | None,
+        host: int | None,
+        incident: int | None,
+        kind: str | None,
+        limit: int,
+        newest: bool,
+    ) -> Json:
+        """Lines of the trail, oldest first."""
+
+    async def leader(self) -> Json:
+        """Who leads, and who could."""
+
+    async def step_down(self, *, who: str, origin: str, reason: str, force: bool) -> tuple[int, str]:
+        """Give the lead away; returns an exit code and a sentence."""
+
+    async def check_devices(self, host: int | None) -> Json:
+        """Check fence devices now; returns the rows of the hosts."""
+
+    async def doctor(self) -> Json:
+        """Live checks."""
+
+    def notifiers(self) -> Json:
+        """The ways to reach people, and how their messages ended."""
+
+    async def test_notifiers(self, names: Sequence[str], *, who: str) -> Json:
+        """Send a test through these now; one row each, with why it failed."""
+
+    async def simulate_fail(self, hosts: Sequence[int]) -> Json:
+        """Where the VMs of these hosts would go; raises OpenNebulaError."""
+
+    async def simulate_capacity(self) -> Json:
+        """How many hosts may fail; raises OpenNebulaError."""
+
+    def why_not_ready(self) -> list[str]:
+        """Why this controller cannot do its work; empty if it can."""
+
+    async def note(
+        self, *, who: str, origin: str, what: str, reason: str = "", host: int | None = None, code: int, result: str
+    ) -> None:
+        """Put on the audit trail what the core does not see: an act of another kind, or one that was refused here."""
+
+    def trail_head(self) -> Json:
+        """The last entry of the trail: its number and its seal."""
+
+
+def known_host(sources: Sources, name: str) -> int:
+    """The id of a host by id or name. Raises Problem: there is none."""
+    found = sources.host_id(name)
+    if found is None:
+        raise no_such_host()
+    return found
