@@ -27,10 +27,15 @@ def http_api(api: Api, sources: ControllerSources, commander: Commander) -> Http
     doorkeeper = Doorkeeper(sources, clock=sources.now, proxies=proxies, session_s=api.session_s)
     roles = {group: Role.named(role) for group, role in api.groups.items()}
     people = People(doorkeeper, sources, ask=sources.groups_of, roles=roles)
-    return HttpApi(Path(api.socket), sources, commander, doorkeeper=doorkeeper, people=people, tcp=_tcp(api))
+    return HttpApi(Path(api.socket), sources, commander, doorkeeper=doorkeeper, people=people, tcp=tcp_of(api))
 
 
-def _tcp(api: Api) -> Tcp | None:
+def tcp_of(api: Api) -> Tcp | None:
+    """Where to listen beside the Unix socket; None: nowhere.
+
+    Raises:
+        OSError: the certificate or its key cannot be used.
+    """
     if not api.listen:
         return None
     address, port = listen_at(api.listen)

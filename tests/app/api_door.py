@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -169,7 +170,9 @@ class Door:
 
 
 @contextlib.asynccontextmanager
-async def opened(folder: Path, *, proxies: Proxies | None = None) -> AsyncIterator[Door]:
+async def opened(
+    folder: Path, *, proxies: Proxies | None = None, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[Door]:
     """A door on a port of its own, with a token for each role."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -194,7 +197,7 @@ async def opened(folder: Path, *, proxies: Proxies | None = None) -> AsyncIterat
     people = People(doorkeeper, sources, ask=sources.groups_of, roles=roles, now=clock)
     path = folder / "socket"
     api = HttpApi(
-        path, sources, commander, doorkeeper=doorkeeper, people=people, tcp=Tcp(address="127.0.0.1", port=port)
+        path, sources, commander, doorkeeper=doorkeeper, people=people, tcp=Tcp(address="127.0.0.1", port=port, tls=tls)
     )
     async with api.serve():
         door = Door(api, sources, doorkeeper, clock, port, path, {})

@@ -186,7 +186,7 @@ def _encoded(query: Mapping[str, str]) -> str:
         ("GET", "/api/v1/incidents/" + "9" * 400 + "/flight", None, 400),
         ("GET", "/api/v1/incidents/..%2f..%2fetc%2fpasswd/flight", None, 400),
         ("GET", "/api/v1/hosts/..%2f..%2fetc/explain", None, 404),
-        ("GET", "/api/v1/simulate/fail?host=%00", None, 404),
+        ("GET", "/api/v1/simulate/fail?host=%00", None, 400),
         ("DELETE", "/api/v1/hosts", None, 405),
     ],
 )

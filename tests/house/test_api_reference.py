@@ -16,20 +16,20 @@ DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- operations -->\n", "<!-- end of operations -->\n"
 NOTHING = cast(Any, None)
 _people = People(NOTHING, NOTHING, ask=NOTHING, roles={}, now=NOTHING)
-_operations = all_operations(NOTHING, NOTHING, NOTHING, _people, {})
+OPERATIONS = all_operations(NOTHING, NOTHING, NOTHING, _people, {})
 
 
 def table() -> str:
     rows = [
         f"| {each.method} | `{each.path}` | {each.role.word if each.role else '–'} | {each.summary} |\n"
-        for each in _operations
+        for each in OPERATIONS
     ]
     return "| method | path | role | what it does |\n|---|---|---|---|\n" + "".join(rows)
 
 
 def test_the_document_is_what_the_controller_serves(accept: bool) -> None:
     path = DOCS / "openapi.json"
-    text = json.dumps(document(_operations, __version__), indent=1) + "\n"
+    text = json.dumps(document(OPERATIONS, __version__), indent=1) + "\n"
     if accept:
         path.write_text(text)
     assert path.read_text() == text
@@ -46,18 +46,18 @@ def test_the_page_lists_every_operation(accept: bool) -> None:
 
 
 def test_every_operation_says_what_it_does_and_has_an_id_of_its_own() -> None:
-    assert all(each.summary.endswith(".") for each in _operations)
-    names = [each.name for each in _operations]
+    assert all(each.summary.endswith(".") for each in OPERATIONS)
+    names = [each.name for each in OPERATIONS]
     assert sorted(set(names)) == sorted(names)
 
 
 def test_every_reference_in_the_document_leads_somewhere() -> None:
-    made = document(_operations, __version__)
+    made = document(OPERATIONS, __version__)
     named = set(re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(made)))
     assert named == named & set(made["components"]["schemas"])
 
 
 def test_what_changes_something_needs_more_than_a_viewer() -> None:
-    changing = [each for each in _operations if each.method != "GET"]
+    changing = [each for each in OPERATIONS if each.method != "GET"]
     assert [each.name for each in changing if each.role.word == "viewer"] == []
     assert [each.name for each in changing if each.role.word == "nobody"] == ["log_in", "log_out"]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, Secret
 
 from ha_controller.showable import one_line
 
 NUMBER_MAX = 2**63 - 1  #: what the journal takes
 MOMENT_MAX = 1e11  #: seconds; more is no time
-HOSTS_MAX = 1000
+HOSTS_MAX = 150  #: of such names: they stand in one line of at most 64 KiB
 REASON_MAX = 500  #: characters
 
 
@@ -62,7 +62,9 @@ class StreamQuery(Question):
 class HostsQuery(Question):
     """Which hosts fail."""
 
-    host: list[HostName] = Field(min_length=1, max_length=HOSTS_MAX, description="Names or ids.")
+    host: list[Annotated[str, Field(pattern="^[ -~]{1,128}$")]] = Field(
+        min_length=1, max_length=HOSTS_MAX, description="Names or ids."
+    )
 
 
 class DevicesQuery(Question):
@@ -74,9 +76,12 @@ class DevicesQuery(Question):
 class NotifiersQuery(Question):
     """Through which notifiers."""
 
-    name: list[Annotated[str, Field(max_length=200)]] = Field(
+    name: list[Annotated[str, Field(pattern="^[ -~]{1,100}$")]] = Field(
         default_factory=list, max_length=100, description="Through these alone."
     )
+
+
+Password = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f\ufffe\uffff]{1,1024}$")]
 
 
 class Body(Question):
@@ -119,12 +124,12 @@ class StepDownBody(ReasonBody):
 
 
 class LoginBody(Body):
-    """An OpenNebula user."""
+    """An OpenNebula user. What XML cannot carry is in no name and in no password."""
 
     user: str = Field(
-        pattern=r"^[^\x00-\x20:\x7f-\x9f]{1,128}$", description="The name; OpenNebula has none with a colon."
+        pattern=r"^[^\x00-\x20:\x7f-\x9f\ufffe\uffff]{1,128}$", description="OpenNebula has none with a colon."
     )
-    password: SecretStr = Field(min_length=1, max_length=1024, description="The password, or a login token.")
+    password: Secret[Password] = Field(description="The password, or a login token of OpenNebula.")
 
 
 class TokenBody(Body):

@@ -44,6 +44,7 @@ from ha_controller.adapters.http_api.sources import Sources
 log = structlog.get_logger(__name__)
 
 BODY_BYTES_MAX: Final = 1 << 20
+LINE_BYTES_MAX: Final = 1 << 16  #: the first line of a request: it names many hosts
 BODY_MAX_S: Final = 20.0
 SEND_MAX_S: Final = 60.0
 CONNECTIONS_MAX: Final = 200  #: of each socket
@@ -109,7 +110,13 @@ class HttpApi:
         application = web.Application(middlewares=[_errors_are_values], client_max_size=BODY_BYTES_MAX)
         application.on_response_prepare.append(_safe_headers)
         application.add_routes(self._routes())
-        runner = web.AppRunner(application, access_log=None, keepalive_timeout=IDLE_MAX_S, shutdown_timeout=2.0)
+        runner = web.AppRunner(
+            application,
+            access_log=None,
+            keepalive_timeout=IDLE_MAX_S,
+            shutdown_timeout=2.0,
+            max_line_size=LINE_BYTES_MAX,
+        )
         await runner.setup()
         try:
             async with self._sockets(runner):
