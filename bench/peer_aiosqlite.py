@@ -42,4 +42,4 @@ async def commits(folder: str, writers: int, each: int) -> dict[str, Any]:
         sample = cpu.sample()
         async with db.execute("SELECT count(*) FROM entries") as rows:
             [right] = await rows.fetchone()
-    return {**sample, "right": right, "p99_s": sorted(took)[int(0.99 * len(took))]}
+    return {**sample, "right": right, "syncs": right, "p99_s": sorted(took)[int(0.99 * len(took))]}

@@ -9,7 +9,6 @@ Standard library only: the command line checks with it, too, far from the contro
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -55,6 +54,8 @@ def seal(
     before: bytes, number: int, at: float, kind: str, host: int | None, incident: int | None, text: str, data: str
 ) -> bytes:
     """The seal of an entry. `data`: its details as `details` writes them."""
+    import hashlib  # it loads OpenSSL, a tenth of what `--help` would cost: the command line imports this module
+
     content = json.dumps([before.hex(), number, at, kind, host, incident, text, data], separators=(",", ":"))
     return hashlib.sha256(content.encode()).digest()
 
