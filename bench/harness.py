@@ -6,6 +6,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import statistics
 import subprocess
 import sys
@@ -88,13 +89,25 @@ def run_side(
         command = [*_NAMESPACE, *command]
     if core is not None and (os.cpu_count() or 1) > core:
         command = ["taskset", "-c", str(core), *command]
-    errors = None if talks else subprocess.PIPE
-    done = subprocess.run(
-        command, cwd=ROOT, env=environment(), stdout=subprocess.PIPE, stderr=errors, text=True, timeout=within_s
+    errors_to = None if talks else subprocess.PIPE
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=errors_to,
+        text=True,
+        start_new_session=True,
     )
-    if done.returncode != 0:
-        raise Wrong(f"{what}: {(done.stderr or '').strip()[-2000:] or f'exit status {done.returncode}'}")
-    sample: Sample = json.loads(done.stdout.splitlines()[-1])
+    try:
+        said, errors = process.communicate(timeout=within_s)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # with all that it has started
+        process.communicate()
+        raise Wrong(f"{what}: no result within {within_s:g} s") from None
+    if process.returncode != 0:
+        raise Wrong(f"{what}: {(errors or '').strip()[-2000:] or f'exit status {process.returncode}'}")
+    sample: Sample = json.loads(said.splitlines()[-1])
     return sample
 
 

@@ -57,7 +57,7 @@ def steady(options: Options) -> list[Figure]:
     """10,000 hosts once a second: nothing is lost, and what it costs; with and without reading the inventory."""
     side = partial(run_side, "bench.watching:watch", namespace=True, hosts=HOSTS, channels="icmp")
     alone = side(seconds=STEADY_S, poll="1h")
-    polled = side(seconds=STEADY_S, poll="30s")
+    polled = side(seconds=STEADY_S / 2, poll="30s")
     note = f"{HOSTS} hosts, {STEADY_S:g} s, {alone['per_s']:.0f} probes/s; {_fping_at(HOSTS)}"
     return [
         absolute("steady: lost", float(alone["lost"] + polled["lost"]), 0, unit="probes", note=note),
