@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak api-proof clean
+.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -81,9 +81,6 @@ bench: .bench/venv/.ready $(VENV)/.dev      ## as root, a quarter of an hour: ev
 
 bench-gate: .bench/venv/.ready $(VENV)/.dev ## as root, half a minute: fails where a ratio is half as much again as its goal
 	$(BIN)/python -m bench --gate
-
-api-proof: $(VENV)/.dev                     ## a minute: schemathesis asks a real controller all that its document allows and forbids
-	$(BIN)/python -m pytest -q tests/whole/api_document.py $(ARGS)
 
 soak: $(VENV)/.dev                         ## as root, ten minutes: 1,000 hosts, incidents, memory must not grow: ARGS="--minutes 60"
 	$(BIN)/python -m bench.soak $(ARGS)
