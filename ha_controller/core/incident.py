@@ -107,6 +107,7 @@ class VmRecord:
     order: int = 0  #: all orders so far: the number of the last one
     recovers: int = 0  #: orders of recover so far
     boots: int = 0  #: those of them since it is where it is, off the dead host
+    second_starts: int = 0  #: starts ordered beside one that had no end: both may come to it, so it is not moved on
     failed_on: tuple[int, ...] = ()  #: hosts on which it did not start: not chosen again
     doubted: bool = False  #: RUNNING where it is was written down by us, and proves nothing
     recreated: bool = False  #: it is made anew: OpenNebula's scheduler chooses the host

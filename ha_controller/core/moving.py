@@ -79,6 +79,7 @@ def _take_in(state: State, host: Host, incident: Incident, now: float) -> Incide
     view = state.view(host.id)
     if view.read_at is None or (incident.fenced_at is not None and view.read_at < incident.fenced_at):
         return incident
+    situation.note_states(view, now)
     known = {record.id for record in incident.vms}
     newcomers = situation.records_of(
         state, host, [vm for vm in view.vms.values() if situation.was_on(vm, host) and vm.id not in known]
@@ -211,7 +212,7 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
                 under_way += 1
                 turns.ordered(record)
         elif step.step is Step.RECOVER and step.call is not None and tries.may_order(state, record, 1, now):
-            incident = _recover(state, host, incident, record, vm, step.call, now)
+            incident = _recover(state, host, incident, record, vm, step, now)
         elif step.step is Step.LOCK and tries.may_order(state, record, free, now, VmStage.LOCKING):
             incident = _lock(state, incident, record, vm, now)
         elif step.step is Step.MOVE and tries.may_order(state, record, free, now):
@@ -304,11 +305,14 @@ def _migrate(
 
 
 def _recover(
-    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, call: Recover, now: float
+    state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, step: Next, now: float
 ) -> Incident:
     """End a state that OpenNebula does not leave by itself."""
+    assert step.call is not None
     not_after = lever.proven_until(state, host, incident, now)
-    ordered, order = vm_orders.recover(incident, record, vm, call, not_after=not_after, now=now)
+    ordered, order = vm_orders.recover(
+        incident, record, vm, step.call, second_start=step.second_start, not_after=not_after, now=now
+    )
     state.out.append(order)
     return state.save(with_record(incident, ordered))
 

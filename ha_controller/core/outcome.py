@@ -52,7 +52,7 @@ class Situation:
     driver_ended: bool = True  #: oned's own calls to the dead host have had their time to fail
     other: Presence = Presence.UNKNOWN  #: at the other end of its migration
     arrived: Presence = Presence.UNKNOWN  #: at its destination
-    overdue: bool = False  #: half of its time has passed since it was last ordered
+    overdue: bool = False  #: OpenNebula has done the same with it for half of its time
     strays: tuple[tuple[int, Presence], ...] = ()  #: other hosts on which it may run although OpenNebula has it here
     care: Care = Care.NONE
 
@@ -66,6 +66,7 @@ class Next:
     call: Recover | None = None
     ask: int | None = None  #: this host has to be asked for its domains
     elsewhere: bool = False  #: it is moved once more, because it did not start where it is
+    second_start: bool = False  #: beside one that has had no end
     patient: bool = False  #: its time does not run while it waits for this
 
 
@@ -100,6 +101,8 @@ def _step(record: VmRecord, vm: Vm | None, now: Situation) -> Next:
         return _leave("it is locked in OpenNebula: unlock it, then migrate it by hand")
     if is_made_anew(record):
         return _made_anew(vm, now)
+    if record.second_starts and vm.host != record.destination and now.care is Care.NONE:
+        return _stays_here(record.destination, vm)
     if vm.host == now.source:
         return _here(record, vm, now)
     if now.care is not Care.NONE:
@@ -109,7 +112,7 @@ def _step(record: VmRecord, vm: Vm | None, now: Situation) -> Next:
     if record.other_host is not None and vm.host == record.other_host:
         return _leaving(record, vm, now)
     if vm.host in record.failed_on:
-        return _doubted(vm, now)
+        return _doubted(record, vm, now)
     return _leave(f"somebody else moved it to host {vm.host}: {vm.label}")
 
 
@@ -241,10 +244,10 @@ def _leaving(record: VmRecord, vm: Vm, now: Situation) -> Next:
 
 def _arrived(record: VmRecord, vm: Vm, now: Situation) -> Next:
     if record.doubted:
-        return _doubted(vm, now)
+        return _doubted(record, vm, now)
     wanted = wants_running(record) and now.policy is not VmPolicy.POWEROFF
     if vm.state == VmState.POWEROFF and wanted and record.stage is VmStage.RESUMING and record.tries >= RESUMES_MAX:
-        return _doubted(vm, now)
+        return _doubted(record, vm, now)
     if vm.state == VmState.POWEROFF:
         return Next(step=Step.RESUME if wanted else Step.KEPT)
     if vm.state == VmState.SUSPENDED:
@@ -254,7 +257,7 @@ def _arrived(record: VmRecord, vm: Vm, now: Situation) -> Next:
         return _overdue(row.overdue, record, vm, now)
     rule = row.arrived
     if rule.step is Step.RECOVER and record.boots >= rule.times:
-        return _gives_up_here(vm, now)
+        return _gives_up_here(record, vm, now)
     if rule.step is Step.RECOVER:
         call = Recover.SUCCESS if vm.lcm_state == MOVE_FAILURE and record.boots else rule.call
         return Next(step=Step.RECOVER, call=call, reason=f"its start failed: {vm.label} on host {vm.host}")
@@ -270,17 +273,30 @@ def _overdue(what: Ask, record: VmRecord, vm: Vm, now: Situation) -> Next:
     if now.arrived not in (Presence.RUNS, Presence.ABSENT):
         return Next(step=Step.WAIT, reason=f"{starts}, for too long; host {vm.host} is asked for it", ask=vm.host)
     rule = what.runs if now.arrived is Presence.RUNS else what.absent
-    if rule.times and record.boots >= rule.times:
+    again = rule.call is Recover.RETRY
+    if again and record.second_starts >= rule.times:
         return Next(step=Step.WAIT, reason=starts)
-    return Next(step=rule.step, call=rule.call, reason=rule.reason or f"{vm.label} for too long, leads to {rule.then}")
+    reason = rule.reason or f"{vm.label} for too long, leads to {rule.then}"
+    return Next(step=rule.step, call=rule.call, reason=reason, second_start=again)
 
 
-def _gives_up_here(vm: Vm, now: Situation) -> Next:
+def _stays_here(host: int | None, vm: Vm) -> Next:
+    """Its first start had no end when the second one was ordered: it may come to its effect at any time."""
+    return _leave(
+        f"it did not start on host {host}, and may yet: {vm.label}. Never start it elsewhere before you looked there"
+    )
+
+
+def _gives_up_here(record: VmRecord, vm: Vm, now: Situation) -> Next:
     """BOOT_FAILURE again and again: elsewhere, if its destination says that it is not there."""
     failed = f"its start failed: {vm.label} on host {vm.host}"
     if vm.lcm_state != BOOT_FAILURE:
         return _leave(failed)
     match now.arrived:
+        case Presence.ABSENT if record.second_starts:
+            return _stays_here(record.destination, vm)
+        case Presence.RUNS if record.second_starts:
+            return Next(step=Step.RECOVER, call=Recover.SUCCESS, reason=f"{failed}, and one start has succeeded")
         case Presence.ABSENT:
             # from RUNNING oned itself finds out that it is POWEROFF, and from there it can be moved on
             return Next(step=Step.RECOVER, call=Recover.SUCCESS, reason=failed)
@@ -290,7 +306,7 @@ def _gives_up_here(vm: Vm, now: Situation) -> Next:
             return Next(step=Step.WAIT, reason=failed, ask=vm.host)
 
 
-def _doubted(vm: Vm, now: Situation) -> Next:
+def _doubted(record: VmRecord, vm: Vm, now: Situation) -> Next:
     """It did not start there, whatever oned says: RUNNING may have been written down so that oned looks at it.
 
     Moved on from there, and from there alone, when the host says that it has no such domain.
@@ -299,6 +315,8 @@ def _doubted(vm: Vm, now: Situation) -> Next:
         return Next(step=Step.RUNNING)
     if now.arrived is not Presence.ABSENT:
         return Next(step=Step.WAIT, reason=f"it did not start on host {vm.host}, which cannot be asked", ask=vm.host)
+    if record.second_starts:
+        return _stays_here(record.destination, vm)
     if vm.state == VmState.POWEROFF:
         return Next(step=Step.MOVE, elsewhere=True, reason=f"it did not start on host {vm.host}")
     if vm.state == VmState.ACTIVE and vm.lcm_state == BOOT_FAILURE:

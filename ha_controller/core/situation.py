@@ -36,11 +36,26 @@ def of(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | 
         driver_ended=now - off_since >= settings.driver_wait_s,
         other=presence(state, record.other_host, record.id, off_since, now),
         arrived=presence(state, at, record.id, max(off_since, record.ordered_at), now),
-        overdue=record.first_ordered_at > 0
-        and now - max(record.ordered_at, state.view(host.id).waits_from) > settings.vm_timeout_s / 2,
+        overdue=_is_overdue(state.view(host.id), record, settings.vm_timeout_s, now),
         care=Care.NONE if at is None or at == host.id else _care(state, incident, record, at),
         strays=() if vm is None or at != host.id else strays(state, record, vm, off_since, now),
     )
+
+
+def note_states(view: HostView, now: float) -> None:
+    """Remember since when each VM is in its state and place, as far as we have seen it."""
+    for vm in view.vms.values():
+        known, state = view.vm_states.get(vm.id), (vm.host, vm.state, vm.lcm_state)
+        if known is None or known[0] != state:
+            view.vm_states[vm.id] = state, now
+
+
+def _is_overdue(view: HostView, record: VmRecord, timeout_s: float, now: float) -> bool:
+    """Whether OpenNebula has done the same with it for half of its time, while it could have ended it."""
+    since = max(
+        record.ordered_at, view.waits_from, view.vm_states[record.id][1] if record.id in view.vm_states else now
+    )
+    return record.first_ordered_at > 0 and now - since > timeout_s / 2
 
 
 def note_strays(state: State, record: VmRecord, vm: Vm) -> VmRecord:

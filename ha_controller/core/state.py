@@ -89,6 +89,8 @@ class HostView:
     marked: bool = False  #: carries our HA_STATE, as of the last HostRead
     enabled_told: bool = False  #: people were told that somebody enabled it although it is off
     vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
+    #: VM -> its place and state, and since when it was seen so
+    vm_states: dict[int, tuple[tuple[int | None, int, int], float]] = field(default_factory=dict)
     domains: DomainsView | None = None
     domains_asked_at: float = -1e9
     domains_failed: str = ""  #: why it last gave no answer

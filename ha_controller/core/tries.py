@@ -78,6 +78,7 @@ def _refused(settings: Settings, record: VmRecord, now: float, away: bool) -> Vm
 
 def _uncounted(record: VmRecord, away: bool) -> VmRecord:
     """Nothing was done by the last order: it is as if it had not been given, but for those before it."""
+    was_second = record.second_starts > 0 and record.presumed_by == record.order
     tries, record = max(0, record.tries - 1), _presumes_nothing(record)
     match record.stage:
         case VmStage.MOVING if tries == 0 and not record.maybe_done:
@@ -85,7 +86,9 @@ def _uncounted(record: VmRecord, away: bool) -> VmRecord:
         case VmStage.MOVING | VmStage.RESUMING:
             return replace(record, tries=tries, first_ordered_at=record.first_ordered_at if tries else 0.0)
         case VmStage.RECOVERING if not record.maybe_done:
-            return replace(record, recovers=max(0, record.recovers - 1), boots=max(0, record.boots - away))
+            return replace(
+                record, recovers=max(0, record.recovers - 1), boots=max(0, record.boots - (away and not was_second))
+            )
         case _:
             return record
 
@@ -95,7 +98,7 @@ def _presumes_nothing(record: VmRecord) -> VmRecord:
     if record.presumed_by != record.order:
         return record
     if record.stage is VmStage.RECOVERING:
-        return replace(record, doubted=False, recreated=False)
+        return replace(record, doubted=False, recreated=False, second_starts=0)
     return replace(record, ordered_to=tuple(host for host in record.ordered_to if host != record.destination))
 
 

@@ -51,14 +51,14 @@ def note_lock(record: VmRecord, vm: Vm) -> VmRecord:
 
 
 def recover(
-    incident: Incident, record: VmRecord, vm: Vm, call: Recover, *, not_after: float, now: float
+    incident: Incident, record: VmRecord, vm: Vm, call: Recover, *, second_start: bool, not_after: float, now: float
 ) -> tuple[VmRecord, RecoverVm]:
-    """End a state that OpenNebula does not leave by itself."""
+    """End a state that OpenNebula does not leave by itself. `second_start`: or have it begin once more what it does."""
     at = incident.host if vm.host is None else vm.host
     away = at != incident.host
     recreated = record.recreated or call is Recover.RECREATE
     doubted = record.doubted or (away and vm.lcm_state == BOOT_FAILURE and call is Recover.SUCCESS)
-    is_news = (recreated, doubted) != (record.recreated, record.doubted)
+    is_news = second_start or (recreated, doubted) != (record.recreated, record.doubted)
     begins = away or call is Recover.RECREATE  # from here on it is on its way to RUNNING, and its time runs
     ordered = replace(
         note_lock(record, vm),
@@ -68,7 +68,8 @@ def recover(
         answered=False,
         order=record.order + 1,
         recovers=record.recovers + 1,
-        boots=record.boots + away,
+        boots=record.boots + (away and not second_start),
+        second_starts=record.second_starts + second_start,
         doubted=doubted,
         recreated=recreated,
         presumed_by=record.order + 1 if is_news else record.presumed_by,

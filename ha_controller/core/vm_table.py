@@ -173,10 +173,10 @@ _MIGRATE_LEAVING: Final = Ask(
 _SAVES: Final = Rule(step=Step.WAIT, reason="its living source saves it", then="PROLOG_MIGRATE or RUNNING")
 #: a restart of oned loses the answers of its drivers, and what they were doing has no end
 _BOOTS_FOR_TOO_LONG: Final = Ask(
-    runs=_end(Recover.SUCCESS, "RUNNING, as it does", Source.CODE, after_driver=False, times=1),
+    runs=_end(Recover.SUCCESS, "RUNNING, as it does", Source.CODE, after_driver=False),
     absent=_end(Recover.RETRY, "RUNNING: it is started there once more", Source.CODE, after_driver=False, times=1),
 )
-_COMES_FOR_TOO_LONG: Final = Ask(
+_MOVES_FOR_TOO_LONG: Final = Ask(
     runs=Rule(step=Step.WAIT, reason="it runs where it is to be moved, although OpenNebula has not started it there"),
     absent=_end(Recover.RETRY, "its move once more, BOOT, RUNNING", Source.CODE, after_driver=False, times=1),
 )
@@ -311,7 +311,7 @@ LCM: Final[dict[int, Row]] = {
     57: _busy("DISK_SNAPSHOT"),
     58: _left("DISK_SNAPSHOT_REVERT", _REVERTING),
     59: _busy("DISK_SNAPSHOT_DELETE"),
-    60: Row(name="PROLOG_MIGRATE_UNKNOWN", want=Want.RUNNING, arrived=_STARTS, overdue=_COMES_FOR_TOO_LONG,
+    60: Row(name="PROLOG_MIGRATE_UNKNOWN", want=Want.RUNNING, arrived=_STARTS, overdue=_MOVES_FOR_TOO_LONG,
             here=_end(Recover.SUCCESS, "BOOT and BOOT_FAILURE on the dead host", Source.CODE),
             never=(Recover.FAILURE,), never_text="recover 0: leads to 61, and from there to the old host"),
     61: Row(

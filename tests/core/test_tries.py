@@ -222,7 +222,7 @@ def test_a_report_of_an_order_of_before_changes_nothing(cloud):
 def test_what_an_order_of_before_may_have_done_is_not_forgotten_because_the_last_one_did_nothing(cloud, result):
     def ordered(record, vm, call, what=OrderResult.ACCEPTED):
         incident = Incident(id=1, host=3, host_name="kvm-03", opened_at=1.0, state=HostState.FENCED, verdict="dead")
-        record, order = vm_orders.recover(incident, record, vm, call, not_after=9.0, now=2.0)
+        record, order = vm_orders.recover(incident, record, vm, call, second_start=False, not_after=9.0, now=2.0)
         report = VmOrderReported(vm=30, incident=1, attempt=order.attempt, result=what, detail="")
         return tries.reported(SETTINGS, record, report, 3.0, away=vm.host != 3)
 
