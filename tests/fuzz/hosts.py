@@ -17,9 +17,18 @@ from ha_controller.adapters.domains import END, NoList, domains_in
 from ha_controller.adapters.host_identity import identity_of
 from ha_controller.adapters.prober import kdump
 from ha_controller.adapters.prober.boot_id import BootIdProbe
-from ha_controller.adapters.prober.icmp import _ICMP, _ICMPV6, _PACKET, _PingSocket
 from ha_controller.adapters.prober.libvirt import judged
 from ha_controller.adapters.prober.neighbours import NeighboursProbe, _parsed
+from ha_controller.adapters.prober.ping_socket import (
+    _PACKET_MAX,
+    _REQUEST,
+    BATCH,
+    ICMP,
+    ICMPV6,
+    Family,
+    PingSocket,
+    _Messages,
+)
 from ha_controller.adapters.prober.storage import StorageConfig, StorageProbe
 from ha_controller.plugin import FenceError, PowerState, ProbeContext, Reading, Signal
 from ha_controller.plugin import Target as Host
@@ -148,12 +157,20 @@ def datagrams(data: bytes) -> None:
     _judge(reading, 6.0)
     if reading.signal is Signal.DUMPING:
         demand(any(part[:64] in kdump.MESSAGES for part in parts), "a dump that nobody told of")
-    for family, raw in ((_ICMP, True), (_ICMP, False), (_ICMPV6, True)):
-        ping = object.__new__(_PingSocket)
-        ping._family, ping._nonce, ping._raw = family, b"nonce-of", raw
-        ping._socket = _Listener([(part, source) for part in parts])  # type: ignore[assignment]
-        for _, number in ping.replies():
+    for family, has_ip_header in ((ICMP, True), (ICMP, False), (ICMPV6, False)):
+        for _, number in _heard(family, parts[:BATCH], has_ip_header):
             demand(0 <= number < 2**64 and any(b"nonce-of" in part for part in parts), "an answer to nobody's question")
+
+
+def _heard(family: Family, packets: list[bytes], has_ip_header: bool) -> list[tuple[bytes, int]]:
+    """What is made of packets that lie where the kernel has put them."""
+    ping = object.__new__(PingSocket)
+    ping._family, ping._nonce, ping._in = family, b"nonce-of", _Messages(family.name, _PACKET_MAX)
+    for index, packet in enumerate(packets):
+        there = packet[:_PACKET_MAX]
+        ping._in.packets[index * _PACKET_MAX : index * _PACKET_MAX + len(there)] = there
+        ping._in._messages[index].length = len(there)
+    return list(ping._with_ip_header(len(packets)) if has_ip_header else ping._plain(len(packets)))
 
 
 def _beat(counter: int, **more: object) -> str:
@@ -167,7 +184,7 @@ def _beat(counter: int, **more: object) -> str:
 _VIRSH = (
     f" Id   Name     State\n------\n 1    one-7    running\n -    one-8    shut off\n 3    one-9    paused\n{END}\n"
 )
-_ECHO = _PACKET.pack(0, 0, 0, 1, 2, b"nonce-of", 77)
+_ECHO = _REQUEST.pack(0, 0, 0, 1, 2, b"nonce-of", 77)
 
 TARGETS = (
     Target(

@@ -149,11 +149,17 @@ class IcmpProbe(Probe[IcmpConfig]):
                 self._hear_error(asked, sequence, code)
 
     def _hear_error(self, asked: str, sequence: int, code: int) -> None:
-        """A short quote in an "unreachable" still shows the low 16 bits of the number: of the last that had them."""
-        number = self._number - ((self._number - sequence) & 0xFFFF)
-        question = self._pending.get(number)
-        if question is not None and without_zone(question[0].address) == asked:
-            self._end(number, Signal.UNKNOWN, os.strerror(code).lower())
+        """A short quote in an "unreachable" still shows the low 16 bits of the number: the last that fits is meant."""
+        number, oldest = (
+            self._number - ((self._number - sequence) & 0xFFFF),
+            next(iter(self._pending), self._number + 1),
+        )
+        while number >= oldest:
+            question = self._pending.get(number)
+            if question is not None and without_zone(question[0].address) == asked:
+                self._end(number, Signal.UNKNOWN, os.strerror(code).lower())
+                return
+            number -= 1 << 16
 
     def _end(self, number: int, signal: Signal, detail: str) -> None:
         target, sent_at, _ = self._pending.pop(number)

@@ -8,6 +8,7 @@ answer that is not of the expected kind and does not hold our nonce; whose quest
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import secrets
 import socket
@@ -32,6 +33,7 @@ _ERROR_SIZE = 512
 _BUFFER_SIZE = 8 << 20  # the default receive buffer holds 256 replies; packets to dead neighbours fill the send buffer
 _DRAIN_MAX = 4096  # packets read in one go: a flood must not hold up the loop
 _ADDRESSES_MAX = 65_536
+_SCOPE_MAX = 0xFFFF_FFFF
 
 
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -138,12 +140,11 @@ class PingSocket:
         for _ in range(_DRAIN_MAX // BATCH):
             count = self._in.receive(self._socket.fileno())
             if count < 0:  # nothing there, or an error: the error queue tells it again, with the host that it is about
-                if ctypes.get_errno() == _EAGAIN:
+                if ctypes.get_errno() == errno.EAGAIN:
                     return
                 continue
+            # fewer than there is room for does not mean that no more are there: another host's error ends a call, too
             yield from self._with_ip_header(count) if self._has_ip_header else self._plain(count)
-            if count < BATCH:
-                return
 
     def errors(self) -> Iterator[tuple[str, int, int]]:
         """Address that was asked, sequence number and errno of what routers or our own kernel refused."""
@@ -202,7 +203,6 @@ def without_zone(address: str) -> str:
 
 # --- many packets in one call -----------------------------------------------------------------------------------------
 
-_EAGAIN = 11
 _PACKET_MAX = 128  # an IPv4 header with all its options, and a reply to us; of anything longer nothing is needed
 _REPLY = struct.Struct(f"=B7x8sQ{_PACKET_MAX - _REQUEST.size}x")
 
@@ -305,6 +305,8 @@ def _name(family: socket.AddressFamily, address: str) -> bytes:
         return _known_name(family, address)
     plain, _, zone = address.partition("%")
     scope = int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+    if scope > _SCOPE_MAX:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
     return struct.pack("=HHI16sI", family, 0, 0, socket.inet_pton(family, plain), scope)
 
 
