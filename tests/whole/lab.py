@@ -210,6 +210,12 @@ class Lab:
         states = [state_of(process) for process in self.processes(host)]
         return {*states} - {""} == {STOPPED}
 
+    async def stops(self, host: int) -> None:
+        """Wait until it stands still: its processes are stopped one after the other."""
+        with anyio.fail_after(10):
+            while not self.stands_still(host):
+                await anyio.sleep(0.05)
+
     def ordered_off(self) -> list[int]:
         """The hosts whose BMCs were ordered to switch the power off, each once."""
         return [host for host, bmc in enumerate(self.bmcs) if "power 0" in bmc.orders()]
