@@ -20,13 +20,15 @@ HIDDEN = "(hidden)"
 ARGUMENT_MIN = 8  #: of the arguments of a command, shorter ones are taken for words
 SECRET_MIN = 3  #: characters; shorter ones would hide half of every text
 #: a literal value under such a key is hidden, whatever it is; sources only say where to read
-TELLING_KEY = re.compile(r"pass|secret|token|credential|community|routing|auth|(^|_)(key|pin)$|webhook|url|dsn", re.I)
+TELLING_KEY = re.compile(
+    r"pass|secret|token|credential|community|routing|auth|(^|[_-])(key|pin)$|webhook|url|dsn", re.I
+)
 PATH_KEY = re.compile(r"(_file|_path|^known_hosts|folder)$")
 #: login data in a URL, and what programs print as key=value or a header
 LOGIN_IN_URL = re.compile(r"(?<=://)[^\s/@\"']*@")
 TOLD = re.compile(
-    r"(?i)\b(pass(?:word|wd)?|secret|token|api[-_]?key|authorization)(\"?\s*[=:]\s*\"?)"
-    r"(?:bearer |basic )?(?![{(])[^\s\",;]+"
+    r"(?i)([\w-]*(?:pass(?:word|wd)?|secret|token|api[-_]?key|authorization))(\"?\s*[=:]\s*)"
+    r"(?:\"(?:[^\"\\\n]|\\.)*\"?|(?:bearer |basic )?(?![{(])[^\s\",;]+)"
 )
 
 
@@ -87,9 +89,11 @@ def configuration(path: Path, mask: Mask) -> str:
             values, _ = parse(layer.read_text(encoding="utf-8"))
         except OSError as error:
             lines.append(f"# {error.strerror}")
+            mask.unread.append(f"what stands in {layer}: {error.strerror}")
             continue
         except ValueError:
             lines.append("# no TOML; see the problems that check-config tells")
+            mask.unread.append(f"what stands in {layer}: it is no TOML")
             continue
         lines += [f"{dotted(place)} = {shown}" for place, shown in _leaves(values, (), mask)]
     names = sorted(name for name in os.environ if name.startswith("HA_"))
@@ -130,8 +134,9 @@ def _literal(value: Any, place: tuple[str | int, ...], mask: Mask) -> str:
     if key in ("command", "program", "arguments") and isinstance(value, list):
         mask.learn_arguments(texts)
         return f'"{HIDDEN}"'
-    if texts and TELLING_KEY.search(key) and not PATH_KEY.search(key):
-        for text in texts:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if (texts or is_number) and TELLING_KEY.search(key) and not PATH_KEY.search(key):
+        for text in texts or [str(value)]:
             mask.learn_text(text)
         return f'"{HIDDEN}"'
     return as_toml(value)

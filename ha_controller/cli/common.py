@@ -25,13 +25,25 @@ config_option = click.option(
     help="The configuration file.",
 )
 reason_option = click.option("--reason", default="", help="Why; goes into the trail.")
-yes_option = click.option("--yes", is_flag=True, help="Do not ask for the host's name.")
+yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
 def query(**values: object) -> str:
     from urllib.parse import urlencode
 
     return urlencode({name: value for name, value in values.items() if value is not None})
+
+
+def seconds_of(option: str, text: str | None) -> float | None:
+    """The seconds that a DURATION given to `option` means; None: it was not given."""
+    if text is None:
+        return None
+    from ha_controller.durations import parse_duration
+
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise client.Failure(2, f"{option}: {error}") from None
 
 
 def order(verb: str, *, host: str | None = None, incident: int | None = None, **keys: Any) -> None:
@@ -48,6 +60,8 @@ def order_each(verb: str, hosts: Sequence[str], **keys: Any) -> None:
             order(verb, host=host, **keys)
         except client.Failure as failure:
             failures.append(failure)
+            if failure.code == client.NO_CONTROLLER:
+                raise
             if len(hosts) > 1:
                 click.echo(f"{show.safe(host)}: {show.safe(failure.text)}", err=True)
     if failures and len(hosts) > 1:
@@ -72,6 +86,17 @@ def type_the_name(host: str, yes: bool, warning: str) -> None:
     click.echo(warning, err=True)
     if click.prompt(f"Type the host's name ({host}) to go on", err=True) != host:
         raise client.Failure(2, "That is not its name; nothing was done.")
+
+
+def sure_of_all(names: Sequence[str], words: Sequence[str], yes: bool) -> None:
+    """Ask before a pattern gives more hosts back to the controller than were named one by one."""
+    if yes or len(names) <= len(words):
+        return
+    if not sys.stdin.isatty():
+        raise client.Failure(2, f"{' '.join(words)} is {len(names)} hosts. Without a terminal this needs --yes.")
+    click.echo(f"{len(names)} hosts: {show.safe(', '.join(names))}", err=True)
+    if not click.confirm("All of them?", err=True):
+        raise client.Failure(2, "Nothing was done.")
 
 
 def patient_order(verb: str, **keys: Any) -> None:

@@ -23,6 +23,7 @@ from ha_controller.cli.common import (
     patient_order,
     query,
     reason_option,
+    sure_of_all,
     type_the_name,
     yes_option,
 )
@@ -250,9 +251,12 @@ def hold(hosts: tuple[str, ...], reason: str) -> None:
 @commands.command()
 @hosts_argument
 @reason_option
-def release(hosts: tuple[str, ...], reason: str) -> None:
+@yes_option
+def release(hosts: tuple[str, ...], reason: str, yes: bool) -> None:
     """Take up the incidents of HOSTs again."""
-    order_each("release", names_of(hosts), reason=reason)
+    names = names_of(hosts)
+    sure_of_all(names, hosts, yes)
+    order_each("release", names, reason=reason)
 
 
 @commands.command()

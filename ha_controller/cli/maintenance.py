@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ha_controller.cli import client
-from ha_controller.cli.common import order_each
+from ha_controller.cli.common import order_each, seconds_of, sure_of_all, yes_option
 from ha_controller.cli.listing import Form, listing_options
 from ha_controller.cli.listings import MAINTENANCE
 from ha_controller.cli.selection import hosts_argument, names_of
@@ -22,23 +22,19 @@ def maintenance() -> None:
 @click.option("--reason", required=True, help="Why; others see it.")
 def maintenance_on(hosts: tuple[str, ...], lasts: str | None, reason: str) -> None:
     """Take HOSTs out of the controller's hands."""
-    for_s = None
-    if lasts is not None:
-        from ha_controller.durations import parse_duration
-
-        try:
-            for_s = parse_duration(lasts)
-        except ValueError as error:
-            raise client.Failure(2, f"--for: {error}") from None
+    for_s = seconds_of("--for", lasts)
     order_each("maintenance on", names_of(hosts), reason=reason, for_s=for_s)
 
 
 @maintenance.command("off")
 @hosts_argument
 @click.option("--reason", default="", help="Why; goes into the trail.")
-def maintenance_off(hosts: tuple[str, ...], reason: str) -> None:
+@yes_option
+def maintenance_off(hosts: tuple[str, ...], reason: str, yes: bool) -> None:
     """Give HOSTs back: they are watched, and powered off if they fail."""
-    order_each("maintenance off", names_of(hosts), reason=reason)
+    names = names_of(hosts)
+    sure_of_all(names, hosts, yes)
+    order_each("maintenance off", names, reason=reason)
 
 
 @maintenance.command("list")

@@ -57,8 +57,9 @@ def user_script(name: str, auth_file: Path, *, zone: bool) -> str:
         "password=$(mktemp)",
         "trap 'rm -f \"$password\"' EXIT",
         "head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \\n' > \"$password\"",
-        f'id=$(oneuser create {shlex.quote(name)} "$password" --read-file | tr -dc 0-9)',
-        'test -n "$id"',
+        f'said=$(oneuser create {shlex.quote(name)} "$password" --read-file)',
+        "id=${said#ID: }",
+        'case "$id" in "" | *[!0-9]*) echo "$said" >&2; exit 1 ;; esac',
     ]
     for rule, reason in rights:
         lines += [f"# {reason}", f'oneacl create "#$id {rule}"']

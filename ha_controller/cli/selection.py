@@ -35,15 +35,11 @@ def pick(words: Sequence[str], rows: Sequence[Json]) -> list[Json]:
 
 def _named(word: str, rows: Sequence[Json]) -> list[Json]:
     """A name goes before what a word could mean otherwise, as hosts are named as their owners like."""
-    named = [row for row in rows if row["name"] == word] or [row for row in rows if str(row["id"]) == word]
-    if len(named) > 1:
-        ids = ", ".join(str(row["id"]) for row in named)
-        raise client.Failure(USAGE, f"{len(named)} hosts are called {word} (ids {ids}). Name one by its id.")
-    if named:
+    if named := _exactly(word, rows):
         return named
     if "," in word:
-        return [row for part in word.split(",") if part for row in _named(part, rows)]
-    if span := RANGE.fullmatch(word):
+        named = [row for part in word.split(",") if part for row in _named(part, rows)]
+    elif span := RANGE.fullmatch(word):
         named = [row for row in rows if int(span[1]) <= row["id"] <= int(span[2])]
     elif GLOB.search(word):
         from fnmatch import fnmatchcase
@@ -51,6 +47,14 @@ def _named(word: str, rows: Sequence[Json]) -> list[Json]:
         named = [row for row in rows if fnmatchcase(row["name"], word)]
     if not named:
         raise client.Failure(NO_SUCH, f"There is no host {word} in OpenNebula.{_near(word, rows)}")
+    return named
+
+
+def _exactly(word: str, rows: Sequence[Json]) -> list[Json]:
+    named = [row for row in rows if row["name"] == word] or [row for row in rows if str(row["id"]) == word]
+    if len(named) > 1:
+        ids = ", ".join(str(row["id"]) for row in named)
+        raise client.Failure(USAGE, f"{len(named)} hosts are called {word} (ids {ids}). Name one by its id.")
     return named
 
 
@@ -72,11 +76,17 @@ def names_of(words: Sequence[str]) -> list[str]:
 
 
 def one_host(word: str) -> str:
-    """The name of exactly one host; asks the controller."""
-    names = names_of([word])
-    if len(names) > 1:
-        raise client.Failure(USAGE, f"{word} is {len(names)} hosts ({', '.join(names[:5])}). This takes one at a time.")
-    return names[0]
+    """The name of the one host that has this name, or this id; asks the controller.
+
+    A pattern that fits one host today may fit another one tomorrow, so it names none.
+    """
+    rows = client.request("GET", "/api/v1/hosts")
+    found = _exactly(word, rows) or pick([word], rows)
+    names = [row["name"] for row in found]
+    if not _exactly(word, rows):
+        fits = f"{word} is {len(names)} host{'s' if len(names) > 1 else ''} ({', '.join(names[:5])})"
+        raise client.Failure(USAGE, f"{fits}. This takes one at a time: say its name or id.")
+    return str(names[0])
 
 
 # --- completion -------------------------------------------------------------------------------------------------------

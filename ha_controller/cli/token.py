@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from ha_controller.cli import client, show
+from ha_controller.cli.common import seconds_of
 from ha_controller.cli.listing import Column, Form, Listing, listing_options
 
 Json = client.Json
@@ -21,14 +22,7 @@ def token() -> None:
 @click.option("--for", "lasts", metavar="DURATION", help='Expires by itself, like "90d"; without it: never.')
 def token_create(name: str, role: str, lasts: str | None) -> None:
     """Make a token NAME and print it. It is shown this once: only its hash is kept."""
-    for_s = None
-    if lasts is not None:
-        from ha_controller.durations import parse_duration
-
-        try:
-            for_s = parse_duration(lasts)
-        except ValueError as error:
-            raise client.Failure(2, f"--for: {error}") from None
+    for_s = seconds_of("--for", lasts)
     answer = client.request("POST", "/api/v1/tokens", {"name": name, "role": role, "for_s": for_s})
     click.echo(show.safe(answer["token"]))
 

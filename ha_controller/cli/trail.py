@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from ha_controller.cli import client, show
-from ha_controller.cli.common import query
+from ha_controller.cli.common import query, seconds_of
 from ha_controller.cli.listing import Form, listing_options
 from ha_controller.cli.listings import EVENTS
 from ha_controller.cli.selection import complete_hosts, complete_incidents, one_host
@@ -26,7 +26,8 @@ FOLLOW_EVERY_S = 0.5
 def events(follow: bool, host: str | None, incident: int | None, since: str | None, limit: int, form: Form) -> None:
     """The trail: what was decided, ordered, reported, told."""
     wanted = query(host=None if host is None else one_host(host), incident=incident, limit=limit)
-    not_before = 0.0 if since is None else time.time() - _seconds(since)
+    since_s = seconds_of("--since", since)
+    not_before = 0.0 if since_s is None else time.time() - since_s
 
     def ask() -> list[Any]:
         lines = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
@@ -46,12 +47,3 @@ def _follow(lines: list[Any], wanted: str, *, as_json: bool) -> None:
             last = max(last, line["id"])
         time.sleep(FOLLOW_EVERY_S)
         lines = client.request("GET", f"/api/v1/events?{wanted}&after={last}")
-
-
-def _seconds(text: str) -> float:
-    from ha_controller.durations import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise client.Failure(2, f"--since: {error}") from None

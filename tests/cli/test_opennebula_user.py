@@ -64,8 +64,19 @@ def test_shown_is_what_would_be_run(tmp_path: Path, opennebula_tools: dict[str, 
     assert not (tmp_path / "told").exists()
 
 
-def test_a_user_that_cannot_be_made_gets_no_rights(tmp_path: Path, opennebula_tools: dict[str, str]):
-    (tmp_path / "oneuser").write_text('#!/bin/sh\necho "[one.user.allocate] NAME is already taken" >&2\nexit 255\n')
+@pytest.mark.parametrize(
+    "tool",
+    [
+        'echo "[one.user.allocate] NAME is already taken" >&2; exit 255',
+        'echo "[one.user.allocate] NAME is already taken by USER 5."; exit 255',
+        'echo "NAME is already taken by USER 5."',
+        "true",
+    ],
+)
+def test_a_user_that_cannot_be_made_gets_no_rights_nor_does_another_one(
+    tmp_path: Path, opennebula_tools: dict[str, str], tool: str
+):
+    (tmp_path / "oneuser").write_text(f"#!/bin/sh\n{tool}\n")
     assert create_user(tmp_path, opennebula_tools, "--run").returncode == 1
     assert not (tmp_path / "told").exists()
     assert not (tmp_path / "login").exists()

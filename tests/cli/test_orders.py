@@ -6,6 +6,7 @@ import io
 
 import pytest
 
+from ha_controller.cli import client, common
 from tests.cli.pretended import Commands
 
 
@@ -88,3 +89,40 @@ def test_watching_goes_on_while_the_controller_is_away(commands: Commands, monke
     assert done.code == 130
     assert len(done.out.splitlines()) == 2
     assert "There is no /api/v1/hosts here" in done.err
+
+
+@pytest.mark.parametrize("word", [",", ",,", ""])
+def test_names_that_were_left_empty_are_no_success(commands: Commands, word: str):
+    """`maintenance on "$A,$B"` with both of them empty: somebody would work on a host that can be powered off."""
+    assert commands("maintenance", "on", word, "--reason", "new RAM").code == 3
+    assert commands("fence", word, "--reason", "x", "--yes").code in (2, 3)
+    assert commands.ordered == []
+
+
+@pytest.mark.parametrize("word", ["kvm-0[3]", "3..3", "*-03", "kvm-03,kvm-03"])
+@pytest.mark.parametrize("command", [["confirm-off"], ["fence", "--reason", "x"], ["fencing", "test", "--real"]])
+def test_what_kills_takes_no_pattern_though_it_fits_one_host_today(commands: Commands, command: list[str], word: str):
+    assert commands(*command, word, "--yes").code == 2
+    assert commands.ordered == []
+
+
+@pytest.mark.parametrize("command", ["release", "maintenance off"])
+def test_a_pattern_that_gives_many_back_is_asked_about(typed, commands: Commands, command: str):
+    assert commands(*command.split(), "kvm-*").code == 2
+    assert typed("n\n", *command.split(), "kvm-*").code == 2
+    assert commands.ordered == []
+    assert typed("y\n", *command.split(), "kvm-0[12]").code == 0
+    assert [keys["host"] for _, keys in commands.ordered] == ["kvm-01", "kvm-02"]
+    assert commands(*command.split(), "kvm-01", "kvm-02").code == 0, "they were named one by one"
+
+
+def test_a_controller_that_is_gone_is_asked_once(commands: Commands, monkeypatch: pytest.MonkeyPatch):
+    asked: list[str] = []
+
+    def gone(verb: str, *, host: str, **_: object) -> None:
+        asked.append(host)
+        raise client.Failure(client.NO_CONTROLLER, "gone")
+
+    monkeypatch.setattr(common, "order", gone)
+    assert commands("maintenance", "on", "kvm-0[0-2]", "--reason", "x").code == 7
+    assert len(asked) == 1

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ha_controller.app.support import Mask, configuration
 from tests.cli.pretended import Commands, Printed, called
 
 FROM_FILE, FROM_VARIABLE, FROM_COMMAND, LITERAL, IN_URL, AS_ARGUMENT, OF_CREDENTIAL, WITH_QUOTES, STRAY = (
@@ -143,3 +144,29 @@ def test_without_a_controller_and_with_a_bad_configuration_the_rest_is_collected
 def test_a_secret_that_could_not_be_read_is_told(alone: Callable[..., Printed], config: Path, tmp_path: Path):
     (tmp_path / "one_auth").unlink()
     assert "could not be read, so were not looked for" in alone("support-bundle", "x.tar.gz", "-c", str(config)).err
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "IPMI_PASSWORD=hunter2", '{"FENCE_PASSWORD": "hunter2"}', "access_token=hunter2", 'password="a hunter2,c"',
+        'password: "a\\" hunter2"', "Authorization: Bearer hunter2", "bmc-password = hunter2",
+    ],
+)  # fmt: skip
+def test_what_programs_print_of_their_logins_is_hidden(told: str):
+    hidden = Mask()(f"before {told} \nafter")
+    assert "hunter2" not in hidden
+    assert hidden.startswith("before ")
+    assert hidden.endswith("after")
+
+
+def test_of_a_file_that_cannot_be_read_it_is_told_that_its_secrets_are_not_known(tmp_path: Path):
+    (tmp_path / "config.toml").write_text('pin = 123456\nX-Api-Key = "hunter2"\n')
+    (tmp_path / "conf.d").mkdir()
+    (tmp_path / "conf.d" / "broken.toml").write_text("password = ")
+    (tmp_path / "conf.d" / "odd.toml").write_bytes(b"\xff\xfe")
+    mask = Mask()
+    shown = configuration(tmp_path / "config.toml", mask)
+    assert "123456" not in shown
+    assert "hunter2" not in shown
+    assert ["broken.toml" in mask.unread[0], "odd.toml" in mask.unread[1]] == [True, True]
