@@ -74,6 +74,7 @@ class Chain:
     last: int = 0  #: the number of the last entry that was given
     faults: list[str] = field(default_factory=list)  #: at most `FAULTS_MAX`
     faults_more: int = 0
+    met: set[int] = field(default_factory=set)  #: noted heads whose entries were given
     _seal: bytes = FIRST
 
     @property
@@ -100,6 +101,7 @@ class Chain:
                 f"entry {number} does not fit its seal: it was changed, or something before it was put in or taken out"
             )
         self.count, self.last, self._seal = self.count + 1, max(number, self.last), written
+        self.met |= {head.id for head in self.heads if head.id == number}
         for head in self.heads:
             if head.id == number and not written.hex().startswith(head.seal):
                 self._fault(f"entry {number} is not the one whose head was noted ({head}): the trail was written anew")
@@ -109,6 +111,8 @@ class Chain:
         if last_given > self.last:
             self._fault(f"the end was cut off: {_span(self.last + 1, last_given)} missing")
         for head in self.heads:
+            if head.id <= self.last and head.id not in self.met:
+                self._fault(f"entry {head.id}, whose head was noted, is not there: nothing was compared with it")
             if head.id > self.last:
                 self._fault(
                     f"the end was cut off: the head of entry {head.id} was noted, and the last one is {self.last}"

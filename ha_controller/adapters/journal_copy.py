@@ -97,8 +97,12 @@ def summary(path: Path) -> Summary:
     return Summary(version=version, records=records, entries=count, last_at=last_at)
 
 
-def put_back(backup: Path, path: Path, aside: str, edit: Callable[[dict[str, str]], dict[str, str]]) -> Path | None:
-    """Put a backup in the place of a journal that no controller has open; `edit` gives the records to change.
+def put_back(
+    backup: Path, path: Path, aside: str, edit: Callable[[dict[str, str]], dict[str, str | None]]
+) -> Path | None:
+    """Put a backup in the place of a journal that no controller has open.
+
+    `edit` gives the records to change, None for what goes.
 
     The journal that was there is kept under the name with `aside` behind it, and returned. A crash in between leaves
     the copy under the name of `restoring`: the journal is not opened then, and this can be done again.
@@ -106,26 +110,30 @@ def put_back(backup: Path, path: Path, aside: str, edit: Callable[[dict[str, str
     Raises:
         JournalError: nothing was changed, unless the text says so.
     """
-    summary(backup)
+    changes = edit(summary(backup).records)
     copy = restoring(path)
     try:
+        _unlink_all(copy)  # a journal that an earlier attempt left beside it would be rolled into this one
         with closing(_reader(backup)) as reader:
             copy_checked(reader, backup, copy)
         with closing(sqlite3.connect(copy, isolation_level=None)) as changed:
-            records = dict(changed.execute("SELECT key, text FROM records"))
             changed.execute("BEGIN IMMEDIATE")
-            changed.executemany("INSERT OR REPLACE INTO records (key, text) VALUES (?, ?)", edit(records).items())
+            changed.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in changes])
+            kept = [(key, text) for key, text in changes.items() if text is not None]
+            changed.executemany("INSERT INTO records (key, text) VALUES (?, ?)", kept)
             changed.execute("COMMIT")
+            if found := damage(changed):
+                raise JournalError(f"the copy of {backup} is damaged: {found}. Nothing was changed.")
         _sync(copy)
         _give_to_owner_of(path.parent, copy)
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, JournalError) as error:
         with suppress(OSError):
-            copy.unlink()
+            _unlink_all(copy)
         raise JournalError(f"{backup} cannot be copied into {path.parent}: {error}. Nothing was changed.") from error
-    kept = path.with_name(f"{path.name}.{aside}") if path.exists() else None
+    before = path.with_name(f"{path.name}.{aside}") if path.exists() else None
     try:
-        if kept is not None:
-            os.link(path, kept)
+        if before is not None:
+            os.link(path, before)
         for end in BESIDE:
             with suppress(FileNotFoundError):
                 path.with_name(f"{path.name}{end}").rename(path.with_name(f"{path.name}.{aside}{end}"))
@@ -133,7 +141,12 @@ def put_back(backup: Path, path: Path, aside: str, edit: Callable[[dict[str, str
         _sync(path.parent)
     except OSError as error:
         raise JournalError(f"{path} is half replaced: {error}. Mend that, and restore again.") from error
-    return kept
+    return before
+
+
+def _unlink_all(path: Path) -> None:
+    for end in ("", "-journal", *BESIDE):
+        path.with_name(f"{path.name}{end}").unlink(missing_ok=True)
 
 
 def _reader(path: Path) -> sqlite3.Connection:

@@ -39,11 +39,11 @@ class Audit:
         host: int | None = None,
         code: int = 0,
         result: str = "",
-    ) -> None:
-        """Write it down. Never raises for a disk that fails: nothing that may be done here waits for a record."""
+    ) -> bool:
+        """Write it down; whether it is on record. Never raises for a disk that fails."""
         now, ledger = self._clock(), self._ledger()
         if ledger is None or (code and self._too_many(now)):
-            return
+            return False
         unwritten, self._unwritten = self._unwritten, 0
         more = f" ({unwritten} more refusals were not written down)" if unwritten else ""
         texts = {"who": who, "origin": origin, "verb": what, "reason": reason, "result": f"{result}{more}"}
@@ -55,6 +55,8 @@ class Audit:
             await ledger.note(entry)
         except JournalError as error:
             log.error("an act is not on the trail", who=texts["who"], what=texts["verb"], error=str(error))
+            return False
+        return True
 
     def _too_many(self, now: float) -> bool:
         """Count a refusal, and say whether it is one too many of this minute."""

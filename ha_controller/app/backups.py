@@ -11,19 +11,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import anyio
-from pydantic import TypeAdapter
+from pydantic import ValidationError
 
 from ha_controller.adapters import journal_copy
 from ha_controller.adapters.journal_copy import Summary
 from ha_controller.adapters.journal_schema import JournalError
+from ha_controller.app import ledger
 from ha_controller.app.standing import StateDirectory
-from ha_controller.core.incident import CloudRecord, Incident
 
 __all__ = ["JournalError", "Summary", "back_up", "open_incidents", "restore", "summary"]
 
 JOURNAL = "journal.db"
-_CLOUD = TypeAdapter(CloudRecord)
-_INCIDENT = TypeAdapter(Incident)
+TOKENS = "token/"  #: their records: one that was revoked since the backup must not be valid again
 
 summary = journal_copy.summary
 
@@ -41,10 +40,15 @@ def back_up(state_dir: Path, target: Path) -> Summary:
 
 
 def open_incidents(found: Summary) -> list[str]:
-    """The hosts with open incidents, a line each."""
-    records = [
-        _INCIDENT.validate_json(text) for key, text in sorted(found.records.items()) if key.startswith("incident/")
-    ]
+    """The hosts with open incidents, a line each.
+
+    Raises:
+        JournalError: another version wrote what this one does not know.
+    """
+    try:
+        records = sorted(ledger.incidents_of(found.records), key=lambda each: each.id)
+    except (ValidationError, KeyError, TypeError) as error:
+        raise JournalError(f"the backup holds an incident that this version does not know: {error}") from error
     return [f"incident {each.id}: {each.host_name} {each.state.upper()}" for each in records if each.open]
 
 
@@ -70,7 +74,11 @@ async def _locked(state_dir: Path, work: Callable[[], Path | None]) -> Path | No
         await directory.unlock()
 
 
-def _paused(records: dict[str, str]) -> dict[str, str]:
-    cloud = _CLOUD.validate_json(records["cloud"]) if "cloud" in records else CloudRecord()
+def _paused(records: dict[str, str]) -> dict[str, str | None]:
+    try:
+        cloud = ledger.cloud_of(records)
+    except (ValidationError, KeyError, TypeError) as error:
+        raise JournalError(f"the backup holds a record that this version does not know: {error}") from error
+    tokens = dict.fromkeys((key for key in records if key.startswith(TOKENS)), None)
     why = "the restore of a backup: look at incidents and hosts, then: ha-controller resume"
-    return {"cloud": _CLOUD.dump_json(replace(cloud, paused_by=why)).decode()}
+    return {**tokens, "cloud": ledger.cloud_text(replace(cloud, paused_by=why))}

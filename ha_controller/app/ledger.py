@@ -58,7 +58,7 @@ class Ledger:
         }
         records |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in trusts}
         if cloud is not None:
-            records["cloud"] = _CLOUD.dump_json(cloud).decode()
+            records["cloud"] = cloud_text(cloud)
         if term is not None and term != self.term:
             records["term"] = str(term)
         if self._written_by != __version__:
@@ -89,12 +89,11 @@ class Ledger:
         self._written_by = records.get("written_by", "")
         self.term = max(self.term, int(records.get("term", "0")))
         try:
-            incidents = _INCIDENTS.validate_python([_incident(text) for text in _texts(records, "incident/")])
+            incidents, cloud = incidents_of(records), cloud_of(records)
             trusts = _TRUSTS.validate_python([json.loads(text) for text in _texts(records, "trust/")])
-            clouds = _CLOUDS.validate_python([json.loads(text) for text in _texts(records, "cloud")])
         except (ValidationError, KeyError, TypeError) as error:
             raise NewerJournal(self._not_known(error)) from error
-        return sorted(incidents, key=lambda incident: incident.id), clouds[0] if clouds else CloudRecord(), trusts
+        return sorted(incidents, key=lambda incident: incident.id), cloud, trusts
 
     def _not_known(self, error: Exception) -> str:
         found = error.errors()[0] if isinstance(error, ValidationError) else None
@@ -104,6 +103,26 @@ class Ledger:
             f"{self._written_by or 'Another version'} wrote it. Install that version again, or restore a backup that "
             "this version made."
         )
+
+
+def incidents_of(records: Mapping[str, str]) -> list[Incident]:
+    """The incidents that are on record, of whatever version up to this one.
+
+    Raises:
+        ValidationError, KeyError, TypeError: another version wrote what this one does not know.
+    """
+    return _INCIDENTS.validate_python([_incident(text) for text in _texts(records, "incident/")])
+
+
+def cloud_of(records: Mapping[str, str]) -> CloudRecord:
+    """The record of the cloud. Raises as `incidents_of`."""
+    clouds = _CLOUDS.validate_python([json.loads(text) for text in _texts(records, "cloud")])
+    return clouds[0] if clouds else CloudRecord()
+
+
+def cloud_text(cloud: CloudRecord) -> str:
+    """As it is put on record."""
+    return _CLOUD.dump_json(cloud).decode()
 
 
 def _texts(records: Mapping[str, str], prefix: str) -> list[str]:

@@ -65,6 +65,10 @@ class ControllerSources:
         """One row for each host."""
         return report.hosts(self._state, self._runtime.clock())
 
+    def knows_hosts(self) -> bool:
+        """Whether the hosts were read since the start."""
+        return self._state.oned_at is not None
+
     def host_id(self, host: str) -> int | None:
         """The id of a host by name, else by id."""
         hosts = self._state.hosts.values()
@@ -179,18 +183,26 @@ class ControllerSources:
     async def step_down(self, *, who: str, origin: str, reason: str, force: bool) -> tuple[int, str]:
         """Give the lead away; returns an exit code and a sentence."""
         leadership = self._runtime.leadership
-        if leadership.term is None:
-            code, text = 9, "This controller does not lead. See: ha-controller leader show"
-        elif why := standing.why_no_step_down(leadership, self._state, force=force):
-            code, text = 4, why
-        else:
-            code, text = 0, "It does not lead any more. See who does: ha-controller leader show"
-        await self.note(who=who, origin=origin, what="leader step-down", reason=reason, code=code, result=text)
+        code, text = self._may_step_down(force=force)
+        noted = await self._runtime.audit.note(
+            who=who, origin=origin, what="leader step-down", reason=reason, code=code, result=text
+        )
+        if not code and not noted and not force:
+            return 1, "It could not be put on record, so it was not done. See: ha-controller doctor"
+        if not code:
+            code, text = self._may_step_down(force=force)  # writing takes its time, and hosts fail meanwhile
         if code:
             return code, text
         log.warning("ordered to step down", who=who, reason=reason, force=force)
         leadership.step_down(f"{who} ordered it to step down{f': {reason}' if reason else ''}")
         return code, text
+
+    def _may_step_down(self, *, force: bool) -> tuple[int, str]:
+        if self._runtime.leadership.term is None:
+            return 9, "This controller does not lead. See: ha-controller leader show"
+        if why := standing.why_no_step_down(self._runtime.leadership, self._state, force=force):
+            return 4, why
+        return 0, "It does not lead any more. See who does: ha-controller leader show"
 
     async def simulate_fail(self, hosts: Sequence[int]) -> Json:
         """Where the VMs of these hosts would go."""

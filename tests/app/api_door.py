@@ -13,9 +13,11 @@ from typing import Any
 
 import aiohttp
 import anyio
+from multidict import CIMultiDict
 
 from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.http_api import Doorkeeper, HttpApi, People, Proxies, Role, Tcp
+from ha_controller.adapters.journal_schema import JournalError
 from ha_controller.adapters.opennebula import NoAnswer
 from ha_controller.core.effects import Answer
 from ha_controller.core.events import OperatorCommanded
@@ -47,6 +49,8 @@ class Sources:
     rows: list[Json] = field(default_factory=lambda: [{"id": 7, "name": "kvm-07", "state": "ok", "for_s": 1.0}])
     asked: list[str] = field(default_factory=list)  #: users that OpenNebula was asked for
     oned_is_down: bool = False
+    hosts_were_read: bool = True
+    disk_is_full: bool = False
 
     def status(self) -> Json:
         return {"verdict": self.verdict, "settling_s": len(self.acts)}
@@ -54,8 +58,11 @@ class Sources:
     def hosts(self) -> Json:
         return [dict(row) for row in self.rows]
 
+    def knows_hosts(self) -> bool:
+        return self.hosts_were_read
+
     def host_id(self, host: str) -> int | None:
-        return 7 if host in ("kvm-07", "7") else None
+        return 7 if self.hosts_were_read and host in ("kvm-07", "7") else None
 
     def explain(self, host: str) -> Json:
         return {"name": host} if self.host_id(host) is not None else None
@@ -106,6 +113,8 @@ class Sources:
         return {key: text for key, text in self.records.items() if key.startswith(prefix)}
 
     async def keep(self, key: str, text: str | None, **act: Any) -> None:
+        if self.disk_is_full:
+            raise JournalError("the disk is full")
         self.acts.append(act)
         self.records.pop(key, None)
         if text is not None:
@@ -158,7 +167,9 @@ class Door:
         self, method: str, path: str, *, role: str = "", local: bool = False, headers: Any = None, **more: Any
     ) -> tuple[int, Json, Any]:
         """Ask as somebody with a role; the status, what was answered, and the headers."""
-        given = {**({"Authorization": f"Bearer {self.tokens[role]}"} if role else {}), **(headers or {})}
+        given = CIMultiDict(headers or {})
+        if role:
+            given.add("Authorization", f"Bearer {self.tokens[role]}")
         connector = aiohttp.UnixConnector(str(self.path)) if local else aiohttp.TCPConnector()
         async with aiohttp.ClientSession(connector=connector) as session:
             url = f"http://127.0.0.1:{self.port}{path}"

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import os
+import pwd
+import traceback
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import aiohttp
 import anyio
+import pytest
 import pytest_asyncio
+from multidict import CIMultiDict
 
 from ha_controller.adapters.http_api import Proxies, Role
+from ha_controller.adapters.http_api.local_peers import LocalPeers
+from ha_controller.adapters.http_api.problems import Problem
+from ha_controller.adapters.http_api.repeats import KEPT_OF_EACH, Repeats
+from ha_controller.adapters.http_api.server import CONNECTIONS_MAX
 from tests.app.api_door import Door, opened
 
 ROLES = ("", "viewer", "operator", "admin")
@@ -246,3 +258,131 @@ async def test_an_order_that_was_not_done_is_asked_anew(door: Door) -> None:
         ]
         assert ([status for status, _, _ in asked], len(door.sources.ordered)) == (statuses, orders)
         assert {answer["code"] for _, answer, _ in asked} == {code}
+
+
+async def test_the_answer_to_an_order_of_before_is_kept_for_its_sender_only(door: Door) -> None:
+    async def order(role: str, key: str) -> None:
+        headers = {"Idempotency-Key": key}
+        status, _, _ = await door.ask("POST", "/api/v1/pause", role=role, headers=headers, json={"reason": "x"})
+        assert status == 200
+
+    await order("admin", "drill-1")
+    for number in range(KEPT_OF_EACH + 5):
+        await order("operator", f"flood-{number}")
+    ordered = len(door.sources.ordered)
+    await order("admin", "drill-1")
+    assert len(door.sources.ordered) == ordered, "somebody else's flood does not have it carried out twice"
+    await order("operator", "flood-0")
+    assert len(door.sources.ordered) == ordered + 1, "one's own does"
+
+
+async def test_what_is_not_known_yet_is_not_missing_and_is_not_remembered(door: Door) -> None:
+    door.sources.hosts_were_read = False
+    key, body = {"Idempotency-Key": "early"}, {"reason": "x"}
+    path = "/api/v1/hosts/kvm-07/confirm-off"
+    status, answer, _ = await door.ask("POST", path, role="admin", headers=key, json=body)
+    assert (status, "not read from OpenNebula yet" in answer["detail"]) == (503, True)
+    door.sources.hosts_were_read = True
+    assert (await door.ask("POST", path, role="admin", headers=key, json=body))[0] == 200
+
+
+async def test_a_problem_that_is_told_again_keeps_nothing_of_the_requests() -> None:
+    async def refuse() -> None:
+        raise Problem(409, "no")
+
+    repeats = Repeats(lambda: 0.0)
+    depths = []
+    for _ in range(4):
+        with pytest.raises(Problem) as caught:
+            await repeats.once("olga", "k", b"order", refuse)
+        depths.append(len(list(traceback.walk_tb(caught.value.__traceback__))))
+    assert depths[1:] == [depths[1]] * 3
+
+
+# --- what goes wrong meanwhile ----------------------------------------------------------------------------------------
+
+
+async def test_a_token_that_is_revoked_while_the_body_of_an_order_comes_orders_nothing(door: Door) -> None:
+    sent = anyio.Event()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b'{"reason": '
+        sent.set()
+        while "token/admin" in door.sources.records:
+            await anyio.sleep(0.01)
+        yield b'"x"}'
+
+    async with anyio.create_task_group() as group:
+
+        async def fence() -> None:
+            headers = {"Content-Type": "application/json"}
+            found = await door.ask("POST", "/api/v1/hosts/kvm-07/fence", role="admin", headers=headers, data=body())
+            assert found[0] == 401
+
+        group.start_soon(fence)
+        await sent.wait()
+        assert (await door.ask("DELETE", "/api/v1/tokens/admin", local=True))[0] == 204
+    assert door.sources.ordered == []
+
+
+async def test_a_token_whose_revocation_is_not_on_record_is_of_no_use_and_can_be_revoked_again(door: Door) -> None:
+    door.sources.disk_is_full = True
+    status, answer, _ = await door.ask("DELETE", "/api/v1/tokens/viewer", role="admin")
+    assert (status, "not on record" in answer["detail"]) == (503, True)
+    assert (await door.ask("GET", "/api/v1/hosts", role="viewer"))[0] == 401
+    door.sources.disk_is_full = False
+    assert (await door.ask("DELETE", "/api/v1/tokens/viewer", role="admin"))[0] == 204
+    assert "token/viewer" not in door.sources.records
+
+
+async def test_a_token_in_the_place_of_its_name_is_not_written_down(door: Door) -> None:
+    secret = door.tokens["admin"]
+    assert (await door.ask("DELETE", f"/api/v1/tokens/{secret}", role="admin"))[0] == 404
+    assert secret.removeprefix("hac_") not in str(door.sources.acts)
+    assert "hac_..." in str(door.sources.acts)
+
+
+async def test_a_password_in_the_place_of_a_user_is_not_written_down(door: Door) -> None:
+    body = {"user": "my-secret-password", "password": "x"}
+    assert (await door.ask("POST", LOGIN, json=body, headers={"X-HA-CSRF": "1"}))[0] == 401
+    assert "my-secret-password" not in str(door.sources.acts)
+
+
+async def test_lines_that_a_client_puts_before_those_of_a_proxy_are_not_the_proxys(tmp_path: Path) -> None:
+    named = Proxies(addresses=frozenset({"127.0.0.1"}), roles={"ops": Role.OPERATOR})
+    lines = [("X-Forwarded-User", "olga"), ("X-Forwarded-For", "6.6.6.6"), ("X-Forwarded-For", "192.0.2.9")]
+    async with opened(tmp_path, proxies=named) as door:
+        both = CIMultiDict([*lines, ("X-Forwarded-Groups", "ops"), ("X-Forwarded-Groups", "staff")])
+        assert (await door.ask("GET", "/api/v1/hosts", headers=both))[0] == 401
+        one = CIMultiDict([*lines, ("X-Forwarded-Groups", "ops"), ("X-HA-CSRF", "1")])
+        assert (await door.ask("POST", "/api/v1/pause", headers=one, json={"reason": "x"}))[0] == 200
+        assert door.sources.ordered[0].origin == "192.0.2.9, by proxy"
+
+
+async def test_strangers_before_the_door_keep_nobody_from_the_machines_own_socket(door: Door) -> None:
+    strangers = []
+    try:
+        for _ in range(CONNECTIONS_MAX + 20):
+            strangers.append(await asyncio.open_connection("127.0.0.1", door.port))
+        assert (await door.ask("GET", "/api/v1/status", local=True))[0] == 200
+        with pytest.raises(aiohttp.ClientError):
+            await door.ask("GET", "/api/v1/status", role="admin")
+    finally:
+        for _, writer in strangers:
+            writer.close()
+    with anyio.fail_after(20):
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                if (await door.ask("GET", "/api/v1/status", role="admin"))[0] == 200:
+                    return
+            await anyio.sleep(0.1)
+
+
+async def test_root_is_root_without_a_directory_service(monkeypatch: pytest.MonkeyPatch, door: Door) -> None:
+    def hangs(_: int) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr(pwd, "getpwuid", hangs)
+    if os.geteuid() == 0:
+        assert (await door.ask("POST", "/api/v1/pause", local=True, json={"reason": "x"}))[0] == 200
+    assert await LocalPeers()._name(0) == "root"

@@ -190,6 +190,16 @@ def test_an_export_that_was_changed_or_cut_off_is_found(door: Door, tmp_path: Pa
         assert (ended.exit_code, fault in ended.output) == (1, True), (fault, ended.output)
 
 
+def test_a_head_of_an_entry_that_is_not_in_an_export_was_not_compared_and_is_said_so(
+    door: Door, tmp_path: Path
+) -> None:
+    file = tmp_path / "trail"
+    file.write_text(run("export", "--after", "3").output)
+    ended = run("verify", str(file), "--head", f"2:{door.entries[1]['seal']}")
+    assert (ended.exit_code, "nothing was compared with it" in ended.output) == (1, True), ended.output
+    assert run("verify", str(file), "--head", f"5:{door.entries[4]['seal']}").exit_code == 0
+
+
 def test_what_is_no_trail_and_what_is_no_head_is_refused(door: Door, tmp_path: Path) -> None:
     (tmp_path / "other").write_text('{"format": "something"}\n')
     with pytest.raises(client.Failure, match="this is no trail"):

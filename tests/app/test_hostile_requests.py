@@ -34,6 +34,9 @@ class FewSources:
 
     events = ControllerSources.events
 
+    def knows_hosts(self) -> bool:
+        return True
+
     def host_id(self, host: str) -> int | None:
         return 7 if host == "kvm-07" else None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -150,3 +151,65 @@ async def test_no_journal_is_told_and_makes_none(state: Path, tmp_path: Path, co
     done = await off_loop(command, "backup", str(tmp_path / "file"))
     assert (done.code, "--state-dir" in done.err) == (1, True)
     assert list(state.iterdir()) == []
+
+
+async def test_a_token_that_was_revoked_since_does_not_come_back(
+    state: Path, tmp_path: Path, command: Callable[..., Printed]
+):
+    journal, file = await write(state, "before"), tmp_path / "backup.db"
+    await journal.commit({"token/ci": '{"role": "admin"}'}, [])
+    assert (await off_loop(command, "backup", str(file))).code == 0
+    await journal.commit({"token/ci": None}, [])
+    await journal.close()
+    assert (await off_loop(command, "restore", str(file), "--yes")).code == 0
+    journal = Journal.open(state / "journal.db")
+    try:
+        assert [key for key in await journal.records() if key.startswith("token/")] == []
+    finally:
+        await journal.close()
+
+
+@pytest.mark.parametrize("key", ["incident/1", "cloud"])
+async def test_what_a_newer_version_wrote_is_not_put_back_and_leaves_all_as_it_was(
+    state: Path, tmp_path: Path, command: Callable[..., Printed], key: str
+):
+    """It may be what holds an order back."""
+    journal, file = await write(state, "before"), tmp_path / "backup.db"
+    before = await journal.records()
+    record = json.loads(before[key])
+    await journal.commit({key: json.dumps({**record, "of_a_newer_version": 1})}, [])
+    assert (await off_loop(command, "backup", str(file))).code == 0
+    await journal.commit({key: before[key]}, [])
+    await journal.close()
+    done = await off_loop(command, "restore", str(file), "--yes")
+    assert (done.code, "does not know" in done.err) == (1, True), done.err
+    assert not restoring(state / "journal.db").exists()
+    journal = Journal.open(state / "journal.db")
+    try:
+        assert await journal.records() == before
+    finally:
+        await journal.close()
+
+
+async def test_a_backup_of_an_older_version_is_put_back(state: Path, tmp_path: Path, command: Callable[..., Printed]):
+    """Its lasting orders have names alone."""
+    journal, file = await write(state, "before"), tmp_path / "backup.db"
+    record = json.loads((await journal.records())["incident/1"])
+    await journal.commit({"incident/1": json.dumps({**record, "in_force": ["bmc"]})}, [])
+    assert (await off_loop(command, "backup", str(file))).code == 0
+    await journal.close()
+    done = await off_loop(command, "restore", str(file), "--yes")
+    assert done.code == 0, done.err
+
+
+async def test_what_an_attempt_that_was_cut_off_left_is_not_rolled_into_the_next(
+    state: Path, tmp_path: Path, command: Callable[..., Printed]
+):
+    journal, file = await write(state, "before"), tmp_path / "backup.db"
+    assert (await off_loop(command, "backup", str(file))).code == 0
+    await journal.close()
+    copy = restoring(state / "journal.db")
+    for end in ("-journal", "-wal", "-shm"):
+        copy.with_name(f"{copy.name}{end}").write_bytes(b"of another file")
+    assert (await off_loop(command, "restore", str(file), "--yes")).code == 0
+    assert sorted(path.name for path in state.glob("*.restoring*")) == []

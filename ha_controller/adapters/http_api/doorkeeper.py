@@ -78,7 +78,8 @@ class Doorkeeper:
         address = address_of(request)
         if address not in self._proxies.addresses:
             return address
-        told = request.headers.get("X-Forwarded-For", "").rpartition(",")[2].strip()
+        # proxies add a part to the line, or a line: the last one is theirs, what is before it may be anybody's
+        told = ",".join(request.headers.getall("X-Forwarded-For", [])).rpartition(",")[2].strip()
         try:
             return str(ip_address(told))
         except ValueError:
@@ -109,7 +110,10 @@ class Doorkeeper:
         name = one_line(names[0], characters_max=NAME_MAX)
         if len(names) > 1 or not name:
             raise Problem(401, f"The proxy must send one {proxies.user_header}.", headers=challenge())
-        groups = re.split(r"[\s,;|]+", ",".join(request.headers.getall(proxies.groups_header, [])))
+        listed = request.headers.getall(proxies.groups_header, [])
+        if len(listed) > 1:  # one of them may be the client's
+            raise Problem(401, f"The proxy must send one {proxies.groups_header}.", headers=challenge())
+        groups = re.split(r"[\s,;|]+", "".join(listed))
         role = role_of(groups, proxies.roles)
         return Caller(name=name, role=role, via="proxy", address=self.address(request))
 

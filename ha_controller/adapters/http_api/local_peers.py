@@ -17,6 +17,7 @@ from aiohttp import web
 
 from ha_controller import threads
 from ha_controller.adapters.http_api.access import NOBODY, Caller, Role
+from ha_controller.adapters.http_api.problems import Problem
 
 TRUSTED_USERS: Final = ("root", "oneadmin")
 LOOK_UP_MAX_S: Final = 2.0
@@ -28,10 +29,14 @@ class LocalPeers:
 
     def __init__(self) -> None:
         """Nobody was looked up yet."""
-        self._names: dict[int, str] = {}
+        self._names: dict[int, str] = {0: "root"}  # who root is needs no directory service
 
     async def caller(self, request: web.Request) -> Caller:
-        """Who is at the other end; without a role if that user is not trusted, `NOBODY` if it is no Unix socket."""
+        """Who is at the other end; without a role if that user is not trusted, `NOBODY` if it is no Unix socket.
+
+        Raises:
+            Problem: it cannot be looked up.
+        """
         uid = _uid(request)
         if uid is None:
             return NOBODY
@@ -47,8 +52,12 @@ class LocalPeers:
         try:
             with anyio.fail_after(LOOK_UP_MAX_S):
                 found = await threads.run_sync(pwd.getpwuid, uid, abandon_on_cancel=True)
-        except (KeyError, TimeoutError):
+        except KeyError:
             return f"uid {uid}"
+        except TimeoutError:
+            raise Problem(
+                503, f"The name of uid {uid} could not be looked up in time. Try again, or as root."
+            ) from None
         if len(self._names) < NAMES_MAX:
             self._names[uid] = found.pw_name
         return found.pw_name

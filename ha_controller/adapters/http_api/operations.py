@@ -95,7 +95,7 @@ class Operation:
         found = set(self.problems)
         found |= {401, 403} if self.role is not Role.NOBODY else set()
         found |= {400} if self.query.model_fields or self.path_names or self.body is not None else set()
-        found |= {404} if self.path_names else set()
+        found |= {404, 503} if self.path_names else set()
         found |= {408, 413, 415} if self.body is not None else set()
         found |= {400, 409, 421, 422, 503, 504} if self.ordered else set()
         return sorted(found)

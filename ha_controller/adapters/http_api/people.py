@@ -90,7 +90,7 @@ class People:
             raise Problem(503, f"OpenNebula does not answer: {error}", code=7) from None
         if groups is None:
             self._attempts.failed(address, user)
-            raise Problem(401, f"OpenNebula does not know {user} with this password.", headers=challenge())
+            raise Problem(401, "OpenNebula does not know this user with this password.", headers=challenge())
         role = role_of(groups, self._roles)
         if role is Role.NOBODY:
             raise Problem(403, f"No group of {user} has a role here. See [api] groups.")

@@ -21,7 +21,8 @@ KEY_PATTERN: Final = "^[A-Za-z0-9_.:-]{1,100}$"
 KEPT_MAX: Final = 1000
 KEPT_S: Final = 24 * 3600.0
 WAIT_MAX_S: Final = 1530.0  #: a drill takes minutes
-FORGOTTEN: Final = (503, 504)
+KEPT_OF_EACH: Final = 200
+FORGOTTEN: Final = (404, 421, 503, 504)
 """Not kept: nothing was done, or it is not known, and a repetition must ask the core again."""
 
 Json = Any
@@ -34,6 +35,15 @@ class _Order:
     done: anyio.Event = field(default_factory=anyio.Event)
     answer: Json = None
     problem: Problem | None = None
+
+    def told_again(self) -> Problem | None:
+        """The problem anew: one that is raised again and again would keep what was there each time."""
+        known = self.problem
+        if known is None:
+            return None
+        again = Problem(known.status, known.detail, code=known.code, headers=known.headers)
+        again.on_record = known.on_record
+        return again
 
 
 class Repeats:
@@ -54,7 +64,7 @@ class Repeats:
             return await carry_out()
         if not re.fullmatch(KEY_PATTERN, key):
             raise Problem(400, f"{KEY_HEADER} must be 1 to 100 letters, digits, or one of _ . : -")
-        self._forget_old()
+        self._forget_old(who)
         content = hashlib.sha256(order).digest()
         known = self._orders.get((who, key))
         if known is not None and known.of != content:
@@ -73,6 +83,7 @@ class Repeats:
             keep = True
         except Problem as problem:
             order.problem = problem
+            order.problem = order.told_again()  # without its traceback
             keep = problem.status not in FORGOTTEN
             raise
         finally:
@@ -81,20 +92,22 @@ class Repeats:
             order.done.set()
         return order.answer
 
-    def _forget_old(self) -> None:
-        for name, order in list(self._orders.items()):
-            too_many = len(self._orders) >= KEPT_MAX
-            if order.done.is_set() and (too_many or self._now() - order.began_at > KEPT_S):
+    def _forget_old(self, who: str) -> None:
+        """What is older than a day; and of somebody who has too many, the oldest, so that nobody else pays for it."""
+        ended = [name for name, order in self._orders.items() if order.done.is_set()]
+        for name in ended:
+            if self._now() - self._orders[name].began_at > KEPT_S:
                 del self._orders[name]
-            elif not too_many:
-                return
+        own = [name for name in ended if name[0] == who and name in self._orders]
+        for name in own[: max(0, len(own) - KEPT_OF_EACH + 1)]:
+            del self._orders[name]
 
 
 async def _answer_of(order: _Order) -> Json:
     with anyio.fail_after(WAIT_MAX_S):
         await order.done.wait()
-    if order.problem is not None:
-        raise order.problem
+    if (problem := order.told_again()) is not None:
+        raise problem
     if order.answer is None:
-        raise Problem(503, "The order ended without an answer. Look, before it is ordered again.")
+        raise Problem(504, "The order ended without an answer. Look, before it is ordered again.")
     return order.answer

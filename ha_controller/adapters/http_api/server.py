@@ -22,7 +22,7 @@ from aiohttp import web
 
 from ha_controller import __version__
 from ha_controller.adapters.commander import Commander
-from ha_controller.adapters.connections import IDLE_MAX_S, bounded
+from ha_controller.adapters.connections import HANDSHAKE_MAX_S, IDLE_MAX_S, bounded
 from ha_controller.adapters.http_api.access import (
     NOBODY,
     SAFE_METHODS,
@@ -40,6 +40,7 @@ from ha_controller.adapters.http_api.people import People
 from ha_controller.adapters.http_api.problems import Problem
 from ha_controller.adapters.http_api.repeats import KEY_HEADER, Repeats
 from ha_controller.adapters.http_api.sources import Sources
+from ha_controller.adapters.http_api.tokens import without_tokens
 
 log = structlog.get_logger(__name__)
 
@@ -129,17 +130,20 @@ class HttpApi:
     @asynccontextmanager
     async def _sockets(self, runner: web.AppRunner) -> AsyncIterator[None]:
         loop, path = asyncio.get_running_loop(), self._socket_path
-        make = bounded(runner, CONNECTIONS_MAX)
         async with AsyncExitStack() as stack:
             _clear(path)
-            local = await loop.create_unix_server(make, str(path))
+            local = await loop.create_unix_server(bounded(runner, CONNECTIONS_MAX), str(path))
             stack.callback(path.unlink, missing_ok=True)
             stack.callback(local.close)
             path.chmod(0o660)
             if (tcp := self._tcp) is not None:
-                handshake_s = None if tcp.tls is None else IDLE_MAX_S
+                handshake_s = None if tcp.tls is None else HANDSHAKE_MAX_S
                 far = await loop.create_server(
-                    make, tcp.address, tcp.port, ssl=tcp.tls, ssl_handshake_timeout=handshake_s
+                    bounded(runner, CONNECTIONS_MAX),
+                    tcp.address,
+                    tcp.port,
+                    ssl=tcp.tls,
+                    ssl_handshake_timeout=handshake_s,
                 )
                 stack.callback(far.close)
                 log.info("the API is served", address=tcp.address, port=tcp.port, tls=tcp.tls is not None)
@@ -165,6 +169,7 @@ class HttpApi:
 
             call = Call(request=request, caller=caller, path=path, query=query, body=body, still_welcome=still_welcome)
             try:
+                still_welcome()  # a body may take its time, and what was shown was revoked meanwhile
                 answer = await self._carried_out(operation, call, raw)
             except Problem as problem:
                 if operation.method not in SAFE_METHODS:
@@ -191,10 +196,10 @@ class HttpApi:
     async def _note(self, request: web.Request, caller: Caller, reason: str, problem: Problem) -> None:
         """Put an act that was refused on the audit trail, unless the core has done so."""
         origin = caller.origin if caller.via else self._doorkeeper.address(request) or "local socket"
-        what = f"{request.method} {request.path}"
+        what, result = without_tokens(f"{request.method} {request.path}"), without_tokens(problem.detail)
         if not problem.on_record:
             await self._sources.note(
-                who=caller.who, origin=origin, what=what, reason=reason, code=problem.code, result=problem.detail
+                who=caller.who, origin=origin, what=what, reason=reason, code=problem.code, result=result
             )
 
     async def _carried_out(self, operation: Operation, call: Call, raw: bytes) -> Json:

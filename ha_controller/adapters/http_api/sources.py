@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from ha_controller.adapters import open_pages
 from ha_controller.adapters.http_api.feed import Seen
-from ha_controller.adapters.http_api.problems import no_such_host
+from ha_controller.adapters.http_api.problems import Problem, no_such_host
 
 Json = Any
 BASE = "/api/v1"
@@ -18,6 +18,9 @@ class Sources(open_pages.Shown, Seen, Protocol):
 
     def explain(self, host: str) -> Json:
         """Why a host is in its state; None if there is no such host."""
+
+    def knows_hosts(self) -> bool:
+        """Whether the hosts were read since the start; before that none is known, and none is missing."""
 
     def host_id(self, host: str) -> int | None:
         """The id of a host by id or name."""
@@ -84,8 +87,10 @@ class Sources(open_pages.Shown, Seen, Protocol):
 
 
 def known_host(sources: Sources, name: str) -> int:
-    """The id of a host by id or name. Raises Problem: there is none."""
+    """The id of a host by id or name. Raises Problem: there is none, or nobody knows yet."""
     found = sources.host_id(name)
+    if found is None and not sources.knows_hosts():
+        raise Problem(503, "The hosts were not read from OpenNebula yet. Try again.", code=6)
     if found is None:
         raise no_such_host()
     return found

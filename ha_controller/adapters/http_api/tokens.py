@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,8 +17,10 @@ from typing import Any, Final, Protocol
 
 from ha_controller.adapters.http_api.access import Caller, Role
 from ha_controller.adapters.http_api.problems import Problem
+from ha_controller.adapters.journal_schema import JournalError
 
 PREFIX: Final = "hac_"  #: so that scanners for secrets find one that got lost
+_SHOWN_BY_MISTAKE: Final = re.compile(rf"{PREFIX}[\w%.~-]+")
 RECORD: Final = "token/"
 TOKENS_MAX: Final = 1000
 
@@ -54,6 +57,7 @@ class Tokens:
         self._kept = kept
         self._now = now
         self._by_name: dict[str, Token] = {}
+        self._revoked: set[str] = set()  #: names whose revocation is not on record yet
 
     async def load(self) -> None:
         """Read them from the record, at start."""
@@ -135,17 +139,30 @@ class Tokens:
         """Let nobody use it any more, from now on.
 
         Raises:
-            Problem: there is none of that name.
+            Problem: there is none of that name; or this is not on record, so that a restart would make it valid again.
+                Nobody can use it until then, and to revoke it once more is to put that on record.
         """
-        if self._by_name.pop(name, None) is None:
+        if name not in self._by_name:
             raise Problem(404, "There is no such token. See: ha-controller token list")
-        await self._keep(name, None, by, f"token revoke {name}")
+        self._revoked.add(name)
+        try:
+            await self._keep(name, None, by, f"token revoke {name}")
+        except JournalError as error:
+            text = f"Nobody can use it now, but that is not on record ({error}): revoke it again, or it is valid after"
+            raise Problem(503, f"{text} the next start.", code=1) from None
+        self._by_name.pop(name, None)
+        self._revoked.discard(name)
 
     async def _keep(self, name: str, text: str | None, by: Caller, what: str) -> None:
         await self._kept.keep(RECORD + name, text, who=by.who, origin=by.origin, what=what)
 
     def _is_valid(self, token: Token) -> bool:
-        return token.expires_at is None or self._now() < token.expires_at
+        return token.name not in self._revoked and (token.expires_at is None or self._now() < token.expires_at)
+
+
+def without_tokens(text: str) -> str:
+    """A text in which somebody may have put a token where its name belongs."""
+    return _SHOWN_BY_MISTAKE.sub(f"{PREFIX}...", text)
 
 
 def _digest(presented: str) -> str:
