@@ -195,13 +195,13 @@ def common_cause(state: State, host: Host, now: float) -> str:
 
 def _fallen_together(state: State, host: Host) -> list[Host]:
     """The host, and those whose trouble began about when its own did."""
-    began = _trouble_since(state, host)
+    began = _troubles_at(state, host)
     return [
         each
         for each in state.hosts.values()
         if not each.excluded
         and state.view(each.id).state is not HostState.OK
-        and abs(_trouble_since(state, each) - began) <= SHARED_WITHIN_S
+        and any(abs(at - own) <= SHARED_WITHIN_S for at in _troubles_at(state, each) for own in began)
     ]
 
 
@@ -210,13 +210,18 @@ def _is_being_fenced(state: State, host: Host) -> bool:
     return incident is not None and bool(incident.attempts)
 
 
-def _trouble_since(state: State, host: Host) -> float:
+def _troubles_at(state: State, host: Host) -> list[float]:
+    """When its trouble began: for us, and for everybody, which is later where neighbours saw it for longer.
+
+    Either may be the moment at which it fell with others: what cuts them off need not cut all ways at once.
+    """
     incident, view = state.incidents.get(host.id), state.view(host.id)
     if incident is None:
-        return view.since
+        return [view.since]
     if view.state is HostState.RECOVERED and view.answers_since is None:  # it was on again, and fell silent once more
-        return max(incident.opened_at, last_life(view.views))
-    return incident.opened_at
+        return [max(incident.opened_at, last_life(view.views))]
+    silent_at = view.since if view.state is HostState.SUSPECT else incident.suspect_at
+    return [incident.opened_at] if silent_at is None else [silent_at, incident.opened_at]
 
 
 def _names(hosts: list[Host]) -> str:

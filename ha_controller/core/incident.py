@@ -194,6 +194,7 @@ class Incident:
     rejected_by: str = ""
     foreign: str = ""  #: why another controller may have acted in it, which is not on our record; a person releases it
     cause_at: float = 0.0  #: when others were last silent with it by what they share
+    suspect_at: float | None = None  #: it was silent to us from then on, though others may have seen it longer
     failed_at: float | None = None
     fenced_at: float | None = None
     recovered_at: float | None = None
@@ -228,6 +229,7 @@ class Incident:
             last_life_at=None if self.last_life_at is None else min(self.last_life_at, now),
             cause_at=min(self.cause_at, now),
             lever_since=min(self.lever_since, now),
+            suspect_at=None if self.suspect_at is None else min(self.suspect_at, now),
             fenced_at=None if self.fenced_at is None else min(self.fenced_at, now),
             failed_at=None if self.failed_at is None else min(self.failed_at, now),
             proof=None if self.proof is None else replace(self.proof, at=min(self.proof.at, now)),

@@ -366,6 +366,7 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         prior_one_state=prior_one_state(state, host),
         prior_marked=host.marked,
         last_life_at=last_life(view.views) or None,
+        suspect_at=view.since,
         foreign=takeover.why_foreign(state, last_life(view.views)),
     )
     return state.save(incident)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
+from world import say
+
 from ha_controller.core.effects import Answer, Fence, MarkMaintenance, MoveVm, OrderHost, ReadHost
 from ha_controller.core.events import (
     LeadChanged,
@@ -13,8 +16,8 @@ from ha_controller.core.events import (
     SelfChecked,
     Verb,
 )
-from ha_controller.core.model import HostState
-from ha_controller.core.settings import Mode
+from ha_controller.core.model import Domain, HostState, Signal
+from ha_controller.core.settings import Channel, Mode
 
 
 def test_three_silent_hosts_of_eight_are_a_storm(cloud):
@@ -268,6 +271,37 @@ def test_hosts_whose_fence_devices_vanish_with_them_are_not_shot(make_cloud, set
     cloud.run(90)
     assert not cloud.ordered(Fence)
     assert "the fence devices of kvm-01, kvm-10 fell silent together with their hosts" in cloud.incident(1).hold
+
+
+def seen_by_neighbours(make_cloud, settings, places):
+    """Twenty hosts that also neighbours watch."""
+    channels = (*settings.channels, Channel(name="neighbours", domain=Domain.VANTAGE, proves_userland=False))
+    limits = {"fences_max": 10, "storm_cooldown_s": 30.0, "channels": channels}
+    cloud = make_cloud(hosts=20, places=places, settings=replace(settings, **limits))
+    cloud.elsewhere = {"neighbours": {}}
+    cloud.run(6)
+    return cloud
+
+
+@pytest.mark.parametrize(("power", "places", "said"), [("mute", {}, "fence devices"), ("on", RACKS, "HA_RACK east")])
+@pytest.mark.parametrize("restarted", [False, True])
+def test_a_shared_cause_that_neighbours_see_in_parts_is_still_one(make_cloud, settings, power, places, said, restarted):
+    """One of both stays in sight of its neighbours for longer than hosts that fall together may be apart."""
+    cloud = seen_by_neighbours(make_cloud, settings, places)
+    for host in (1, 2):
+        cloud.kill(host, power)
+    say(cloud, 1, neighbours=Signal.SILENT)
+    cloud.run(400)
+    assert cloud.state(2) is HostState.SUSPECT
+    assert 2 not in {incident.host for incident in cloud.incidents.values()}
+    say(cloud, 2, neighbours=Signal.SILENT)
+    cloud.run(90)
+    if restarted:
+        cloud.restart()
+    cloud.run(60)
+    assert not cloud.ordered(Fence)
+    assert said in cloud.incident(1).hold
+    assert said in cloud.incident(2).hold
 
 
 # --- budget and capacity ----------------------------------------------------------------------------------------------
