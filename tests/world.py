@@ -70,6 +70,8 @@ from ha_controller.sim.oned_recover import Then
 
 QUIET = ("oned", "kdump")  #: channels that say nothing as long as nothing is said through them
 
+SSH_GIVES_UP_S = 1.2  #: sooner than any real one, so that stories stay short
+
 SETTINGS = Settings(
     mode=Mode.AUTO,
     channels=(
@@ -93,6 +95,7 @@ class Cloud:
     dead: dict[int, str] = field(default_factory=dict)  #: host -> what its BMC says
     frozen: set[int] = field(default_factory=set)  #: their kernels answer, and nothing else of them
     one_states: dict[int, int] = field(default_factory=dict)
+    asked_anew: dict[int, float] = field(default_factory=dict)  #: since when OpenNebula's ssh tries to reach a host
     vms: dict[int, Vm] = field(default_factory=dict)
     vms_of: dict[int | None, list[Vm]] = field(default_factory=dict)  #: host -> VMs, of the last inventory
     effects: list[tuple[float, Effect]] = field(default_factory=list)
@@ -228,6 +231,7 @@ class Cloud:
             self.now = round(self.now + 0.2, 3)
 
     def _probe(self) -> None:
+        self._ssh_gives_up()
         for channel, mute in (("icmp", {*self.dead}), ("ssh", {*self.dead} | self.frozen)):
             signals = {host: Signal.SILENT if host in mute else Signal.ALIVE for host in range(self.hosts)}
             self.feed(
@@ -410,15 +414,23 @@ class Cloud:
         for vm in [vm for vm in self.vms.values() if vm.host == host and vm.lcm_state in (3, 16)]:
             self.vms[vm.id] = replace(vm, state=8, lcm_state=0, label="POWEROFF", found_missing_at=self.now)
 
+    def _ssh_gives_up(self) -> None:
+        """OpenNebula notices that hosts which it was made to ask anew do not answer it, or do again."""
+        for host in [host for host, at in self.asked_anew.items() if self.now - at >= SSH_GIVES_UP_S]:
+            del self.asked_anew[host]
+            self.one_states[host] = 3 if host in self.dead else 2
+            for vm in [vm for vm in self.vms.values() if vm.host == host and vm.lcm_state == 3 and host in self.dead]:
+                self.vms[vm.id] = replace(vm, lcm_state=16, label="UNKNOWN")
+
     def _order_host(self, order: OrderHost) -> None:
-        enabled = 3 if order.host in self.dead else 2
-        states = {HostStep.OFFLINE: 8, HostStep.ENABLE: enabled, HostStep.DISABLE: 4}
+        states = {HostStep.OFFLINE: 8, HostStep.ENABLE: 0, HostStep.DISABLE: 4}
         self.one_states[order.host] = states.get(order.step, order.state_before)
+        self.asked_anew.pop(order.host, None)
         if order.step is HostStep.ENABLE and order.host not in self.dead:
+            self.one_states[order.host] = 2
             self.oned_notices(order.host)
         elif order.step is HostStep.ENABLE:
-            for vm in [vm for vm in self.vms.values() if vm.host == order.host and vm.lcm_state == 3]:
-                self.vms[vm.id] = replace(vm, lcm_state=16, label="UNKNOWN")
+            self.asked_anew[order.host] = self.now
         self.feed(
             HostOrderReported(
                 host=order.host, incident=order.incident, step=order.step, result=OrderResult.ACCEPTED, detail=""

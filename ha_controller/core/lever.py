@@ -146,7 +146,8 @@ def pull(state: State, host: Host, incident: Incident, now: float) -> Incident:
         case Lever.WAIT:
             return _wait_for_error(state, host, incident, view.one_state, now)
         case Lever.DISABLE if view.one_state == OnedHostState.DISABLED:
-            return state.save(replace(incident, lever=Lever.DONE, lever_since=now, hold="", hold_needs_person=False))
+            done = replace(incident, lever=Lever.DONE, hold="", hold_needs_person=False)
+            return state.save(replace(done, lever_since=view.read_at))  # this very reading shows its VMs, too
         case Lever.DISABLE:
             return _again(state, incident, HostStep.DISABLE, now)
         case Lever.DONE if _false_running(state, host, incident) and _may_pull_again(state, incident, now):
@@ -284,7 +285,8 @@ def _send(state: State, incident: Incident, step: HostStep, now: float) -> None:
 
 
 def host_order_reported(state: State, incident: Incident, event: HostOrderReported, now: float) -> None:
-    """A refusal is told; everything else shows in the next reading."""
+    """A refusal is told; everything else shows in the next reading, which is due at once: the VMs wait for it."""
+    state.view(incident.host).read_asked_at = -1e9
     said = {OrderResult.REFUSED: "refuses", OrderResult.NOT_NOW: "does not take"}.get(event.result)
     if said and state.term is not None:
         state.hold(
