@@ -1,4 +1,4 @@
-"""Leftovers: domains on a host that was fenced, of VMs that OpenNebula has somewhere else by now.
+"""Leftovers: domains on a host that was fenced, of VMs that are somewhere else by now.
 
 As soon as OpenNebula uses such a host again, a VM may run twice. The host's own list of domains decides; where nobody
 may log in, what OpenNebula's monitoring calls zombies. One is destroyed only if the operator allows that, and never the
@@ -14,7 +14,7 @@ from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import ORDER_VALID_S, DestroyDomain, Severity
 from ha_controller.core.events import DomainDestroyed
 from ha_controller.core.incident import Incident
-from ha_controller.core.model import Host, HostState, VmState
+from ha_controller.core.model import Host, HostState, Vm, VmState
 from ha_controller.core.outcome import Presence
 from ha_controller.core.recovery import claims_running
 from ha_controller.core.state import State
@@ -55,7 +55,19 @@ def found(state: State, incident: Incident, now: float) -> Leftovers:
             return Leftovers(unknown="OpenNebula is being asked where its VMs are")
         if known is None or known.host != incident.host or known.state == VmState.DONE:
             left.append(vm)
+            continue
+        elsewhere = _elsewhere(state, incident, known, now)
+        if {Presence.RUNS, Presence.THERE} & {presence for _, presence in elsewhere}:
+            left.append(vm)
+        elif asked := [state.hosts[at].name for at, presence in elsewhere if presence is Presence.UNKNOWN]:
+            return Leftovers(unknown=f"{', '.join(asked)} has not said whether {known.name} runs there")
     return Leftovers(vms=tuple(left), source="its own list of domains")
+
+
+def _elsewhere(state: State, incident: Incident, vm: Vm, now: float) -> list[tuple[int, Presence]]:
+    """Where a VM that OpenNebula has here may run all the same, after a migration that was taken back."""
+    hosts = situation.stray_hosts(state, incident.vm(vm.id), vm)
+    return [(at, situation.presence(state, at, vm.id, _since(incident), now)) for at in hosts if at in state.hosts]
 
 
 def _since(incident: Incident) -> float:
@@ -73,6 +85,10 @@ def look(state: State, incident: Incident, now: float) -> None:
     said = view.domains
     if said is not None and (said.running or said.others) and (view.read_at or 0.0) <= said.asked_at:
         suspicion.ask_for_vms(state, incident.host, now, tuple(sorted(said.running | said.others)))
+    there = () if said is None else sorted(said.running | said.others)
+    for vm in (view.vms[each] for each in there if each in view.vms):
+        for at, _ in _elsewhere(state, incident, vm, now):
+            situation.ask(state, at, now)
 
 
 def names(state: State, incident: Incident, vms: tuple[int, ...]) -> str:
@@ -82,6 +98,11 @@ def names(state: State, incident: Incident, vms: tuple[int, ...]) -> str:
 
 def _name(state: State, incident: Incident, vm: int) -> str:
     known, record = state.view(incident.host).vms.get(vm), incident.vm(vm)
+    if known is not None and known.host == incident.host:
+        others = ", ".join(
+            state.hosts[at].name for at in situation.stray_hosts(state, record, known) if at in state.hosts
+        )
+        return f"{known.name} (domain one-{vm}; OpenNebula has it here, and it is on {others})"
     name = known.name if known is not None else record.name if record is not None else f"VM {vm}"
     at = known.host if known is not None else record.destination if record is not None else None
     where = state.hosts[at].name if at in state.hosts else ""

@@ -72,6 +72,12 @@ def _seen_elsewhere(state: State, vm: Vm) -> set[int]:
     return {*vm.tried_on, *state.zombies.get(vm.id, ())} - {-1 if vm.host is None else vm.host}
 
 
+def stray_hosts(state: State, record: VmRecord | None, vm: Vm) -> list[int]:
+    """Where a VM may run although OpenNebula has it on its host."""
+    tried_on = () if record is None else record.tried_on
+    return sorted({*tried_on, *_seen_elsewhere(state, vm)} - {-1 if vm.host is None else vm.host})
+
+
 def strays(
     state: State, record: VmRecord, vm: Vm, since: float, now: float, others: tuple[int | None, ...] = ()
 ) -> tuple[tuple[int, Presence], ...]:

@@ -54,6 +54,37 @@ def test_people_are_called_once_with_both_hosts_and_told_when_it_is_over():
     assert unfenced(cloud).code == 0
 
 
+def both_ends() -> Cloud:
+    """Host 3 is back, and vm-30 is there as OpenNebula says; but a migration that was taken back led to host 5, too."""
+    cloud = seen(**ASKED, destroy_leftovers=True)
+    cloud.vms[30] = replace(cloud.vms[30], tried_on=(5,))
+    cloud.domains[5, 30] = "running"
+    away(cloud)
+    cloud.domains[3, 30] = "running"
+    return back(cloud)
+
+
+def test_a_domain_blocks_whose_vm_runs_elsewhere_although_opennebula_has_it_here():
+    cloud = both_ends()
+    cloud.run(30)
+    assert failing(cloud) == ["no leftover domains"]
+    assert "vm-30 (domain one-30; OpenNebula has it here, and it is on kvm-05)" in cloud.told()
+    assert unfenced(cloud, force=True).code == 4
+    assert cloud.ordered(DestroyDomain) == []
+    cloud.domains[5, 30] = "absent"
+    cloud.run(20)
+    assert failing(cloud) == []
+    assert unfenced(cloud).code == 0
+
+
+def test_a_domain_blocks_while_the_other_end_of_its_way_has_not_said_whether_it_runs_there():
+    cloud = both_ends()
+    cloud.no_answer.add(5)
+    cloud.run(30)
+    assert failing(cloud) == ["no leftover domains"]
+    assert "kvm-05 has not said whether vm-30 runs there" in unfenced(cloud).text
+
+
 def test_the_end_of_leftovers_is_told_after_a_restart_too():
     """Which hold it is stands on record; what was told does not."""
     cloud = haunted()
