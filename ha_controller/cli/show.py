@@ -10,14 +10,10 @@ from typing import Any
 
 import click
 
-from ha_controller.showable import UNSAFE, without_escapes
+from ha_controller.showable import UNSAFE, status_lines
+from ha_controller.showable import safe as safe
 
 Json = Any
-
-
-def safe(text: object) -> str:
-    """Text from elsewhere without terminal escapes or other control characters, on one line."""
-    return without_escapes(str(text)).replace("\n", " ")
 
 
 def as_json(value: Json) -> None:
@@ -122,16 +118,8 @@ def lasted(seconds: float) -> str:
 
 def status(answer: Json) -> None:
     """Print `status`."""
-    click.echo(safe(answer["verdict"]))
-    hosts = answer["hosts"]
-    counts = "   ".join(f"{hosts[state]} {state}" for state in ("ok", "suspect", "failed", "fenced", "recovered"))
-    others = f"stands by: {safe(answer['leader'])} leads" if answer["leader"] else "does not lead"
-    lead = f"leads, term {answer['term']}" if answer["term"] is not None else others
-    oned = f"oned answered {answer['oned_age_s']} s ago" if answer["oned_age_s"] is not None else "oned: no answer yet"
-    click.echo(f"\n  mode {answer['mode']}     {lead}     {oned}")
-    click.echo(f"  hosts {hosts['total']}:  {counts}   ({answer['excluded']} excluded)")
-    if answer["settling_s"]:
-        click.echo(f"  settling: nothing is powered off for {answer['settling_s']} s")
+    for line in status_lines(answer):
+        click.echo(line)
 
 
 def leader(answer: Json) -> None:

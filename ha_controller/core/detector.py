@@ -327,18 +327,24 @@ def describe(views: Mapping[str, ChannelView], settings: Settings, now: float) -
         if view is None or (view.sent_at == 0.0 and not view.unknown):
             lines.append(f"{channel.name}: nothing yet")
             continue
-        word = view.signal.value if view.fresh(now, settings.evidence_ttl_s) and not view.unknown else "unknown"
-        if view.powered:
-            word = "on"
-        elif now - view.dumping_at <= DUMP_GAP_MAX_S:
-            word = Signal.DUMPING.value
-        elif view.leaving_since is not None:
-            word = Signal.LEAVING.value
+        word = word_of(view, settings, now)
         detail = view.unknown_detail or view.detail
         since = f" for {now - view.silent_since:.1f} s" if view.silent_since and word == "silent" else ""
         last = f", last good {now - view.alive_at:.1f} s ago" if view.alive_at else ""
         lines.append(f"{channel.name}: {word}{since}{f' ({detail})' if detail else ''}{last}")
     return tuple(lines)
+
+
+def word_of(view: ChannelView, settings: Settings, now: float) -> str:
+    """What one channel shows now, as a signal's word."""
+    if view.powered:
+        return Signal.ON.value
+    if now - view.dumping_at <= DUMP_GAP_MAX_S:
+        return Signal.DUMPING.value
+    if view.leaving_since is not None:
+        return Signal.LEAVING.value
+    known = view.fresh(now, settings.evidence_ttl_s) and not view.unknown
+    return view.signal.value if known else Signal.UNKNOWN.value
 
 
 def _of_domain(

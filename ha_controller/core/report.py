@@ -9,10 +9,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ha_controller.core import guard, rejoin, reserve, simulate, timeline, trust
-from ha_controller.core.detector import describe
+from ha_controller.core.detector import Views, describe, word_of
 from ha_controller.core.incident import Incident, VmStage
-from ha_controller.core.model import Host, HostState
-from ha_controller.core.settings import Mode
+from ha_controller.core.model import Host, HostState, Signal
+from ha_controller.core.settings import Mode, Settings
 from ha_controller.core.state import HostView, State
 from ha_controller.core.suspicion import verdict_of
 from ha_controller.core.turns import asks
@@ -31,6 +31,7 @@ def status(state: State, now: float) -> Json:
         counts[state.view(host.id).state.value] += 1
     return {
         "schema": SCHEMA,
+        "at": round(now, 3),
         "verdict": sentence,
         "code": code,
         "mode": state.settings.mode.value,
@@ -130,6 +131,8 @@ def _host_row(state: State, host: Host, now: float) -> Json:
         "id": host.id,
         "name": host.name,
         "cluster": host.cluster,
+        "cluster_name": host.cluster_name,
+        "places": dict(host.places),
         "one_state": _one_state(state, host),
         "state": view.state.value,
         "for_s": round(now - view.since, 1),
@@ -138,7 +141,19 @@ def _host_row(state: State, host: Host, now: float) -> Json:
         "fencing": _fencing(state, host, now),
         "incident": None if incident is None else incident.id,
         "note": _note(host, incident),
+        "silent": _silent(view.views, state.settings, now),
     }
+
+
+def _silent(views: Views, settings: Settings, now: float) -> list[str]:
+    """The channels whose last word is silence, as long as that word counts."""
+    return [
+        channel.name
+        for channel in settings.channels
+        if (view := views.get(channel.name)) is not None
+        and view.signal is Signal.SILENT
+        and view.fresh(now, settings.gap_max_s(channel))
+    ]
 
 
 def _one_state(state: State, host: Host) -> int:
@@ -192,12 +207,34 @@ def explain(state: State, host: Host, now: float) -> Json:
         **_host_row(state, host, now),
         "verdict": {"kind": verdict.kind.value, "reason": verdict.reason},
         "evidence": list(describe(view.views, state.rules(host.id), now)),
+        "channels": _channels(view.views, state.rules(host.id), now),
         "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
         "rejoin": _rejoin(state, opened, now),
         "if_failed": _if_failed(state, host, now) if opened is None else "",
         "plan": [] if opened is None else _plan(state, host, opened, now),
         "record": None if opened is None else incident(opened),
     }
+
+
+def _channels(views: Views, rules: Settings, now: float) -> list[Json]:
+    """The same as `evidence`, in columns; a channel that has shown nothing yet is unknown."""
+    rows = []
+    for channel in rules.channels:
+        view = views.get(channel.name)
+        word = Signal.UNKNOWN.value if view is None else word_of(view, rules, now)
+        silent_since = None if view is None or word != Signal.SILENT.value else view.silent_since
+        alive_at = None if view is None else view.alive_at
+        rows.append(
+            {
+                "channel": channel.name,
+                "domain": channel.domain.value,
+                "signal": word,
+                "silent_s": None if silent_since is None else round(now - silent_since, 1),
+                "alive_s_ago": None if alive_at is None else round(now - alive_at, 1),
+                "detail": "nothing yet" if view is None else view.unknown_detail or view.detail,
+            }
+        )
+    return rows
 
 
 def _rejoin(state: State, opened: Incident | None, now: float) -> list[Json]:

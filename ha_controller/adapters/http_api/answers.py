@@ -56,6 +56,7 @@ class HostCounts(Answer):
 class Status(_Versioned):
     """The cloud in one sentence, and counts."""
 
+    at: float = Field(description="The moment of this answer.")
     verdict: str
     code: int = Field(description="0 well, 1 degraded, 4 a guard holds something, 5 waits for a person.")
     mode: Literal["observe", "approve", "auto"]
@@ -92,6 +93,8 @@ class HostRow(Answer):
     id: int
     name: str
     cluster: int
+    cluster_name: str
+    places: dict[str, str] = Field(description="What it shares with others, like its rack: attributes.")
     one_state: int
     state: Literal["ok", "suspect", "failed", "fenced", "recovered"]
     for_s: float
@@ -100,6 +103,7 @@ class HostRow(Answer):
     fencing: list[FenceDeviceRow]
     incident: int | None
     note: str
+    silent: list[str] = Field(description="The channels that have no answer from it now.")
 
 
 class Verdict(Answer):
@@ -124,6 +128,19 @@ class RejoinCondition(Answer):
     passes: bool
     reason: str
     can_be_forced: bool
+
+
+class ChannelRow(Answer):
+    """What one channel shows of a host."""
+
+    channel: str
+    domain: Literal["management", "vantage", "storage", "power", "oned", "self"] = Field(
+        description="What fails together; vantage: other hosts look."
+    )
+    signal: Literal["alive", "silent", "off", "on", "unknown", "dumping", "leaving"]
+    silent_s: float | None = Field(description="For how long it is silent; null: it is not.")
+    alive_s_ago: float | None = Field(description="When it last showed life; null: never.")
+    detail: str
 
 
 def _recorded(kind: type) -> dict[str, Any]:
@@ -173,6 +190,7 @@ class Explanation(HostRow):
     version: Literal["ha-controller/v1"] = Field(alias="schema")
     verdict: Verdict
     evidence: list[str]
+    channels: list[ChannelRow] = Field(description="The evidence in columns.")
     guards: list[GuardAnswer]
     rejoin: list[RejoinCondition]
     if_failed: str
@@ -359,32 +377,3 @@ class Leads(Answer):
     """Whether this controller leads."""
 
     leads: bool
-
-
-class Session(Answer):
-    """Who is asking."""
-
-    name: str
-    role: Literal["nobody", "viewer", "operator", "admin"]
-    via: Literal["", "socket", "token", "login", "proxy"]
-    csrf: str = Field(description="What requests of this session that change something carry in X-HA-CSRF.")
-
-
-class TokenRow(Answer):
-    """What is known of a token."""
-
-    name: str
-    role: Literal["viewer", "operator", "admin"]
-    created_at: float
-    created_by: str
-    expires_at: float | None
-    expired: bool
-
-
-class NewToken(Answer):
-    """A token that was made just now."""
-
-    name: str
-    role: Literal["viewer", "operator", "admin"]
-    token: str = Field(description="Shown this once.")
-    expires_at: float | None

@@ -26,7 +26,7 @@ SHARE_MAX: Final = 0.05  #: of the time of the event loop, for looking
 WAKE_EVERY_S: Final = 0.25
 ALIVE_EVERY_S: Final = 15.0  #: a comment, so that both ends notice a dead connection
 ALIVE: Final = b": alive\n\n"
-_AGES: Final = frozenset({"for_s", "oned_age_s", "settling_s", "checked_s_ago", "drilled_s_ago"})
+_AGES: Final = frozenset({"at", "for_s", "oned_age_s", "settling_s", "checked_s_ago", "drilled_s_ago"})
 
 Json = Any
 

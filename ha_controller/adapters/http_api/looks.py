@@ -46,7 +46,7 @@ class Looks:
             Operation(method="GET", path=f"{v1}/drills", handler=self.drills, answer=list[answers.DrillRow]),
             Operation(method="GET", path=f"{v1}/pending", handler=self.pending, answer=list[answers.Pending]),
             Operation(method="GET", path=f"{v1}/incidents", handler=self.incidents,
-                      answer=list[answers.IncidentRecord]),
+                      answer=list[answers.IncidentRecord], query=questions.IncidentsQuery),
             Operation(method="GET", path=f"{v1}/incidents/{{number}}", handler=self.incident,
                       answer=answers.IncidentRecord),
             Operation(method="GET", path=f"{v1}/incidents/{{number}}/flight", handler=self.flight,
@@ -123,8 +123,7 @@ class Looks:
 
     async def incidents(self, call: Call) -> Json:
         """All incidents on record, newest first."""
-        del call
-        return await self._sources.incidents()
+        return (await self._sources.incidents())[: call.asked(questions.IncidentsQuery).limit]
 
     async def incident(self, call: Call) -> Json:
         """One incident, with everything that is on record."""

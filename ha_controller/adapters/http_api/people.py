@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 import anyio
 from aiohttp import web
 
-from ha_controller.adapters.http_api import answers, questions
+from ha_controller.adapters.http_api import people_answers as answers
+from ha_controller.adapters.http_api import questions
 from ha_controller.adapters.http_api.access import (
     SESSION_COOKIE,
     Caller,

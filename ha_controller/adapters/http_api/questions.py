@@ -51,6 +51,12 @@ class EventsQuery(Question):
     newest: bool = Field(default=False, description="The last ones instead of the first; still oldest first.")
 
 
+class IncidentsQuery(Question):
+    """How many incidents."""
+
+    limit: int | None = Field(default=None, ge=1, le=10_000, description="The newest ones, at most so many.")
+
+
 class StreamQuery(Question):
     """Where the stream begins."""
 

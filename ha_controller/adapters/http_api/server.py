@@ -23,6 +23,7 @@ from aiohttp import web
 from ha_controller import __version__
 from ha_controller.adapters.commander import Commander
 from ha_controller.adapters.connections import HANDSHAKE_MAX_S, IDLE_MAX_S, bounded
+from ha_controller.adapters.http_api import page
 from ha_controller.adapters.http_api.access import (
     NOBODY,
     SAFE_METHODS,
@@ -41,6 +42,7 @@ from ha_controller.adapters.http_api.problems import Problem
 from ha_controller.adapters.http_api.repeats import KEY_HEADER, Repeats
 from ha_controller.adapters.http_api.sources import Sources
 from ha_controller.adapters.http_api.tokens import without_tokens
+from ha_controller.showable import status_lines
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +98,7 @@ class HttpApi:
         self._tcp = tcp
         self._feed = Feed(sources)
         self._repeats = Repeats(anyio.current_time)
+        self._page = page.files()
         doc: dict[str, Any] = {}
         self.operations = all_operations(sources, commander, self._feed, people, doc)
         doc.update(document(self.operations, __version__))
@@ -151,10 +154,33 @@ class HttpApi:
 
     def _routes(self) -> list[web.RouteDef]:
         return [
+            web.get("/", self._front_door()),
+            web.get(f"{page.BASE}/{{name}}", self._page_file),
+        ] + [
             web.get(each.path, self._served(each)) if each.method == "GET"
             else web.route(each.method, each.path, self._served(each))
             for each in self.operations
         ]  # fmt: skip
+
+    def _front_door(self) -> _Handler:
+        """The page for a browser; for curl the same as `ha-controller status`, if it may look."""
+
+        async def status_text(call: Call) -> web.Response:
+            del call
+            return web.Response(text="".join(f"{line}\n" for line in status_lines(self._sources.status())))
+
+        text = self._served(Operation(method="GET", path="/", handler=status_text, media="text/plain"))
+
+        async def handler(request: web.Request) -> web.StreamResponse:
+            return self._page["index.html"].response(request) if page.is_wanted(request) else await text(request)
+
+        return handler
+
+    async def _page_file(self, request: web.Request) -> web.Response:
+        known = self._page.get(request.match_info["name"])
+        if known is None:
+            raise Problem(404, "The page has no such file.")
+        return known.response(request)
 
     def _served(self, operation: Operation) -> _Handler:
         async def handler(request: web.Request) -> web.StreamResponse:

@@ -1,0 +1,211 @@
+// Keeps the state as the controller says it is: the live stream, and questions for what the stream does not carry.
+
+import { logOut, look, Refused, streamAddress, whoAmI } from "./api.js";
+import { batch, effect, signal } from "./vendor.js";
+import * as beats from "./beats.js";
+import {
+  chosenIncident, explained, hosts, incidents, leader, link, lostSince, pending, ranks, readiness, session, setClock,
+  shownHost, status, tick, trail,
+} from "./state.js";
+
+const TRAIL_MAX = 500;
+const GATHER_MS = 30; //: what comes within this is shown at once: a storm is one picture, not a thousand
+const AGAIN_MS = 2000;
+const LOST_AFTER_MS = 1500; //: a short break is no news
+const STATUS_EVERY_MS = 10000; //: ages; and a dead connection is noticed
+const READY_EVERY_MS = 300000;
+const INCIDENTS_SHOWN = 20;
+
+let source = null;
+let lastLine = 0;
+let waiting = [];
+let again = null;
+
+// --- the stream ---
+
+const HANDLERS = {
+  status(told) {
+    setClock(told.at);
+    status.value = told;
+  },
+  hosts(told) {
+    hosts.value = new Map(told.map((row) => [row.id, signal(row)]));
+    ranks.value += 1;
+  },
+  host(row) {
+    const known = hosts.peek().get(row.id);
+    if (known) known.value = row;
+    else hosts.value = new Map(hosts.peek()).set(row.id, signal(row));
+    ranks.value += 1;
+  },
+  gone({ id }) {
+    const left = new Map(hosts.peek());
+    left.delete(id);
+    hosts.value = left;
+  },
+  gap() {
+    askTrail();
+  },
+};
+
+function take(kind, data, id) {
+  waiting.push([kind, data, id]);
+  if (waiting.length === 1) setTimeout(takeAll, GATHER_MS);
+}
+
+function takeAll() {
+  const all = waiting;
+  waiting = [];
+  const lines = [];
+  batch(() => {
+    for (const [kind, data, id] of all) {
+      if (kind === "trail") {
+        lastLine = Number(id) || lastLine;
+        lines.push(data);
+      } else HANDLERS[kind](data);
+    }
+    addLines(lines);
+  });
+  if (all.some(([kind]) => kind !== "status")) refresh();
+}
+
+function addLines(lines) {
+  if (!lines.length) return;
+  const known = new Set(trail.peek().map((line) => line.id));
+  const fresh = lines.filter((line) => !known.has(line.id));
+  trail.value = [...trail.peek(), ...fresh].sort((a, b) => a.id - b.id).slice(-TRAIL_MAX);
+}
+
+function connect() {
+  source?.close();
+  source = new EventSource(streamAddress(lastLine));
+  source.onopen = () => batch(() => { link.value = "live"; lostSince.value = null; });
+  source.onerror = lost;
+  for (const kind of ["status", "hosts", "host", "gone", "trail", "gap"]) {
+    source.addEventListener(kind, (event) => take(kind, JSON.parse(event.data), event.lastEventId));
+  }
+}
+
+/** The browser comes back by itself, unless it was refused: then we look why. */
+function lost() {
+  link.value = "reconnecting";
+  setTimeout(() => { if (link.peek() !== "live" && lostSince.peek() === null) lostSince.value = Date.now(); }, LOST_AFTER_MS);
+  if (again === null) again = setTimeout(comeBack, AGAIN_MS);
+}
+
+async function comeBack() {
+  again = null;
+  if (link.peek() === "live") return;
+  try {
+    session.value = await whoAmI();
+  } catch (error) {
+    if (error.status !== 401) return lost();
+    session.value = { name: "nobody", role: "nobody", via: "", csrf: "" };
+  }
+  if (session.peek().role !== "nobody") {
+    connect();
+    again = setTimeout(comeBack, AGAIN_MS * 2);
+  }
+}
+
+// --- questions ---
+
+async function ask(path, into) {
+  try {
+    into(await look(path));
+  } catch (error) {
+    if (error.status === 401) lost();
+    if (!(error instanceof Refused)) throw error;
+  }
+}
+
+const askTrail = () => ask("/events?newest=true&limit=200", (lines) => {
+  addLines(lines);
+  lastLine = Math.max(lastLine, lines.at(-1)?.id ?? 0);
+});
+
+/** At most once a second, and one at a time; what comes meanwhile is asked for afterwards. */
+function paced(work, everyMs = 1000) {
+  let busy = false;
+  let wanted = false;
+  return async function run() {
+    if (busy) { wanted = true; return; }
+    busy = true;
+    await work();
+    setTimeout(() => { busy = false; if (wanted) { wanted = false; run(); } }, everyMs);
+  };
+}
+
+const refresh = paced(async () => {
+  await Promise.all([
+    ask("/pending", (told) => { pending.value = told; }),
+    ask(`/incidents?limit=${INCIDENTS_SHOWN}`, (told) => { incidents.value = told; }),
+    explainShown(),
+  ]);
+});
+
+async function explainShown() {
+  const id = shownHost.peek();
+  if (id === null) { explained.value = null; return; }
+  await ask(`/hosts/${id}/explain`, (told) => { if (shownHost.peek() === told.id) explained.value = told; });
+}
+
+export const explainSoon = paced(explainShown, 300);
+
+export const askReadiness = paced(async () => {
+  readiness.value = { ...readiness.peek(), busy: true, trouble: {} };
+  const one = async (name, path) => {
+    try {
+      const told = await look(path);
+      readiness.value = { ...readiness.peek(), [name]: told };
+    } catch (error) {
+      readiness.value = { ...readiness.peek(), trouble: { ...readiness.peek().trouble, [name]: error.message } };
+    }
+  };
+  await Promise.all([one("capacity", "/simulate/capacity"), one("doctor", "/doctor"), one("drills", "/drills")]);
+  readiness.value = { ...readiness.peek(), busy: false, at: Date.now() };
+});
+
+const askLeader = () => ask("/leader", (told) => { leader.value = told; });
+
+/** A status that does not come within its time says that the stream is dead as well. */
+async function askStatus() {
+  if (session.peek()?.role === "nobody") return;
+  try {
+    const told = await look("/status");
+    batch(() => HANDLERS.status(told));
+    if (source?.readyState === EventSource.CLOSED) lost();
+  } catch (error) {
+    if (error instanceof Refused) lost();
+  }
+}
+
+/** Show everything, if the person may look. */
+export async function begin() {
+  connect();
+  await Promise.all([askTrail(), askLeader()]);
+  refresh();
+  askReadiness();
+}
+
+export async function start() {
+  try {
+    session.value = await whoAmI();
+  } catch (error) {
+    session.value = { name: "nobody", role: "nobody", via: "", csrf: "" };
+    if (error.status !== 401) lost();
+  }
+  if (session.value.role !== "nobody") begin();
+  effect(() => { shownHost.value; chosenIncident.value; explainSoon(); });
+  setInterval(() => { tick.value += 1; beats.note(tick.value); }, 1000);
+  setInterval(askStatus, STATUS_EVERY_MS);
+  setInterval(() => { if (session.peek()?.role !== "nobody") { askLeader(); explainSoon(); } }, STATUS_EVERY_MS);
+  setInterval(() => { if (explained.peek()?.state !== "ok" && shownHost.peek() !== null) explainSoon(); }, 2000);
+  setInterval(() => { if (session.peek()?.role !== "nobody") askReadiness(); }, READY_EVERY_MS);
+}
+
+export async function leave() {
+  source?.close();
+  await logOut().catch(() => null);
+  location.reload();
+}
