@@ -9,12 +9,14 @@ It must never show or log a credential, and never ask anybody outside before the
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import IntEnum
 
 from aiohttp import web
 
 from ha_controller.adapters.http_api.problems import Problem
+from ha_controller.showable import one_line
 
 SESSION_COOKIE = "ha_session"
 CSRF_HEADER = "X-HA-CSRF"
@@ -94,17 +96,31 @@ def require_own_page(request: web.Request, caller: Caller) -> None:
     """Let a browser's request that changes something pass only if our own page sent it.
 
     A browser sends a session's cookie, and a proxy's, with requests of any page; but it says which page, and lets none
-    but ours set a header.
+    but ours set a header. This machine's own socket is trusted by who connects: where `ssh -L` leads a browser to it,
+    any page could use that, so there it must be called by a name that no foreign page can have.
 
     Raises:
         Problem: 403.
     """
+    if caller.via == "socket":
+        _require_own_name(request)
+        if request.method not in SAFE_METHODS:
+            require_own_site(request)
+        return
     if request.method in SAFE_METHODS or caller.via not in ("login", "proxy"):
         return
     require_own_site(request)
     carried = request.headers.get(CSRF_HEADER, "")
     if not carried or (caller.csrf and carried != caller.csrf):
         raise Problem(403, f"A change needs the header {CSRF_HEADER} as GET /api/v1/session tells it.")
+
+
+def _require_own_name(request: web.Request) -> None:
+    """A page of another site may let its own name stand for this address (DNS rebinding), and its name has a dot."""
+    host = request.headers.get("Host", "")
+    name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) else host
+    if "." in name and name not in ("127.0.0.1", "") and not name.endswith(".localhost"):
+        raise Problem(403, f"Not by the name {one_line(name)}. Use localhost for what SSH forwards to the local socket.")
 
 
 def require_own_site(request: web.Request) -> None:
