@@ -22,6 +22,7 @@ function Dialog({ name, children, wide }) {
   useEffect(() => {
     const before = document.activeElement;
     ref.current.showModal();
+    ref.current.querySelector("form input, form select, .picked select")?.focus();
     return () => before?.focus?.();
   }, []);
   return html`<dialog ref=${ref} aria-label=${name} class=${wide ? "wide" : ""} onClose=${close}>
@@ -59,7 +60,7 @@ function OrderDialog({ name, verb, path, bodyOf, danger, ready = () => true, chi
   <//>`;
 }
 
-const Reason = ({ needed }) => html`<label>Reason${needed ? "" : " (optional)"} <input name="reason" maxlength="500" required=${needed} autofocus autocomplete="off" /></label>`;
+const Reason = ({ needed }) => html`<label>Reason${needed ? "" : " (optional)"} <input name="reason" maxlength="500" required=${needed} autocomplete="off" /></label>`;
 
 const hasReason = ({ reason }) => reason.trim() !== "";
 
@@ -90,11 +91,11 @@ const HOWS = [
 
 function ConfirmOff({ host, name }) {
   const bodyOf = ({ how, reason }) => ({ reason: [how, reason.trim()].filter(Boolean).join("; ") });
-  const ready = ({ typed, how }) => typed === name && Boolean(how);
+  const ready = ({ typed, how }) => (typed === name || typed === plain(name)) && Boolean(how);
   return html`<${OrderDialog} name=${`I have seen that ${plain(name)} is off`} verb="It is off" danger path=${`/hosts/${host}/confirm-off`} bodyOf=${bodyOf} ready=${ready}>
     <p class="trouble">Its VMs are started elsewhere at once. If it is <strong>not</strong> off, they run twice and their disks are destroyed.</p>
-    <fieldset><legend>How do you know?</legend>${HOWS.map(([word, value], index) => html`<label class="choice"><input type="radio" name="how" value=${value} autofocus=${index === 0} /> ${word}</label>`)}</fieldset>
-    <label>Type the host's name <input name="typed" autocomplete="off" spellcheck="false" autocapitalize="none" placeholder=${name} /></label>
+    <fieldset><legend>How do you know?</legend>${HOWS.map(([word, value]) => html`<label class="choice"><input type="radio" name="how" value=${value} /> ${word}</label>`)}</fieldset>
+    <label>Type the host's name <input name="typed" autocomplete="off" spellcheck="false" autocapitalize="none" placeholder=${plain(name)} /></label>
     <label>Anything to add (optional) <input name="reason" maxlength="400" autocomplete="off" /></label>
   <//>`;
 }

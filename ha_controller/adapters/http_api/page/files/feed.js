@@ -7,6 +7,7 @@ import {
   chosenIncident, explained, hosts, incidents, leader, link, lostSince, pending, ranks, readiness, session, setClock,
   shownHost, status, tick, trail,
 } from "./state.js";
+import { isNews } from "./words.js";
 
 const TRAIL_MAX = 500;
 const GATHER_MS = 30; //: what comes within this is shown at once: a storm is one picture, not a thousand
@@ -53,10 +54,16 @@ function take(kind, data, id) {
   if (waiting.length === 1) setTimeout(takeAll, GATHER_MS);
 }
 
+const isNewRow = (row) => {
+  const known = hosts.peek().get(row.id)?.peek();
+  return !known || known.state !== row.state || known.incident !== row.incident || isNews(known.note, row.note);
+};
+
 function takeAll() {
   const all = waiting;
   waiting = [];
   const lines = [];
+  const isWorthAsking = all.some(([kind, data]) => (kind === "host" ? isNewRow(data) : kind !== "status"));
   batch(() => {
     for (const [kind, data, id] of all) {
       if (kind === "trail") {
@@ -66,7 +73,7 @@ function takeAll() {
     }
     addLines(lines);
   });
-  if (all.some(([kind]) => kind !== "status")) refresh();
+  if (isWorthAsking) refresh();
 }
 
 function addLines(lines) {

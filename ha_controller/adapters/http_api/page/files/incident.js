@@ -4,10 +4,11 @@ import { html, useSignal } from "./vendor.js";
 import { Evidence, Guards } from "./evidence.js";
 import { Act, ordered, Region, StateWord, When } from "./parts.js";
 import { Phases } from "./phases.js";
-import { chosen, chosenIncident, dialog, explained, hostName, incidents, nextStep, shownHost, shownRecord } from "./state.js";
-import { lasted, plain, took } from "./words.js";
+import { chosen, chosenIncident, dialog, explained, hostName, incidents, nextStep, rows, shownHost, shownRecord } from "./state.js";
+import { lasted, plain, stateOf, took } from "./words.js";
 
 const VMS_SHOWN = 8;
+const OTHERS_SHOWN = 8;
 const STILL_ON = ["suspect", "failed"];
 
 export function Incident() {
@@ -23,12 +24,22 @@ export function Incident() {
     <${Vms} record=${record} />
     ${record.open && html`<${Buttons} record=${record} />`}
     ${!record.open && html`<div class="buttons"><button type="button" onClick=${() => { chosenIncident.value = null; }}>Back</button></div>`}
+    <${Others} except=${record.id} />
     ${record.open && html`<${Earlier} />`}
   <//>`;
 }
 
+/** The other open ones, so that none hides behind the one that is shown. */
+function Others({ except = null }) {
+  const others = rows.value.filter((row) => row.incident !== null && row.incident !== except);
+  if (!others.length) return null;
+  return html`<p class="others">${except === null ? "Open incidents: " : "Also open: "}${others.slice(0, OTHERS_SHOWN).map((row) => html`<button type="button" key=${row.id}
+    class="chip ${stateOf(row)}" onClick=${() => { chosen.value = row.id; }}><${StateWord} state=${stateOf(row)} /> ${plain(row.name)}</button> `)}
+    ${others.length > OTHERS_SHOWN && `and ${others.length - OTHERS_SHOWN} more`}</p>`;
+}
+
 function Quiet() {
-  return html`<p class="quietly">${shownHost.value !== null && chosen.value !== null ? `${hostName(shownHost.value)} has no open incident.` : "No incident is open."}</p><${Earlier} />`;
+  return html`<p class="quietly">${shownHost.value !== null && chosen.value !== null ? `${hostName(shownHost.value)} has no open incident.` : "No incident is open."}</p><${Others} /><${Earlier} />`;
 }
 
 function Earlier() {

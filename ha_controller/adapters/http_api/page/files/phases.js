@@ -80,7 +80,8 @@ function Bar({ row, share, open }) {
   const end = row.end ?? (open ? now() : row.begin);
   const left = known ? share(row.begin) : 100;
   const width = known ? Math.max(share(end) - left, 0.6) : 0;
-  const side = left > 55 ? { right: `${100 - left + 1}%` } : { left: `${Math.min(left + width + 1, 99)}%` };
+  const after = 100 - left - width;
+  const side = left > after ? { right: `${100 - left}%`, maxWidth: `${left}%` } : { left: `${left + width}%`, maxWidth: `${after}%` };
   return html`<span class="mark" aria-hidden="true">${row.mark}</span><span class="name">${plain(row.name)}</span>
     <span class="track">
       ${known && html`<span class="bar ${row.look} ${row.end === null && open ? "going" : ""}" style=${{ left: `${left}%`, width: `${width}%` }}></span>`}

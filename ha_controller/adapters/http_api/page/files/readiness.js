@@ -28,7 +28,7 @@ function Capacity() {
     const unplaced = lost ? lost.vms.filter((vm) => vm.outcome === "nowhere").length : 0;
     const look = each.may_fail === 0 ? "bad" : each.may_fail === 1 ? "note" : "good";
     return html`<${Card} key=${each.cluster} value=${`N+${each.may_fail}`} look=${look}>
-      ${counted(each.may_fail, "host")} of ${plain(each.name)} may fail${unplaced > 0 ? `; with ${lost.hosts.length} lost, ${counted(unplaced, "VM")} would not fit` : ""}<//>`;
+      ${counted(each.may_fail, "host")} of ${plain(each.name)} may fail${unplaced > 0 && lost.hosts.length < each.hosts.length ? `; with ${lost.hosts.length} lost, ${counted(unplaced, "VM")} would not fit` : ""}<//>`;
   });
 }
 

@@ -1,11 +1,12 @@
 // What is known, as signals, and what follows from it. The feed writes here, the views read here.
 
 import { computed, signal } from "./vendor.js";
-import { LEVELS, NOT_CONNECTED, SEVERITY, stateOf } from "./words.js";
+import { isNews, LEVELS, NOT_CONNECTED, SEVERITY, stateOf } from "./words.js";
 
 export const DENSE_FROM = 150; //: with more hosts the well ones become squares
 export const BEATS = 30;
 export const BEAT_S = 2;
+const SAME_WORDS_MS = 60000;
 const ROLES = ["nobody", "viewer", "operator", "admin"];
 
 // --- what the controller says ---
@@ -114,6 +115,18 @@ export const nextStep = computed(() => {
   return "";
 });
 
+let sentence = "";
+let sentenceAt = 0;
+
+/** What is read aloud stays as it is while nothing but its seconds goes on. */
+function calm(text) {
+  if (isNews(sentence, text) || Date.now() - sentenceAt > SAME_WORDS_MS) {
+    sentence = text;
+    sentenceAt = Date.now();
+  }
+  return sentence;
+}
+
 /** The verdict as it is shown everywhere: its level, its sentence. Without a connection nothing is said to be well. */
 export const verdict = computed(() => {
   const told = status.value;
@@ -121,5 +134,5 @@ export const verdict = computed(() => {
   if (link.value !== "live" && lostSince.value !== null) {
     return { ...NOT_CONNECTED, text: `No connection to the controller. It said last: ${told.verdict}` };
   }
-  return { ...(LEVELS[told.code] ?? LEVELS[1]), text: told.verdict };
+  return { ...(LEVELS[told.code] ?? LEVELS[1]), text: calm(told.verdict) };
 });

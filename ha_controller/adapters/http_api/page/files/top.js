@@ -17,7 +17,7 @@ export function TopLine() {
   const told = status.value;
   const mode = told === null ? "" : modeWord(told);
   return html`<header>
-    <strong class="product">ha-controller</strong>
+    <h1 class="product">ha-controller</h1>
     ${mode && html`<span class="badge ${mode.toLowerCase()}" title=${MODES[mode] ?? ""}>${mode}</span>`}
     ${told && html`<span class="pill">${lead(told)}</span><${OnedAge} told=${told} />
       <span class="pill">${counted(hosts.value.size, "host")} · ${counted(vmCount.value, "VM")}</span>`}

@@ -43,6 +43,12 @@ export function lasted(seconds) {
   return `${whole} s`;
 }
 
+/** Whether two sentences differ in more than how long something lasts: only that is news to read aloud. */
+export function isNews(before, after) {
+  const withoutSpans = (text) => text.replace(/\d+(\.\d+)? ?(s|min|h|d)\b/g, "#");
+  return withoutSpans(before) !== withoutSpans(after);
+}
+
 /** A short span with a decimal. @param {?number} seconds @returns {string} */
 export function took(seconds) {
   if (seconds === null || seconds === undefined) return "–";
