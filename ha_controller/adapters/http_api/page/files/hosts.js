@@ -53,7 +53,7 @@ function Tile({ row, small, entry }) {
   };
   if (small) return html`<button ...${shared} class="square ${state}" title=${label}><span aria-hidden="true">${STATES[state].shape}</span></button>`;
   return html`<button ...${shared} class="tile ${state}" title=${plain(host.note)}>
-    <span class="line"><span class="name">${name}</span><${StateWord} state=${state} /></span>
+    <span class="line"><span class="name">${name}</span><${StateWord} state=${state} isShort /></span>
     <span class="line small"><span>${counted(host.vms, "VM")}</span><span>${fencing(host)}</span></span>
     <${Strip} id=${host.id} />
   </button>`;

@@ -13,9 +13,9 @@ export function Region({ name, title, children, className = "", aside }) {
   </section>`;
 }
 
-export function StateWord({ state }) {
-  const { shape, word } = STATES[state] ?? { shape: "?", word: state.toUpperCase() };
-  return html`<span class="state ${state}"><span aria-hidden="true">${shape} </span>${word}</span>`;
+export function StateWord({ state, isShort }) {
+  const { shape, word, short } = STATES[state] ?? { shape: "?", word: state.toUpperCase() };
+  return html`<span class="state ${state}"><span aria-hidden="true">${shape} </span>${(isShort && short) || word}</span>`;
 }
 
 export const When = ({ at }) => html`<time datetime=${isoOf(at)} title=${new Date(at * 1000).toLocaleString()}>${clock(at)}</time>`;

@@ -10,9 +10,8 @@ const SHOWN = 60;
 const who = (line) => (line.kind === "operator" ? `${line.data?.who ?? "somebody"}${line.data?.origin ? ` (${line.data.origin})` : ""}` : "controller");
 
 function textOf(line) {
-  const { reason, result, code } = line.data ?? {};
-  if (line.kind !== "operator") return line.text;
-  return [line.text, reason && `“${reason}”`, code ? `refused: ${result}` : ""].filter(Boolean).join(" · ");
+  const { result, code } = line.data ?? {};
+  return line.kind === "operator" && code ? `${line.text} · refused: ${result}` : line.text;
 }
 
 export function Trail() {
@@ -33,7 +32,7 @@ export function Trail() {
   return html`<${Region} name="Trail" className="trail" aside=${aside}>
     <div class="scroll tall" tabindex="0" role="group" aria-label="Lines of the trail"><table>
       <thead class="hidden"><tr><th scope="col">when</th><th scope="col">who</th><th scope="col">what</th></tr></thead>
-      <tbody>${found.map((line) => html`<tr key=${line.id} class=${line.kind}><td class="when"><${When} at=${line.at} /></td><td class="who">${plain(who(line))}</td><td>${plain(textOf(line))}</td></tr>`)}</tbody>
+      <tbody>${found.map((line) => html`<tr key=${line.id} class=${`kind-${line.kind}`}><td class="when"><${When} at=${line.at} /></td><td class="who">${plain(who(line))}</td><td>${plain(textOf(line))}</td></tr>`)}</tbody>
     </table></div>
     ${found.length === 0 && html`<p class="quietly">${trail.value.length ? "No line fits." : "Nothing is on the trail yet."}</p>`}
   <//>`;

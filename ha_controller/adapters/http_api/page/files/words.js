@@ -7,7 +7,7 @@ export const STATES = {
   failed: { shape: "▲", word: "FAILED" },
   fenced: { shape: "■", word: "FENCED" },
   recovered: { shape: "◆", word: "RECOVERED" },
-  maintenance: { shape: "‖", word: "MAINTENANCE" },
+  maintenance: { shape: "‖", word: "MAINTENANCE", short: "MAINT" },
 };
 
 /** What needs a person's eye first. */
