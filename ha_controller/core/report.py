@@ -79,7 +79,8 @@ def _verdict(state: State) -> tuple[int, str]:
         )
     recovered = [incident.host_name for incident in state.incidents.values()]
     if recovered:
-        return WELL, f"All VMs are cared for. {', '.join(sorted(recovered))} waits for repair."
+        wait = "waits" if len(recovered) == 1 else "wait"
+        return WELL, f"All VMs are cared for. {', '.join(sorted(recovered))} {wait} for repair."
     if state.settings.mode is Mode.OBSERVE:
         return WELL, "All hosts are well. Mode observe: nothing would be powered off."
     if state.leader:

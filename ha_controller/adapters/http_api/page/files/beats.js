@@ -1,7 +1,7 @@
 // The strips below the tiles: what this page has seen of each host in the last minute. What it did not see is empty.
 
 import { signal } from "./vendor.js";
-import { BEAT_S, BEATS, DENSE_FROM, hosts, link } from "./state.js";
+import { BEAT_S, BEATS, DENSE_FROM, hosts, isResting, link } from "./state.js";
 
 const strips = new Map(); //: id -> signal of a text: "." answered, "x" a channel was silent, " " not seen
 
@@ -15,7 +15,7 @@ export function stripOf(id) {
 export function note(second) {
   if (second % BEAT_S || hosts.peek().size > DENSE_FROM) return;
   for (const [id, row] of hosts.peek()) {
-    const now = link.peek() !== "live" ? " " : row.peek().silent.length ? "x" : ".";
+    const now = link.peek() !== "live" || isResting.peek() ? " " : row.peek().silent.length ? "x" : ".";
     stripOf(id).value = stripOf(id).peek().slice(1) + now;
   }
 }

@@ -4,7 +4,7 @@ import { logOut, look, Refused, streamAddress, whoAmI } from "./api.js";
 import { batch, effect, signal } from "./vendor.js";
 import * as beats from "./beats.js";
 import {
-  chosenIncident, explained, hosts, incidents, leader, link, lostSince, pending, ranks, readiness, session, setClock,
+  chosenIncident, explained, hosts, incidents, isResting, leader, link, lostSince, pending, ranks, readiness, session, setClock,
   shownHost, status, tick, trail,
 } from "./state.js";
 import { isNews } from "./words.js";
@@ -15,12 +15,15 @@ const AGAIN_MS = 2000;
 const LOST_AFTER_MS = 1500; //: a short break is no news
 const STATUS_EVERY_MS = 10000; //: ages; and a dead connection is noticed
 const READY_EVERY_MS = 300000;
+const REST_AFTER_MS = 300000; //: browsers have six connections for all tabs of an address, and each stream is one
 const INCIDENTS_SHOWN = 20;
+const CHANGING = ["suspect", "failed", "fenced"]; //: what is shown of such a host is asked for more often
 
 let source = null;
 let lastLine = 0;
 let waiting = [];
 let again = null;
+let resting = null;
 
 // --- the stream ---
 
@@ -86,7 +89,7 @@ function addLines(lines) {
 function connect() {
   source?.close();
   source = new EventSource(streamAddress(lastLine));
-  source.onopen = () => batch(() => { link.value = "live"; lostSince.value = null; });
+  source.onopen = isBack;
   source.onerror = lost;
   for (const kind of ["status", "hosts", "host", "gone", "trail", "gap"]) {
     source.addEventListener(kind, (event) => take(kind, JSON.parse(event.data), event.lastEventId));
@@ -109,9 +112,23 @@ async function comeBack() {
     if (error.status !== 401) return lost();
     session.value = { name: "nobody", role: "nobody", via: "", csrf: "" };
   }
-  if (session.peek().role !== "nobody") {
+  if (session.peek().role === "nobody") source?.close();
+  else if (isResting.peek()) isBack();
+  else {
     connect();
     again = setTimeout(comeBack, AGAIN_MS * 2);
+  }
+}
+
+const isBack = () => batch(() => { link.value = "live"; lostSince.value = null; });
+
+/** A tab that nobody looks at for long asks for the status now and then, which its title shows; seen again, it is live. */
+function restOrWake() {
+  clearTimeout(resting);
+  if (document.hidden) resting = setTimeout(() => { isResting.value = true; source?.close(); }, REST_AFTER_MS);
+  else if (isResting.peek()) {
+    isResting.value = false;
+    if (session.peek()?.role !== "nobody") connect();
   }
 }
 
@@ -181,11 +198,13 @@ async function askStatus() {
   try {
     const told = await look("/status");
     batch(() => HANDLERS.status(told));
-    if (source?.readyState === EventSource.CLOSED) lost();
+    if (source?.readyState === EventSource.CLOSED && !isResting.peek()) lost();
   } catch (error) {
     if (error instanceof Refused) lost();
   }
 }
+
+const isLooking = () => session.peek()?.role !== "nobody" && !isResting.peek();
 
 /** Show everything, if the person may look. */
 export async function begin() {
@@ -206,9 +225,10 @@ export async function start() {
   effect(() => { shownHost.value; chosenIncident.value; explainSoon(); });
   setInterval(() => { tick.value += 1; beats.note(tick.value); }, 1000);
   setInterval(askStatus, STATUS_EVERY_MS);
-  setInterval(() => { if (session.peek()?.role !== "nobody") { askLeader(); explainSoon(); } }, STATUS_EVERY_MS);
-  setInterval(() => { if (explained.peek()?.state !== "ok" && shownHost.peek() !== null) explainSoon(); }, 2000);
-  setInterval(() => { if (session.peek()?.role !== "nobody") askReadiness(); }, READY_EVERY_MS);
+  setInterval(() => { if (isLooking()) { askLeader(); explainSoon(); } }, STATUS_EVERY_MS);
+  setInterval(() => { if (isLooking() && CHANGING.includes(explained.peek()?.state)) explainSoon(); }, 2000);
+  setInterval(() => { if (isLooking()) askReadiness(); }, READY_EVERY_MS);
+  document.addEventListener("visibilitychange", restOrWake);
 }
 
 export async function leave() {

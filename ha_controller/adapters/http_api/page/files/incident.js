@@ -3,8 +3,9 @@
 import { html, useSignal } from "./vendor.js";
 import { Evidence, Guards } from "./evidence.js";
 import { Act, ordered, Region, StateWord, When } from "./parts.js";
+import { asMarkdown } from "./markdown.js";
 import { Phases } from "./phases.js";
-import { chosen, chosenIncident, dialog, explained, hostName, incidents, nextStep, rows, shownHost, shownRecord } from "./state.js";
+import { chosen, chosenIncident, dialog, explained, hostName, incidents, nextStep, rows, said, shownHost, shownRecord } from "./state.js";
 import { lasted, plain, stateOf, took } from "./words.js";
 
 const VMS_SHOWN = 8;
@@ -23,7 +24,7 @@ export function Incident() {
     ${about && html`<${Why} about=${about} record=${record} />`}
     <${Vms} record=${record} />
     ${record.open && html`<${Buttons} record=${record} />`}
-    ${!record.open && html`<div class="buttons"><button type="button" onClick=${() => { chosenIncident.value = null; }}>Back</button></div>`}
+    ${!record.open && html`<div class="buttons"><button type="button" onClick=${() => { chosenIncident.value = null; }}>Back</button><${Copy} record=${record} /></div>`}
     <${Others} except=${record.id} />
     ${record.open && html`<${Earlier} />`}
   <//>`;
@@ -84,6 +85,18 @@ function Vms({ record }) {
   ${sorted.length > VMS_SHOWN && html`<button type="button" class="quiet" onClick=${() => { all.value = !all.value; }}>${all.value ? "Fewer" : `All ${sorted.length} VMs`}</button>`}`;
 }
 
+/** Browsers give the clipboard to pages that came over TLS or from this machine. */
+function Copy({ record }) {
+  if (!navigator.clipboard) return null;
+  const copy = async () => {
+    await navigator.clipboard.writeText(asMarkdown(record)).then(
+      () => { said.value = { ok: true, text: `Incident ${record.id} is in the clipboard.` }; },
+      () => { said.value = { ok: false, text: "the browser does not give the clipboard." }; },
+    );
+  };
+  return html`<button type="button" class="quiet" onClick=${copy}>Copy as Markdown</button>`;
+}
+
 function Buttons({ record }) {
   const host = `/hosts/${record.host}`;
   const open = (kind) => () => { dialog.value = { kind, host: record.host, name: record.host_name, record }; };
@@ -93,6 +106,7 @@ function Buttons({ record }) {
       : html`<${Act} onClick=${() => ordered(`${host}/hold`)}>Hold<//>`}
     <button type="button" onClick=${open("what-if")}>What if?</button>
     ${STILL_ON.includes(record.state) && html`<${Act} role="admin" className="danger" onClick=${open("confirm-off")}>I have seen it is off…<//>`}
+    ${record.state === "recovered" && html`<${Copy} record=${record} />`}
     ${record.stopped && !record.held_by && html`<${Act} onClick=${() => ordered(`${host}/release`)}>Release<//>`}
   </div>`;
 }

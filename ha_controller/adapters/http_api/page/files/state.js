@@ -22,6 +22,7 @@ export const leader = signal(null);
 export const readiness = signal({ capacity: null, doctor: null, drills: null, trouble: {}, at: null, busy: false });
 export const link = signal("reconnecting"); //: or "live"
 export const lostSince = signal(null);
+export const isResting = signal(false); //: nobody looks at the tab, so the stream is closed
 
 // --- what the person here does ---
 export const filter = signal("");

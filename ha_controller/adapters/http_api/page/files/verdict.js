@@ -18,7 +18,7 @@ function Then() {
   const parts = [];
   if (link.value !== "live" && lostSince.value !== null) parts.push("What follows may be old; it connects again by itself.");
   if (told.code === 5) parts.push(`For you: decide ${pending.value.length > 1 ? `${pending.value.length} questions` : "the question"} under “Waiting for you”.`);
-  if (nextStep.value && told.code < 4) parts.push(`Next: ${plain(nextStep.value)}`);
+  if (nextStep.value && told.code < 4 && link.value === "live") parts.push(`Next: ${plain(nextStep.value)}`);
   if (told.settling_s) parts.push(`Settling after the start: nothing is powered off yet.`);
   if (told.paused && !told.verdict.includes(told.paused)) parts.push(`Paused: ${plain(told.paused)}.`);
   return parts.length ? html`<p class="then">${parts.join(" ")}</p>` : null;
