@@ -14,6 +14,12 @@ function textOf(line) {
   return line.kind === "operator" && code ? `${line.text} · refused: ${result}` : line.text;
 }
 
+/** Which host a line is about, where its words do not say. */
+function about(line) {
+  const name = line.host === null ? "" : hostName(line.host);
+  return name && !line.text.includes(name) ? html`<span class="detail">${plain(name)} </span>` : "";
+}
+
 export function Trail() {
   const wanted = useSignal("");
   const kind = useSignal("");
@@ -32,7 +38,7 @@ export function Trail() {
   return html`<${Region} name="Trail" className="trail" aside=${aside}>
     <div class="scroll tall" tabindex="0" role="group" aria-label="Lines of the trail"><table>
       <thead class="hidden"><tr><th scope="col">when</th><th scope="col">who</th><th scope="col">what</th></tr></thead>
-      <tbody>${found.map((line) => html`<tr key=${line.id} class=${`kind-${line.kind}`}><td class="when"><${When} at=${line.at} /></td><td class="who">${plain(who(line))}</td><td>${plain(textOf(line))}</td></tr>`)}</tbody>
+      <tbody>${found.map((line) => html`<tr key=${line.id} class=${`kind-${line.kind}`}><td class="when"><${When} at=${line.at} /></td><td class="who">${plain(who(line))}</td><td>${about(line)}${plain(textOf(line))}</td></tr>`)}</tbody>
     </table></div>
     ${found.length === 0 && html`<p class="quietly">${trail.value.length ? "No line fits." : "Nothing is on the trail yet."}</p>`}
   <//>`;
