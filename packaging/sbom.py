@@ -141,9 +141,9 @@ def page(all_of_it: dict[str, Distribution]) -> str:
             "|---|---|---|---|",
             *rows,
             "",
-            "Not a package, but one file in the core package, served with the page: Preact 11.2.0, @preact/signals 2.11.4 and",
-            "@preact/signals-core 1.14.5 (MIT), and htm 3.1.1 (Apache-2.0). Their licences' texts are served beside it, as",
-            "`/page/vendor-licences.txt`.",
+            "Not a package, but one file in the core package, served with the page: Preact 11.2.0,",
+            "@preact/signals 2.11.4 and @preact/signals-core 1.14.5 (MIT), and htm 3.1.1 (Apache-2.0).",
+            "Their licences' texts are served beside it, as `/page/vendor-licences.txt`.",
             "",
         ]
     )

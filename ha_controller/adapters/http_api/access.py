@@ -120,7 +120,7 @@ def _require_own_name(request: web.Request) -> None:
     host = request.headers.get("Host", "")
     name = host.rpartition(":")[0] if re.search(r":[0-9]*$", host) else host
     if "." in name and name not in ("127.0.0.1", "") and not name.endswith(".localhost"):
-        raise Problem(403, f"Not by the name {one_line(name)}. Use localhost for what SSH forwards to the local socket.")
+        raise Problem(403, f"Not by the name {one_line(name)}. Say localhost for what SSH forwards to the socket.")
 
 
 def require_own_site(request: web.Request) -> None:
