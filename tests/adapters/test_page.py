@@ -137,3 +137,14 @@ def test_the_wheel_has_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     wheel = zipfile.ZipFile(tmp_path / buildapi.build_wheel(str(tmp_path)))
     packed = {name.rpartition("/")[2] for name in wheel.namelist() if "/http_api/page/files/" in name}
     assert packed == {path.name for path in page.FOLDER.iterdir()}
+
+
+async def test_the_page_asks_for_the_newest_incidents_alone(door: Door):
+    async def incidents() -> Json:
+        return [{"id": number} for number in (3, 2, 1)]
+
+    door.sources.incidents = incidents  # type: ignore[method-assign]
+    for query, ids in (("", [3, 2, 1]), ("?limit=2", [3, 2])):
+        status, found, _ = await door.ask("GET", f"/api/v1/incidents{query}", role="viewer")
+        assert (status, [each["id"] for each in found]) == (200, ids)
+    assert (await door.ask("GET", "/api/v1/incidents?limit=0", role="viewer"))[0] == 400

@@ -84,3 +84,30 @@ def test_a_host_that_is_well_fell_silent_with_nobody(cloud):
         line for line in shown if "no other host fell silent" in str(line)
     ]
     assert "no other host fell silent" in str(shown)
+
+
+def test_the_evidence_in_columns_says_what_its_lines_say(cloud):
+    def shown():
+        return report.explain(cloud.controller.state, cloud.host(2), cloud.now)
+
+    assert {row["signal"] for row in shown()["channels"] if row["domain"] == "management"} == {"alive"}
+    assert shown()["silent"] == []
+    cloud.kill(2)
+    cloud.run(3)
+    rows = shown()["channels"]
+    silent = [row for row in rows if row["signal"] == "silent"]
+    assert silent
+    assert shown()["silent"] == [row["channel"] for row in silent]
+    for row, line in zip(rows, shown()["evidence"], strict=True):
+        assert line.startswith(f"{row['channel']}: {row['signal']}") or line == f"{row['channel']}: nothing yet"
+        if row["silent_s"] is not None:
+            assert f"for {row['silent_s']:.1f} s" in line
+        if row["alive_s_ago"] is not None:
+            assert f"last good {row['alive_s_ago']:.1f} s ago" in line
+
+
+def test_several_hosts_that_wait_for_repair_are_all_named(cloud):
+    for host in (3, 5):
+        cloud.kill(host, "off")
+        cloud.run(60)
+    assert said(cloud) == (report.WELL, "All VMs are cared for. kvm-03, kvm-05 wait for repair.")

@@ -1,6 +1,7 @@
 // The way to the API: questions, orders, and who is asking. Keeps nothing but what a change must carry.
 
 const BASE = "/api/v1";
+const AGAIN_MS = 1000;
 let csrf = "";
 
 /** An answer that is no: `status` of HTTP (0: none came), and a sentence. */
@@ -35,10 +36,16 @@ async function fetched(method, path, { body, headers } = {}) {
 /** Look. @param {string} path below /api/v1 */
 export const look = (path) => fetched("GET", path);
 
-/** Order something, once: a repeated request with the same key is not carried out again. */
-export function order(path, body = {}) {
+/** Order something, once: where the connection broke it is sent again with its key, and is not carried out again. */
+export async function order(path, body = {}) {
   const headers = { "X-HA-CSRF": csrf || "page", "Idempotency-Key": newKey() };
-  return fetched("POST", path, { body, headers });
+  try {
+    return await fetched("POST", path, { body, headers });
+  } catch (error) {
+    if (error.status !== 0) throw error;
+    await new Promise((done) => { setTimeout(done, AGAIN_MS); });
+    return fetched("POST", path, { body, headers });
+  }
 }
 
 function newKey() {

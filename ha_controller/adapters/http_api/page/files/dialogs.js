@@ -35,6 +35,7 @@ function Dialog({ name, children, wide }) {
 function OrderDialog({ name, verb, path, bodyOf, danger, ready = () => true, children }) {
   const busy = useSignal(false);
   const fits = useSignal(false);
+  const trouble = useSignal("");
   const form = useRef(null);
   const fieldsOf = () => Object.fromEntries(new FormData(form.current));
   useEffect(() => { fits.value = ready(fieldsOf()); }, []);
@@ -44,14 +45,15 @@ function OrderDialog({ name, verb, path, bodyOf, danger, ready = () => true, chi
     const fields = fieldsOf();
     if (!ready(fields)) return;
     busy.value = true;
-    await ordered(path, bodyOf(fields));
+    trouble.value = await ordered(path, bodyOf(fields));
     busy.value = false;
-    close();
+    if (!trouble.value) close();
   }
 
   return html`<${Dialog} name=${name}>
     <form ref=${form} onSubmit=${send} onInput=${() => { fits.value = ready(fieldsOf()); }}>
       ${children}
+      <p class="trouble" role="alert">${trouble.value && `✗ Refused: ${plain(trouble.value)}`}</p>
       <div class="buttons">
         <button class=${danger ? "danger" : "main"} disabled=${busy.value || !fits.value}>${verb}</button>
         <button type="button" onClick=${close}>Cancel</button>

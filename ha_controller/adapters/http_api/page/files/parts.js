@@ -34,16 +34,16 @@ export function Act({ role = "operator", className = "", onClick, children, why 
   </button>`;
 }
 
-/** Order something and tell the answer. @returns {Promise<boolean>} whether it was carried out */
+/** Order something and tell the answer. @returns {Promise<string>} why it was refused; empty: it was carried out */
 export async function ordered(path, body) {
   said.value = { ok: null, text: "Asking the controller…" };
   try {
     const answer = await order(path, body);
     said.value = { ok: true, text: answer.text ?? "Done." };
-    return true;
+    return "";
   } catch (error) {
     said.value = { ok: false, text: error.message };
-    return false;
+    return error.message;
   }
 }
 
