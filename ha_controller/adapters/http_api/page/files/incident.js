@@ -5,12 +5,13 @@ import { Evidence, Guards } from "./evidence.js";
 import { Act, ordered, Region, StateWord, When } from "./parts.js";
 import { asMarkdown } from "./markdown.js";
 import { Phases } from "./phases.js";
-import { chosen, chosenIncident, dialog, explained, hostName, incidents, nextStep, rows, said, shownHost, shownRecord } from "./state.js";
+import { chosen, chosenIncident, dialog, explained, hostName, incidents, nextStepOf, rows, said, shownHost, shownRecord } from "./state.js";
 import { lasted, plain, stateOf, took } from "./words.js";
 
 const VMS_SHOWN = 8;
 const OTHERS_SHOWN = 8;
 const STILL_ON = ["suspect", "failed"];
+const OFF = ["fenced", "recovered"];
 
 export function Incident() {
   const record = shownRecord.value;
@@ -60,12 +61,18 @@ function Why({ about, record }) {
       <p><strong>${about.state.toUpperCase()}</strong> for ${lasted(about.for_s)}. Verdict now: ${about.verdict.kind}: ${plain(about.verdict.reason)}.</p></div>
     <${Evidence} channels=${about.channels} />
     <div class="why ${blocked ? "blocked" : ""}"><h3>Why not further</h3>
-      <p>${blocked ? plain(blocked) : nextStep.value && record.state !== "recovered" ? `Nothing blocks it. Next: ${plain(nextStep.value)}` : record.state === "recovered" ? "All its VMs have an outcome. The host waits for repair." : "Nothing blocks it."}</p>
+      <p>${plain(blocked || goesOn(record))}</p>
       ${refusing.length > 0 && html`<${Guards} guards=${refusing} />`}
-      ${about.rejoin.length > 0 && html`<details><summary>The way back: ${about.rejoin.filter((each) => each.passes).length} of ${about.rejoin.length} conditions are met</summary>
+      ${OFF.includes(record.state) && about.rejoin.length > 0 && html`<details><summary>The way back: ${about.rejoin.filter((each) => each.passes).length} of ${about.rejoin.length} conditions are met</summary>
         <${Guards} guards=${about.rejoin.map((each) => ({ guard: each.condition, ...each }))} /></details>`}
       ${about.plan.length > 0 && html`<details><summary>Where its VMs would go</summary><ul>${about.plan.map((line) => html`<li>${plain(line)}</li>`)}</ul></details>`}
     </div>`;
+}
+
+function goesOn(record) {
+  if (record.state === "recovered") return "All its VMs have an outcome. The host waits for repair.";
+  const next = nextStepOf(new Set([record.id]));
+  return next ? `Nothing blocks it. Next: ${next}` : "Nothing blocks it.";
 }
 
 function Vms({ record }) {

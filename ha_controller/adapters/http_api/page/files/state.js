@@ -106,14 +106,15 @@ export const shownRecord = computed(() => {
   return incidents.value.find((each) => each.id === chosenIncident.value) ?? null;
 });
 
-/** What happens next, as the newest decision about an open incident said. */
+/** What happens next, as the newest decision about one of these incidents said. @param {Set<number>} numbers */
+export function nextStepOf(numbers) {
+  const said = trail.value.findLast((line) => numbers.has(line.incident) && line.data?.next_step);
+  return said?.data.next_step ?? "";
+}
+
 export const nextStep = computed(() => {
-  const open = new Set(rows.value.map((row) => row.incident).filter((number) => number !== null));
-  for (let index = trail.value.length - 1; index >= 0; index -= 1) {
-    const line = trail.value[index];
-    if (open.has(line.incident) && line.data?.next_step) return line.data.next_step;
-  }
-  return "";
+  const open = rows.value.map((row) => row.incident).filter((number) => number !== null);
+  return nextStepOf(new Set(open));
 });
 
 let sentence = "";
