@@ -34,4 +34,8 @@ export function HostPanel() {
   <//>`;
 }
 
-const checkDevices = (row) => ordered(`/fencing/check?host=${encodeURIComponent(row.id)}`);
+const checkDevices = (row) => ordered(`/fencing/check?host=${encodeURIComponent(row.id)}`, {}, whatDevicesSay);
+
+const whatDevicesSay = (hosts) => hosts
+  .flatMap((host) => host.fencing.map((device) => `${host.name} ${device.device}: ${device.mismatch || device.summary}`))
+  .join("; ") || "There is no fence device.";

@@ -35,11 +35,11 @@ export function Act({ role = "operator", className = "", onClick, children, why 
 }
 
 /** Order something and tell the answer. @returns {Promise<string>} why it was refused; empty: it was carried out */
-export async function ordered(path, body) {
+export async function ordered(path, body, tell = (answer) => answer.text) {
   said.value = { ok: null, text: "Asking the controller…" };
   try {
     const answer = await order(path, body);
-    said.value = { ok: true, text: answer.text ?? "Done." };
+    said.value = { ok: true, text: tell(answer) };
     return "";
   } catch (error) {
     said.value = { ok: false, text: error.message };
