@@ -26,6 +26,7 @@ from ha_controller.adapters.recoverer import AttributeWriter, FencePlan, NameRea
 from ha_controller.app.armory import Armory
 from ha_controller.app.audit import Audit
 from ha_controller.app.black_box import BlackBox
+from ha_controller.app.counting import Counting
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.foresight import Foresight
 from ha_controller.app.ledger import Ledger
@@ -93,6 +94,8 @@ class Runtime:
         self._group: anyio.abc.TaskGroup | None = None
         settings = core_settings(config, registry.probes)
         self.controller = Controller(settings, self.clock())
+        self.counting = Counting(self.controller.state, self.clock)
+        self.counting.equipped([fence.agent for fence in config.fence])
         self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
         self.client = self._make_client(account)
@@ -111,6 +114,7 @@ class Runtime:
             oned_view=self.recoverer.oned_view,
             post=self.post,
             clock=self.clock,
+            counting=self.counting,
         )
         self.domain_reader, self.destroyer, self.readiness_asker = self._make_host_tools()
         self.names = NameReader(self.client, report=self.post)
@@ -122,7 +126,8 @@ class Runtime:
 
     def _make_client(self, account: OpenNebulaAccount) -> Client:
         timeout_s, way = self.config.opennebula.timeout_s, self.outside.transport
-        return Client(account.endpoint, account.auth, orders=account, timeout_s=timeout_s, transport=way)
+        heed = self.counting.called
+        return Client(account.endpoint, account.auth, orders=account, timeout_s=timeout_s, transport=way, heed=heed)
 
     def _make_fencer(self) -> Fencer:
         looks = Looks(
@@ -130,7 +135,13 @@ class Runtime:
             is_silent=self._is_silent,
             why_not_empty=lambda host: self.recoverer.why_not_empty(host),
         )
-        return Fencer(report=self.post, may_act=self.leadership.may_act, clock=self.clock, looks=looks)
+        return Fencer(
+            report=self.post,
+            may_act=self.leadership.may_act,
+            clock=self.clock,
+            looks=looks,
+            heed=self.counting.fenced,
+        )
 
     def _make_recoverer(self) -> Recoverer:
         one = self.config.opennebula
@@ -288,12 +299,13 @@ class Runtime:
             incidents, cloud, trusts = await ledger.load()
             await self.directory.lock()  # again: now the last term is known, which may be another arbiter's
             self.controller.restore(incidents, cloud, self.clock(), trusts)
+            self.counting.restored(incidents)
             black_box = BlackBox(self.controller, state_dir / "flights", self.clock())
             self.engine = Engine(
                 self.controller,
-                journal=self.wrap_journal(ledger),
+                journal=self.counting.timed(self.wrap_journal(ledger)),
                 dispatch=self.dispatch,
-                record=black_box.note,
+                record=self.counting.beside(black_box.note),
                 clock=self.clock,
             )
             await stack.enter_async_context(self.client)

@@ -11,6 +11,7 @@ import structlog
 from ha_controller.adapters.opennebula import OnedHost
 from ha_controller.adapters.plugins import Registry
 from ha_controller.adapters.prober import Prober
+from ha_controller.app.counting import Counting
 from ha_controller.app.surroundings import Witnesses
 from ha_controller.config import Config
 from ha_controller.core.detector import alive_channels
@@ -39,9 +40,10 @@ class Watching:
         oned_view: Callable[[int], OnedView | None],
         post: Callable[[Event], None],
         clock: Callable[[], float],
+        counting: Counting,
     ) -> None:
         """Nothing is probed before `aim`."""
-        self._state, self._post, self._clock = state, post, clock
+        self._state, self._post, self._clock, self._counting = state, post, clock, counting
         self._hosts: Sequence[OnedHost] = ()
         self._addresses = Addresses(clock)
         self.witnesses = Witnesses(addresses=config.guard.self_check, report=post, clock=clock)
@@ -57,6 +59,7 @@ class Watching:
             confirm_interval_s=config.detect.confirm_interval_s,
             clock=clock,
             sink=self._evidence,
+            heed_lag=counting.lagged,
         )
 
     def targets(self) -> Sequence[Target]:
@@ -98,6 +101,7 @@ class Watching:
 
     def _evidence(self, channel: str, domain: Domain, readings: list[Reading]) -> None:
         del domain
+        self._counting.probed(channel, readings, self._clock())
         if self.witnesses.addresses:
             self.witnesses.note(reading for reading in readings if reading.host < 0)
             readings = [reading for reading in readings if reading.host >= 0]

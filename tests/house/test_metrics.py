@@ -14,7 +14,9 @@ PAGE = (ROOT / "docs/metrics.md").read_text()
 RULES = (ROOT / "packaging/prometheus/rules.yml").read_text()
 DASHBOARD = (ROOT / "packaging/grafana/ha-controller.json").read_text()
 CODE = (ROOT / "ha_controller/app/metrics.py").read_text()
-MADE = {f"ha_controller_{name}" for name in re.findall(r'gauge\("(\w+)"', CODE)}
+MADE = {f"ha_controller_{name}" for name in re.findall(r'(?:gauge|counter|histogram)\("(\w+)"', CODE)}
+HISTOGRAMS = re.findall(r'histogram\("(\w+)"', CODE)
+PARTS = {f"ha_controller_{name}_{part}" for name in HISTOGRAMS for part in ("bucket", "sum", "count")}
 
 
 def named_in(text: str) -> set[str]:
@@ -23,12 +25,20 @@ def named_in(text: str) -> set[str]:
 
 def test_every_metric_is_on_the_page_and_no_other():
     assert set(re.findall(r"^\| `(ha_controller_\w+)` \|", PAGE, re.M)) == MADE
-    assert len(MADE) > 20
+    assert len(MADE) > 50
+
+
+def test_what_is_counted_has_the_names_that_prometheus_wants():
+    counters = set(re.findall(r'counter\("(\w+)"', CODE))
+    assert {name for name in counters if not name.endswith("_total")} == set()
+    assert {name for name in HISTOGRAMS if not name.endswith("_seconds")} == set()
+    assert len(counters) > 10
+    assert len(HISTOGRAMS) > 5
 
 
 @pytest.mark.parametrize("text", [RULES, DASHBOARD], ids=["alerts", "dashboard"])
 def test_only_metrics_that_there_are_are_used(text):
-    assert named_in(text) - MADE == set()
+    assert named_in(text) - MADE - PARTS == set()
     assert named_in(text)
 
 

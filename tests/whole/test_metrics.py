@@ -8,8 +8,10 @@ import socket
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import pytest
@@ -17,6 +19,20 @@ import pytest
 from ha_controller.sim.hardware import Fault
 from tests.whole.test_serve import Served, served
 
+#: what the failover of a host with two VMs comes to
+COUNTED = {
+    'sum(ha_controller_fences_total{result="off_read"})': 1,
+    'sum(ha_controller_fence_attempts_total{agent="ipmi",result="off_read"})': 1,
+    'sum(ha_controller_vm_outcomes_total{outcome="running"})': 2,
+    "sum(ha_controller_vm_downtime_seconds_count)": 2,
+    "count(ha_controller_incident_phase_seconds_count == 1)": 4,
+    'sum(ha_controller_host_orders_total{step="disable",result="accepted"})': 1,
+    'sum(ha_controller_oned_requests_total{method="one.vm.migrate",result="ok"})': 2,
+    "sum(ha_controller_channel_up) > bool 0": 1,
+    "sum(ha_controller_journal_commit_duration_seconds_count) > bool 5": 1,
+    "sum(ha_controller_loop_lag_seconds_count) > bool 100": 1,
+    "sum(ha_controller_counting_faults_total)": 0,
+}
 RULES = Path(__file__).parents[2] / "packaging/prometheus/rules.yml"
 
 
@@ -79,6 +95,10 @@ async def until_said(controller: Served, holds: Callable[[int, str], bool], *wor
         pytest.fail(f"{words} says {code} {said}")
 
 
+def is_value(value: float, data: Any) -> bool:
+    return [float(row["value"][1]) for row in data["result"]] == [value]
+
+
 def firing(data: Any) -> set[str]:
     return {alert["labels"]["alertname"] for alert in data["alerts"] if alert["state"] == "firing"}
 
@@ -100,6 +120,11 @@ async def test_an_alert_fires_and_ends(tmp_path: Path, require_peer: Callable[[s
         found = json.loads(await get(port, "/api/v1/alerts"))["data"]["alerts"]
         assert {alert["labels"]["host"] for alert in found if alert["labels"]["alertname"] == off} == {"kvm-03"}
         await until_said(controller, lambda code, said: '"recovered"' in said, "hosts", "-o", "json")
+        for query, count in COUNTED.items():
+            await until(port, f"/api/v1/query?query={quote(query)}", partial(is_value, count))
+        page = await get(door, "/metrics")
+        checked = await anyio.run_process([require_peer("promtool"), "check", "metrics"], input=page, check=False)
+        assert (checked.returncode, checked.stderr) == (0, b"")
         cloud.hardware.power(2, True)
         await until_said(controller, lambda code, said: code == 0, "unfence", "kvm-03", "--yes", "--reason", "repaired")
         await until(port, "/api/v1/alerts", lambda data: off not in firing(data))

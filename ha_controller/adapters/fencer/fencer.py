@@ -22,6 +22,7 @@ from ha_controller.adapters.fencer.switch import (
     Switch,
     can_read,
     contained,
+    in_a_word,
     reads_power,
 )
 from ha_controller.core.effects import Drill, Fence, LiftOrders, PowerOn, ReadPower, RenewOrders
@@ -72,11 +73,16 @@ class Fencer:
         clock: Callable[[], float],
         check_every_s: float = 600.0,
         looks: Looks | None = None,
+        heed: Callable[[str, str, float], None] = lambda agent, result, took_s: None,
     ) -> None:
-        """`may_act` has the lead of an order's term proven; what it allows is sent at once, and nothing else."""
+        """`may_act` has the lead of an order's term proven; what it allows is sent at once, and nothing else.
+
+        `heed` is told how each agent did in a power-off, and in how many seconds.
+        """
         self._report = report
         self._may_act = may_act
         self._clock = clock
+        self._heed = heed
         self._switch = Switch(clock)
         self._drills = Drills(self._switch, looks or Looks(), clock)
         self._check_every_s = check_every_s
@@ -139,7 +145,10 @@ class Fencer:
                 self._report(FenceAccepted(host=order.host, incident=order.incident, attempt=order.attempt))
 
         async def one(device: Device) -> None:
-            outcomes.append(await self._identified_off(device, order, acknowledge))
+            began_at = self._clock()
+            outcome = await self._identified_off(device, order, acknowledge)
+            outcomes.append(outcome)
+            self._heed(device.agent.kind, in_a_word(device, outcome), self._clock() - began_at)
 
         async with anyio.create_task_group() as group:
             for device in devices:

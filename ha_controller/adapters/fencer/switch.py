@@ -80,6 +80,15 @@ class Outcome:
     mismatched: bool = False  #: it named another machine and was not used
 
 
+def in_a_word(device: Device, outcome: Outcome) -> str:
+    """How it ended, for whoever counts."""
+    if outcome.off_read_at is not None:
+        return "off read"
+    if outcome.sent in NOTHING_DONE:
+        return "not sent" if outcome.sent is Sent.NOT else "refused"
+    return "accepted" if outcome.sent is Sent.ACCEPTED and not can_read(device) else "unverified"
+
+
 class Switch:
     """Switches one device at a time and reads it back."""
 

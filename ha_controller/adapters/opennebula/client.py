@@ -32,6 +32,7 @@ from ha_controller.adapters.opennebula.models import (
     RaftStatus,
 )
 from ha_controller.adapters.opennebula.reader import BadDocument, DocumentReader, Fields, Kind, Model
+from ha_controller.adapters.opennebula.timed import Heed, timed, unheeded
 from ha_controller.adapters.opennebula.transport import HttpTransport, Transport
 from ha_controller.adapters.opennebula.xmlrpc import (
     BadReply,
@@ -87,10 +88,11 @@ class Client:
         timeout_s: float = 5.0,
         connections: int = 4,
         transport: Transport | None = None,
+        heed: Heed = unheeded,
     ) -> None:
         """Check the settings. No I/O here. `orders`: the session of what is proven, empty while there is none.
 
-        `transport`: another way to oned than HTTP.
+        `transport`: another way to oned than HTTP. `heed` is told how each call ended.
 
         Raises:
             ValueError: the endpoint is not an http or https URL without user and password, or too few connections.
@@ -105,6 +107,7 @@ class Client:
         self._orders = orders or session
         self._timeout_s = timeout_s
         self._gate = Gate(connections)
+        self._heed = heed
         self._transport = HttpTransport(endpoint) if transport is None else transport
         self._may_send: Callable[[], Awaitable[bool]] | None = None
         self._is_confirmed: Callable[[], Awaitable[bool]] | None = None
@@ -335,6 +338,12 @@ class Client:
         self, lane: Lane, method: str, parameters: tuple[Parameter, ...], take: Callable[[str], None]
     ) -> None:
         """Make one call; hand the payload to `take` while it arrives. Raises OpenNebulaError and what `take` raises."""
+        with timed(method, self._heed):
+            await self._made(lane, method, parameters, take)
+
+    async def _made(
+        self, lane: Lane, method: str, parameters: tuple[Parameter, ...], take: Callable[[str], None]
+    ) -> None:
         session, sent = self._session.get_secret_value(), False
         is_order = self._may_send is not None and lane in (Lane.ORDER, Lane.NOTE)
         try:

@@ -49,6 +49,7 @@ class Prober:
 
     `clock` tells seconds; it must run at the pace of the event loop's clock and never jump. `sink` takes a channel's
     name, its domain and its readings, at once and without blocking. A tick more than `stall_s` late is a stall.
+    `heed_lag` is told how late each tick came.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Prober:
         clock: Callable[[], float],
         sink: Sink,
         stall_s: float = 0.25,
+        heed_lag: Callable[[float], None] = lambda lag_s: None,
     ) -> None:
         self._lanes = [_Lane(name=name, channel=channel, pace=_pace_of(channel)) for name, channel in channels.items()]
         self._confirm_interval_s = confirm_interval_s
@@ -69,6 +71,7 @@ class Prober:
         self._targets: dict[int, Target] = {}
         self._watched: dict[int, float] = {}  # host -> when it is to be asked next
         self._lag = _Lag(limit_s=stall_s)
+        self._heed_lag = heed_lag
 
     @property
     def lag_s(self) -> float:
@@ -123,6 +126,7 @@ class Prober:
 
     def _tick(self) -> None:
         now = max(self._clock(), self._turns.due)  # a timer may fire a hair early
+        self._heed_lag(now - self._turns.due)
         if self._lag.stalled(now, now - self._turns.due):
             self._begin(now)
         rounds = self._turns.rounds
