@@ -101,7 +101,8 @@ def asked_for_by_us(root: Path = ROOT) -> dict[str, set[str]]:
     asked: dict[str, set[str]] = {}
     for path in (root / "pyproject.toml", *sorted(root.glob("plugins/*/pyproject.toml"))):
         project = tomllib.loads(path.read_text())["project"]
-        for requirement in project["dependencies"]:
+        extras = project.get("optional-dependencies", {}).values()
+        for requirement in (*project["dependencies"], *(each for extra in extras for each in extra)):
             name = canonical(re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0])
             if not OURS.match(name):
                 asked.setdefault(name, set()).add(project["name"])

@@ -36,6 +36,7 @@ async def examine(runtime: Runtime) -> list[Json]:
     checks = [_sees_hosts(runtime), await disk(Path(runtime.config.state_dir)), await clock(), files(len(state.hosts))]
     if "icmp" in runtime.config.detect.channels:
         checks.append(icmp())
+    checks += _events(runtime)
     return [*checks, *_unprotected_hosts(runtime), *await _unprotected_vms(runtime)]
 
 
@@ -100,6 +101,21 @@ def files(hosts: int) -> Json:
     if limit == resource.RLIM_INFINITY or limit >= wanted:
         return _check(True, text)
     return _check(False, f"{text}, {hosts} hosts want {wanted}. Set LimitNOFILE= in the unit")
+
+
+def _events(runtime: Runtime) -> list[Json]:
+    """Whether oned's events are heard, if they are wanted. Nothing is lost without them but seconds."""
+    hints, poll_s = runtime.hints, runtime.config.opennebula.poll_s
+    if not hints.address:
+        return []
+    heard = None if hints.listener is None else hints.listener.heard
+    if heard is not None and heard.connected:
+        text = f"{heard.hosts} of hosts and {heard.vms} of VMs were heard since the start"
+        return [_check(True, f"events: OpenNebula publishes at {hints.address}; {text}")]
+    why = "" if heard is None or not heard.trouble else f" ({heard.trouble})"
+    text = f"events: nobody publishes at {hints.address}{why}; changes are seen when OpenNebula is read"
+    remedy = 'Look at HM_MAD in oned.conf (-p and -b), or set opennebula.events to ""'
+    return [_check(None, f"{text}, every {poll_s:g} s. {remedy}")]
 
 
 def _unprotected_hosts(runtime: Runtime) -> list[Json]:

@@ -14,6 +14,7 @@ from ha_controller import __version__
 from ha_controller.app import messages
 from ha_controller.app.counting import Counting, word
 from ha_controller.app.exposition import Page, Samples
+from ha_controller.app.hints import Hints
 from ha_controller.core import guard, power, report, trust
 from ha_controller.core.detector import alive_channels
 from ha_controller.core.incident import VmStage
@@ -34,7 +35,7 @@ def exposition(runtime: Runtime, round_age_s: float) -> str:
     gauge, state, now = page.gauge, runtime.controller.state, runtime.clock()
     gauge("loop_age_seconds", "Since the last decision round").add(round_age_s)
     _controller(gauge, runtime)
-    _opennebula(gauge, state, now)
+    _opennebula(gauge, state, now, runtime.hints)
     _hosts(gauge, state, now)
     _incidents(gauge, state)
     _guards(gauge, state, now)
@@ -42,6 +43,7 @@ def exposition(runtime: Runtime, round_age_s: float) -> str:
     _reserve(gauge, state, now)
     _people(gauge, runtime)
     counted(page, runtime.counting)
+    page.counter("oned_events_total", "Events of oned", runtime.hints.counted())
     return page.text()
 
 
@@ -66,11 +68,14 @@ def _controller(gauge: Make, runtime: Runtime) -> None:
     gauge("evidence_dropped", "Readings dropped because the inbox was full").add(dropped)
 
 
-def _opennebula(gauge: Make, state: State, now: float) -> None:
+def _opennebula(gauge: Make, state: State, now: float, hints: Hints) -> None:
     age_s = -1 if state.oned_at is None else now - state.oned_at
     gauge("oned_up", "Whether the last reading of OpenNebula succeeded").add(
         state.oned_at is not None and not state.oned_detail
     )
+    heard = gauge("oned_events_connected", "1: oned's events are heard; nothing depends on them")
+    if hints.address:
+        heard.add(hints.listener is not None and hints.listener.heard.connected)
     gauge("oned_age_seconds", "Since OpenNebula was read; -1: never").add(age_s)
 
 

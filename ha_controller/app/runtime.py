@@ -29,6 +29,7 @@ from ha_controller.app.black_box import BlackBox
 from ha_controller.app.counting import Counting
 from ha_controller.app.drills import DrillSchedule
 from ha_controller.app.foresight import Foresight
+from ha_controller.app.hints import Hints
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.messages import message_of, sinks
 from ha_controller.app.outside import Outside
@@ -100,6 +101,7 @@ class Runtime:
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
         self.client = self._make_client(account)
         self.recoverer = self._make_recoverer()
+        self.hints = self._make_hints()
         self.attributes = AttributeWriter(
             self.client,
             may_act=self.leadership.may_act,
@@ -156,6 +158,15 @@ class Runtime:
             order_timeout_s=3 * one.timeout_s,
             confirms=self.leadership.arbiter.confirms_orders,
             told=self._told,
+        )
+
+    def _make_hints(self) -> Hints:
+        return Hints(
+            self.config.opennebula.events,
+            state=self.controller.state,
+            look=self.recoverer.pace.sooner,
+            read_host=partial(self._contained, self.recoverer.read_host),
+            clock=self.clock,
         )
 
     def _make_host_tools(self) -> tuple[DomainReader, DomainDestroyer, ReadinessAsker]:
@@ -217,6 +228,7 @@ class Runtime:
             case WatchClosely(host=host, on=on):
                 self.watching.prober.watch_closely(host, on)
             case ReadHost():
+                self.hints.asked(effect)
                 self._start(self.recoverer.read_host, effect)
             case ReadPower():
                 self._start(self.fencer.read_power, effect)
@@ -331,6 +343,7 @@ class Runtime:
             group.start_soon(self.notifier.run)
             group.start_soon(self.watching.prober.run)
             group.start_soon(self.recoverer.run_inventory)
+            group.start_soon(self.hints.run)
             group.start_soon(self.attributes.run)
             group.start_soon(self.fencer.run_checks)
             group.start_soon(self.watching.witnesses.run)

@@ -10,6 +10,7 @@ about judging hosts in `detection.py`.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -54,6 +55,7 @@ class OpenNebula(Section):
     ssh_timeout_s: Duration = duration_field(
         "30s", key="ssh_timeout"
     )  #: oned's own ssh gives up on a dead host after this
+    events: str = ""  #: where oned publishes its events; empty: it is only polled
     write_attributes: StrictBool = True  #: what became of VMs and hosts is written on them: HA_STATE, HA_LAST
 
     @field_validator("endpoint")
@@ -66,6 +68,20 @@ class OpenNebula(Section):
         if parts.username is not None:  # it would be logged
             raise ValueError("must not name a user. Name user and password in opennebula.auth")
         return endpoint
+
+    @field_validator("events")
+    @classmethod
+    def _is_address_of_a_publisher(cls, events: str) -> str:
+        if not events:
+            return events
+        parts = urlsplit(events)
+        if parts.scheme != "tcp" or not parts.hostname or not parts.port or events != f"tcp://{parts.netloc}":
+            raise ValueError('not the address of a publisher. Write it like "tcp://127.0.0.1:2101", or "" for none')
+        if parts.username is not None:
+            raise ValueError("must not name a user: ZeroMQ publishers of OpenNebula have none")
+        if importlib.util.find_spec("zmq") is None:
+            raise ValueError("events need pyzmq, which is not installed. Run: pip install 'ha-controller[events]'")
+        return events
 
     @field_validator("auth")
     @classmethod

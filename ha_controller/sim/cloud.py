@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ha_controller.sim import checker, netns
 from ha_controller.sim.bmc import Bmc
@@ -20,6 +20,9 @@ from ha_controller.sim.oned_model import Datastore, History, OnedHost, OnedVm, T
 from ha_controller.sim.oned_server import OnedServer
 from ha_controller.sim.oned_state import Oned
 from ha_controller.sim.oned_zone import OnedZone
+
+if TYPE_CHECKING:
+    from ha_controller.sim.oned_events import EventPublisher
 
 TICK_S = 0.02
 SSH_PORT = 7022
@@ -42,6 +45,7 @@ class EmbeddedCloud:
     """Everything in one process; `async with` starts and ends it. Several may run side by side."""
 
     _ticker: asyncio.TimerHandle | None = None
+    publisher: EventPublisher | None = None  #: of oned's events, once there is one
 
     def __init__(
         self,
@@ -151,6 +155,8 @@ class EmbeddedCloud:
         if self._ticker is not None:
             self._ticker.cancel()
         self.server.close()
+        if self.publisher is not None:
+            self.publisher.close()
         if self.zone is not None:
             self.zone.close()
         self._network.close()
@@ -166,7 +172,16 @@ class EmbeddedCloud:
             self.oned.advance(self._clock())
         else:
             self.zone.tick()
+        if self.publisher is not None:
+            self.publisher.look()
         self._ticker = asyncio.get_running_loop().call_later(TICK_S, self._tick)
+
+    def publish(self, address: str = "tcp://127.0.0.1") -> str:
+        """Begin to publish oned's events, at a port of our own unless one is named; returns where. Needs pyzmq."""
+        from ha_controller.sim.oned_events import EventPublisher
+
+        self.publisher = EventPublisher(self.oned, address)
+        return self.publisher.address
 
     def break_host(self, host: int, fault: str) -> None:
         """Let a fault hit a host, now."""

@@ -32,6 +32,8 @@ COUNTED = {
     "sum(ha_controller_journal_commit_duration_seconds_count) > bool 5": 1,
     "sum(ha_controller_loop_lag_seconds_count) > bool 100": 1,
     "sum(ha_controller_counting_faults_total)": 0,
+    "sum(ha_controller_oned_events_connected)": 1,
+    'sum(ha_controller_oned_events_total{object="vm"}) > bool 2': 1,
 }
 RULES = Path(__file__).parents[2] / "packaging/prometheus/rules.yml"
 
@@ -107,8 +109,14 @@ def firing(data: Any) -> set[str]:
 @pytest.mark.slow
 async def test_an_alert_fires_and_ends(tmp_path: Path, require_peer: Callable[[str], str]) -> None:
     program, door = require_peer("prometheus"), free_port()
+    published = f"tcp://127.0.0.1:{free_port()}"
+    edits = {
+        "[api]\n": f"[api]\nmetrics_port = {door}\n",
+        "[opennebula]\n": f'[opennebula]\nevents = "{published}"\n',
+    }
+
     async with (
-        served(tmp_path, **{"[api]\n": f"[api]\nmetrics_port = {door}\n"}) as (controller, cloud),
+        served(tmp_path, prepare=lambda cloud: cloud.publish(published), **edits) as (controller, cloud),
         prometheus(program, tmp_path, door) as port,
     ):
         await controller.ready()

@@ -75,7 +75,7 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    folder: Path, *, prepare: Callable[[EmbeddedCloud], None] = lambda _: None, **edits: str
+    folder: Path, *, prepare: Callable[[EmbeddedCloud], object] = lambda _: None, **edits: str
 ) -> AsyncIterator[tuple[Served, EmbeddedCloud]]:
     folder.mkdir(exist_ok=True)
     async with EmbeddedCloud(hosts=4, vms_per_host=2, timings=FAST) as cloud:

@@ -26,6 +26,7 @@ from ha_controller.adapters.opennebula import (
     vm_state_name,
 )
 from ha_controller.adapters.recoverer.histories import Histories, tried_on
+from ha_controller.adapters.recoverer.pace import Pace
 from ha_controller.adapters.recoverer.pools import Pools, reach_of
 from ha_controller.adapters.recoverer.scope import (
     DRILL,
@@ -117,7 +118,7 @@ class Recoverer:
         self._may_act = may_act
         self._clock = clock
         self.scope = scope  #: may be changed while running
-        self._poll_s = poll_s
+        self.pace = Pace(poll_s)
         self._equip = equip
         self._order_timeout_s = order_timeout_s
         self._confirms = confirms
@@ -133,10 +134,11 @@ class Recoverer:
     # --- reading ---
 
     async def run_inventory(self) -> None:
-        """Read the inventory every `poll_s`; runs until cancelled. Errors are reported and never end it."""
+        """Read the inventory every `poll_s` or sooner; runs until cancelled. Errors are reported and never end it."""
         while True:
+            began_at = anyio.current_time()
             await self.read_inventory()
-            await anyio.sleep(self._poll_s)
+            await self.pace.next(anyio.current_time() - began_at)
 
     async def read_inventory(self) -> None:
         """Read all hosts once and report them, or that OpenNebula did not answer."""
