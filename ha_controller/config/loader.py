@@ -45,7 +45,11 @@ _MESSENGERS: Final = ("webhook", "slack", "pagerduty", "alertmanager", "command"
 _DISTRIBUTIONS: Final = MappingProxyType(
     {
         "agent": {kind: f"ha-controller-{kind}" for kind in _AGENTS},
-        "notifier": {**dict.fromkeys(_MESSENGERS, "ha-controller-messages"), "email": "ha-controller-email"},
+        "notifier": {
+            **dict.fromkeys(_MESSENGERS, "ha-controller-messages"),
+            "email": "ha-controller-email",
+            "apprise": "ha-controller-apprise",
+        },
     }
 )
 _VALUE_CHARACTERS_MAX: Final = 60

@@ -64,7 +64,7 @@ class Controller:
             self.reads.append(event)
 
     def state(self, host: int) -> int:
-        return self.inventories[-1][1].hosts[host].one_state
+        return self.inventories[-1][1].hosts[host].one_state if self.inventories else -1
 
     @property
     def connected(self) -> bool:
@@ -111,7 +111,7 @@ async def heard_from(address: str) -> AsyncIterator[SimpleNamespace]:
 async def test_what_happens_in_opennebula_is_seen_at_once_and_not_at_the_next_poll():
     async with listening(poll_s=600.0) as controller:
         await until(lambda: controller.connected and controller.inventories)
-        await anyio.sleep(2 * REST_S)  # the reading for the new connection is over, and so is its rest
+        await anyio.sleep(REST_S + 0.2)  # the reading for the new connection is over, and so is its rest
         before = len(controller.inventories)
         began_at = time.monotonic()
         controller.cloud.oned.set_status(1, DISABLE, time.time())
@@ -230,7 +230,7 @@ async def test_a_flood_is_a_few_looks_and_does_not_hold_up_the_loop():
             began_at, lags, sent = time.monotonic(), [], 0
             calls = controller.cloud.server.calls
             before = sum(call.method == "one.hostpool.info" for call in calls)
-            while time.monotonic() - began_at < 2.5:
+            while time.monotonic() - began_at < 1.5:
                 for _ in range(500):
                     socket.send_multipart([b"EVENT HOST 1/ERROR/ ", b"x" * 1000])
                 sent += 500
@@ -238,7 +238,7 @@ async def test_a_flood_is_a_few_looks_and_does_not_hold_up_the_loop():
                 await anyio.sleep(0.005)
                 lags.append(time.monotonic() - asleep_at - 0.005)
             looks = sum(call.method == "one.hostpool.info" for call in calls) - before
-            assert sent > 5000
+            assert sent > 2000
             assert controller.hints.listener.heard.hosts > 100
             assert 1 <= looks <= (time.monotonic() - began_at) / REST_S + 1
             assert sorted(lags)[len(lags) * 9 // 10] < 0.1, "above 0.25 s the prober doubts what it sees"
