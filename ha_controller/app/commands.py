@@ -206,6 +206,7 @@ def _reload(runtime: Runtime, path: Path) -> None:
         config, _ = load_config(path)
     except (ConfigError, PluginConflict) as error:
         problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
+        runtime.counting.config_is_bad = True
         log.error("the configuration is bad; the old one stays in force", problems=problems)
         anyio.from_thread.run(_note, runtime, "reload", f"the configuration is bad, {len(problems)} errors", 78)
         return
@@ -216,6 +217,7 @@ def _reload(runtime: Runtime, path: Path) -> None:
 
 def _take_over(runtime: Runtime, config: Config) -> list[str]:
     restart = runtime.reconfigure(config)
+    runtime.counting.config_is_bad = False
     log.info("the configuration was read again", mode=config.mode, need_restart=restart)
     return restart
 

@@ -6,7 +6,7 @@ is read by anything but a scrape.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import wraps
@@ -103,6 +103,7 @@ class Counting:
         self.rounds = Spread(QUICK_S)
         self.lag = Spread(QUICK_S)
         self.faults = Tally()  #: of counting itself
+        self.config_is_bad = False  #: when it was last read
         self._state, self._clock = state, clock
         self._states: dict[int, HostState] = {}
         self._seen: OrderedDict[int, _Seen] = OrderedDict()
@@ -146,8 +147,9 @@ class Counting:
     @harmless
     def probed(self, channel: str, readings: Sequence[Reading], now: float) -> None:
         """A channel has these answers at `now`."""
+        for signal, count in Counter([reading.signal for reading in readings]).items():
+            self.readings.add(channel, signal.value, by=count)
         for reading in readings:
-            self.readings.add(channel, reading.signal.value)
             if reading.signal is Signal.ALIVE:
                 self.probe_duration.note(now - reading.sent_at, channel)
 

@@ -59,6 +59,8 @@ def _controller(gauge: Make, runtime: Runtime) -> None:
     gauge("members", "Controllers that take part, as last seen").add(len(leadership.members))
     gauge("paused", "Whether the cloud is paused").add(bool(state.cloud.paused_by))
     gauge("self_check_ok", "0: we may be cut off ourselves, and power nothing off").add(bool(state.self_check))
+    reloaded = gauge("config_last_reload_success", "0: the configuration was bad when it was last read")
+    reloaded.add(not runtime.counting.config_is_bad)
     gauge("commands_refused", "Commands refused because too many waited").add(runtime.commander.refused)
     head = None if runtime.ledger is None else runtime.ledger.head
     gauge("trail_last_entry", "Number of the last entry of the audit trail").add(0 if head is None else head.id)

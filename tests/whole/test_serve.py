@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import anyio
 import pytest
 
@@ -161,11 +162,23 @@ async def test_a_bad_configuration_at_sighup_keeps_the_old_one(tmp_path: Path):
             while "the old one stays in force" not in controller.log:
                 await anyio.sleep(0.1)
         assert "mode auto" in (await controller.cli("status"))[1]
+        assert await reload_success(tmp_path) == "0"
         path.write_text(good.replace('mode = "auto"', 'mode = "observe"'))
         controller.process.send_signal(signal.SIGHUP)
         with anyio.fail_after(10):
             while "mode observe" not in (await controller.cli("status"))[1]:
                 await anyio.sleep(0.1)
+        assert await reload_success(tmp_path) == "1"
+
+
+async def reload_success(folder: Path) -> str:
+    async with (
+        aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(folder / "socket"))) as session,
+        session.get("http://controller/metrics") as answer,
+    ):
+        found = re.search(r"^ha_controller_config_last_reload_success (\d)$", await answer.text(), re.MULTILINE)
+        assert found is not None
+        return found[1]
 
 
 async def test_a_second_controller_on_the_same_state_is_refused(tmp_path: Path):
