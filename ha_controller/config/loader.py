@@ -41,15 +41,12 @@ _PREFIX: Final = "HA_"
 _PLAIN_VARIABLES: Final = MappingProxyType({"HA_MODE": "mode", "HA_STATE_DIR": "state_dir"})
 _AGENTS: Final = ("ipmi", "redfish", "pdu", "fence-agents", "ssh", "manual", "ceph", "watchdog")
 _MESSENGERS: Final = ("webhook", "slack", "pagerduty", "alertmanager", "command")
+_OTHERS: Final = MappingProxyType({kind: f"ha-controller-{kind}" for kind in ("email", "apprise")})
 #: word of the configuration -> kind -> what to install
 _DISTRIBUTIONS: Final = MappingProxyType(
     {
         "agent": {kind: f"ha-controller-{kind}" for kind in _AGENTS},
-        "notifier": {
-            **dict.fromkeys(_MESSENGERS, "ha-controller-messages"),
-            "email": "ha-controller-email",
-            "apprise": "ha-controller-apprise",
-        },
+        "notifier": {**dict.fromkeys(_MESSENGERS, "ha-controller-messages"), **_OTHERS},
     }
 )
 _VALUE_CHARACTERS_MAX: Final = 60
@@ -112,8 +109,7 @@ def load(
     draft.layers.values.setdefault("opennebula", {})  # then the key that must be set is told, not its table
     whole = _Table(location=(), values=draft.layers.values)
     config = whole.validated(draft, Config, Origins(written=draft.layers.origins))
-    problems = draft.all_problems()
-    if config is None or problems:
+    if (problems := draft.all_problems()) or config is None:
         raise ConfigError(problems)
     return config
 
