@@ -30,7 +30,7 @@ class Shown(Protocol):
     def leads(self) -> bool:
         """Whether this controller leads now."""
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         """Prometheus text."""
 
     def round_age_s(self) -> float:
@@ -49,16 +49,22 @@ def leader(shown: Shown) -> web.Response:
     return web.json_response({"leads": leads}, status=200 if leads else 503)
 
 
-def metrics(shown: Shown) -> web.Response:
+async def metrics(shown: Shown) -> web.Response:
     """What Prometheus reads."""
-    return web.Response(body=shown.metrics().encode(), headers={"Content-Type": f"{METRICS_TYPE}; charset=utf-8"})
+    return web.Response(
+        body=(await shown.metrics()).encode(), headers={"Content-Type": f"{METRICS_TYPE}; charset=utf-8"}
+    )
+
+
+_Page = Callable[["Shown"], web.Response | Awaitable[web.Response]]
 
 
 def _routes(shown: Shown) -> list[web.RouteDef]:
-    def page(answer: Callable[[Shown], web.Response]) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    def page(answer: _Page) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handler(request: web.Request) -> web.StreamResponse:
             del request
-            return answer(shown)
+            answered = answer(shown)
+            return answered if isinstance(answered, web.Response) else await answered
 
         return handler
 

@@ -29,8 +29,8 @@ Make = Callable[..., Samples]
 HOST = ("one_host_id", "host")  #: as OpenNebula's own exporter names them
 
 
-def exposition(runtime: Runtime, round_age_s: float) -> str:
-    """The text of one scrape."""
+def exposition(runtime: Runtime, round_age_s: float) -> Page:
+    """What is so now, for one scrape."""
     page = Page()
     gauge, state, now = page.gauge, runtime.controller.state, runtime.clock()
     gauge("loop_age_seconds", "Since the last decision round").add(round_age_s)
@@ -44,7 +44,7 @@ def exposition(runtime: Runtime, round_age_s: float) -> str:
     _people(gauge, runtime)
     counted(page, runtime.counting)
     page.counter("oned_events_total", "Events of oned", runtime.hints.counted())
-    return page.text()
+    return page
 
 
 def _controller(gauge: Make, runtime: Runtime) -> None:

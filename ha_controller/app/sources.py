@@ -11,6 +11,7 @@ import anyio
 import structlog
 from pydantic import SecretStr
 
+from ha_controller import threads
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
 from ha_controller.app import drills, messages, metrics, standing
@@ -31,6 +32,7 @@ ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
 SSH_G_TIMEOUT_S = 3.0
 TRAIL_CHECKED = 5000  #: entries
 ROUND_AGE_MAX_S = 10.0
+METRICS_MAX_S = 20.0
 ONEADMIN = 0  #: the id of the user that OpenNebula itself uses
 
 
@@ -212,9 +214,11 @@ class ControllerSources:
         """How many hosts may fail."""
         return await self._runtime.foresight.capacity()
 
-    def metrics(self) -> str:
-        """Prometheus text."""
-        return metrics.exposition(self._runtime, self.round_age_s())
+    async def metrics(self) -> str:
+        """Prometheus text, written in a thread: for 1,000 hosts it takes a while."""
+        page = metrics.exposition(self._runtime, self.round_age_s())
+        with anyio.fail_after(METRICS_MAX_S):
+            return await threads.run_sync(page.text, abandon_on_cancel=True)
 
     def round_age_s(self) -> float:
         """How long ago the decision loop finished a round."""

@@ -17,7 +17,7 @@ class Shown:
     def leads(self) -> bool:
         return self.leading
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         return "ha_controller_leader 1\n"
 
     def round_age_s(self) -> float:

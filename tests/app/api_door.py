@@ -126,7 +126,7 @@ class Sources:
             raise NoAnswer("one.user.info", "time is up")
         return frozenset({user, "1"}) if password == f"{user}-secret" else None
 
-    def metrics(self) -> str:
+    async def metrics(self) -> str:
         return "ha_controller_leader 1\n"
 
     def leads(self) -> bool:

@@ -14,7 +14,7 @@ from ha_controller.adapters.opennebula import NoAnswer
 from ha_controller.adapters.opennebula.timed import timed
 from ha_controller.app import metrics
 from ha_controller.app.counting import Counting
-from ha_controller.app.exposition import Page, escaped, number
+from ha_controller.app.exposition import Page
 from ha_controller.app.tallies import ROWS_MAX, Spread, Tally
 from ha_controller.core.controller import Controller, Decision
 from ha_controller.core.events import Event, TimePassed, Verb
@@ -65,7 +65,7 @@ def test_a_failover_is_counted_from_silence_to_the_last_vm():
     assert shown['fences_total{result="off_read"}'] == 1
     assert shown["incidents_opened_total"] == 1
     assert shown['vm_outcomes_total{outcome="running"}'] == 2
-    assert shown['host_orders_total{step="disable",result="accepted"}'] == 1
+    assert shown['host_orders_total{result="accepted",step="disable"}'] == 1
     for phase in ("detect", "fence", "restart", "total"):
         assert shown[f'incident_phase_seconds_count{{phase="{phase}"}}'] == 1, phase
     total_s = shown['incident_phase_seconds_sum{phase="total"}']
@@ -204,17 +204,20 @@ def test_a_bucket_holds_what_is_not_more_than_its_end():
     assert page.text() == (
         "# HELP ha_controller_x_seconds Text\n"
         "# TYPE ha_controller_x_seconds histogram\n"
-        'ha_controller_x_seconds_bucket{channel="icmp",le="0.1"} 2\n'
-        'ha_controller_x_seconds_bucket{channel="icmp",le="1.0"} 3\n'
-        'ha_controller_x_seconds_bucket{channel="icmp",le="+Inf"} 4\n'
+        'ha_controller_x_seconds_bucket{channel="icmp",le="0.1"} 2.0\n'
+        'ha_controller_x_seconds_bucket{channel="icmp",le="1.0"} 3.0\n'
+        'ha_controller_x_seconds_bucket{channel="icmp",le="+Inf"} 4.0\n'
         'ha_controller_x_seconds_sum{channel="icmp"} 7.6\n'
-        'ha_controller_x_seconds_count{channel="icmp"} 4\n'
+        'ha_controller_x_seconds_count{channel="icmp"} 4.0\n'
     )
 
 
 def test_what_names_may_hold_is_escaped_and_no_number_is_left_out():
-    assert escaped('kvm "one"\\\n') == 'kvm \\"one\\"\\\\\\n'
-    assert escaped("kvm-\udc80é") == "kvm-\\\\udc80é"
-    assert [number(value) for value in (True, 3, 0.25, float("inf"), float("-inf"), float("nan"))] == [
-        "1", "3", "0.25", "+Inf", "-Inf", "NaN"
-    ]  # fmt: skip
+    page = Page()
+    samples = page.gauge("x", "Text", "name")
+    samples.add(True, 'kvm "one"\\\n')
+    samples.add(float("inf"), "kvm-\udc80é")
+    assert page.text().splitlines()[2:] == [
+        'ha_controller_x{name="kvm \\"one\\"\\\\\\n"} 1.0',
+        'ha_controller_x{name="kvm-\\\\udc80é"} +Inf',
+    ]

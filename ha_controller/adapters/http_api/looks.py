@@ -87,7 +87,7 @@ class Looks:
     async def metrics(self, call: Call) -> web.Response:
         """What Prometheus reads."""
         del call
-        return open_pages.metrics(self._sources)
+        return await open_pages.metrics(self._sources)
 
     async def openapi(self, call: Call) -> Json:
         """This document."""
