@@ -56,7 +56,7 @@ from ha_controller.core.model import HostTrust
 
 EVIDENCE_QUEUE_MAX = 1000
 EXPLAINED = ("what", "because", "next_step", "evidence", "guards", "plan", "rejected")
-COMMANDED = ("who", "origin", "verb", "reason", "request", "for_s", "force", "repaired")
+COMMANDED = ("who", "origin", "verb", "reason", "request", "for_s", "force", "repaired", "here")
 
 
 class JournalPort(Protocol):
@@ -180,7 +180,13 @@ class Engine:
         return lines
 
 
-OUTCOMES = {0: "done", 3: "no such thing", 4: "refused", 6: "not yet"}  #: of the exit codes that the core answers with
+OUTCOMES = {
+    0: "done",
+    3: "no such thing",
+    4: "refused",
+    6: "not yet",
+    9: "not by this controller",
+}  #: of the exit codes that the core answers with
 
 
 def _answered(answer: Answer, asked: OperatorCommanded | None, now: float) -> TrailEntry:

@@ -43,6 +43,7 @@ class Commander:
         for_s: float | None = None,
         force: bool = False,
         repaired: bool = False,
+        here: bool = False,
     ) -> Answer:
         """Order something and wait for the answer. When too many wait, one that says so comes at once.
 
@@ -68,6 +69,7 @@ class Commander:
                     for_s=for_s,
                     force=force,
                     repaired=repaired,
+                    here=here,
                 )
             )
             with anyio.fail_after(DRILL_ANSWER_MAX_S if verb is Verb.DRILL else ANSWER_MAX_S):

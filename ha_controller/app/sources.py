@@ -156,7 +156,7 @@ class ControllerSources:
             return None
         if found.name != user:
             return None
-        return frozenset({found.group_name, *map(str, (found.group_id, *found.group_ids))})
+        return found.groups
 
     def drills(self) -> Json:
         """When each fence device is due for a drill."""

@@ -30,3 +30,13 @@ def leader_step_down(reason: str, force: bool) -> None:
     """Have this controller give the lead to another one; it asks for it again after 30 s at the earliest."""
     answer = client.request("POST", "/api/v1/leader/step-down", {"reason": reason, "force": force})
     click.echo(answer["text"], err=True)
+
+
+def others_unpaused() -> str:
+    """Which controllers could take the lead and go on, though this one is paused; empty: none, or nobody says."""
+    try:
+        members = client.request("GET", "/api/v1/leader")["members"]
+    except client.Failure:
+        return ""
+    names = ", ".join(show.safe(each["name"]) for each in members if not each["this"])
+    return names and f"{names} would not be paused after taking the lead. There, too: ha-controller pause --here"

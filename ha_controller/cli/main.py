@@ -23,6 +23,7 @@ from ha_controller.cli.common import (
     patient_order,
     query,
     reason_option,
+    seconds_of,
     sure_of_all,
     type_the_name,
     yes_option,
@@ -33,7 +34,7 @@ from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
 from ha_controller.cli.incident import export, whole
 from ha_controller.cli.init import init
-from ha_controller.cli.leader import leader
+from ha_controller.cli.leader import leader, others_unpaused
 from ha_controller.cli.listing import Form, document_options, listing_options
 from ha_controller.cli.listings import HOSTS, INCIDENTS, PENDING
 from ha_controller.cli.maintenance import maintenance
@@ -261,9 +262,14 @@ def release(hosts: tuple[str, ...], reason: str, yes: bool) -> None:
 
 @commands.command()
 @click.option("--reason", required=True, help="Why; goes into the trail.")
-def pause(reason: str) -> None:
+@click.option("--for", "lasts", metavar="DURATION", help='Ends by itself, like "30m"; without it: never.')
+@click.option("--here", is_flag=True, help="Of a controller that stands by: it stays paused, should it take the lead.")
+def pause(reason: str, lasts: str | None, here: bool) -> None:
     """No power-off and no move anywhere; probing goes on."""
-    order("pause", reason=reason)
+    order("pause", reason=reason, for_s=seconds_of("--for", lasts), here=here)
+    others = "" if here else others_unpaused()
+    if others:
+        click.echo(others, err=True)
 
 
 @commands.command()

@@ -1,18 +1,19 @@
 """What operators may order, and when the answer is no.
 
-Answers carry the exit code of the command line: 0 done, 3 no such thing, 4 refused for safety.
+Answers carry the exit code of the command line: 0 done, 3 no such thing, 4 refused for safety, 9 not the leader.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import rejoin, suspicion, trust
+from ha_controller.core import pause, rejoin, suspicion, trust
 from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import (
     DONE,
     LOOK_AGAIN,
     NO_SUCH,
+    NOT_LEADING,
     ORDER_VALID_S,
     REFUSED,
     Drill,
@@ -39,11 +40,9 @@ def obey(state: State, command: OperatorCommanded, now: float) -> None:
     who = f"{command.who}: {command.reason}" if command.reason else command.who
     match command.verb:
         case Verb.PAUSE:
-            state.save_cloud(replace(state.cloud, paused_by=who))
-            state.answer(command.request, DONE, "Paused: nothing is powered off or moved. Probing goes on.")
+            pause.begin(state, command, who, now)
         case Verb.RESUME:
-            state.save_cloud(replace(state.cloud, paused_by=""))
-            state.answer(command.request, DONE, "Resumed.")
+            pause.end(state, command)
         case Verb.FENCE:
             _fence(state, command, who, now)
         case Verb.DRILL:
@@ -155,7 +154,7 @@ def _maintenance(state: State, command: OperatorCommanded, who: str, now: float)
         hold = f"To stop what is being done with it: ha-controller hold {host.name}"
         state.answer(command.request, REFUSED, f"{host.name} is {incident.state.upper()}. {hold}")
     elif state.term is None:
-        state.answer(command.request, REFUSED, "This controller does not hold the lead.")
+        state.answer(command.request, NOT_LEADING, f"Nothing was done: {state.why_not_leading}.")
     else:
         until = None if command.for_s is None else now + command.for_s
         state.out.append(MarkMaintenance(host=host.id, request=command.request, on=on, until=until, reason=who))

@@ -21,6 +21,7 @@ from ha_controller.core import (
     lever,
     moving,
     order_faults,
+    pause,
     power,
     readiness,
     reboot,
@@ -114,7 +115,7 @@ class Controller:
         fences = tuple((min(at, now), host) for at, host in cloud.fences)
         deaths = tuple(replace(death, at=min(death.at, now)) for death in cloud.deaths)
         self.state.cloud = replace(
-            cloud,
+            pause.restored(cloud, now),
             fences=fences,
             storm_at=min(cloud.storm_at, now),
             inherited_at=min(cloud.inherited_at, now),
@@ -145,6 +146,7 @@ class Controller:
         """Take in all that is known at a moment, then decide: no silence counts of which the end is here already."""
         touched: set[int] = set()
         time_passed = False
+        pause.end_when_due(self.state, now)
         for event in events:
             touched |= self._take_in(event, now)
             time_passed |= type(event) is TimePassed

@@ -13,8 +13,8 @@ from ha_controller.core.model import Identity, VmState
 from ha_controller.core.resources import ReadyGate
 from ha_controller.core.vm_table import Recover
 
-#: the exit codes of an answer: done, there is no such thing, refused for safety, try again in a moment
-DONE, NO_SUCH, REFUSED, LOOK_AGAIN = 0, 3, 4, 6
+#: the exit codes of an answer: done, no such thing, refused for safety, try again in a moment, another controller leads
+DONE, NO_SUCH, REFUSED, LOOK_AGAIN, NOT_LEADING = 0, 3, 4, 6, 9
 ORDER_VALID_S = 3.0  #: an order that its executor has not begun by then is dropped
 
 

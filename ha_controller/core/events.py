@@ -365,7 +365,8 @@ class OperatorCommanded:
     reason: str = ""
     host: int | None = None
     incident: int | None = None
-    for_s: float | None = None  #: maintenance ends by itself after so long
+    for_s: float | None = None  #: maintenance and pause end by themselves after so long
+    here: bool = False  #: pause: of this controller, though another one leads
     repaired: bool = False  #: unfence: the person has repaired what made the host fail again and again
     force: bool = False  #: unfence: the person has lifted by hand what is in force, and rebooted the host
 

@@ -274,6 +274,8 @@ class CloudRecord:
 
     next_incident: int = 1
     paused_by: str = ""  #: who paused the cloud and why; empty = not paused
+    paused_at: float = 0.0
+    paused_until: float | None = None  #: the pause ends by itself then
     fences: tuple[tuple[float, int], ...] = ()  #: (time, host) of the power-offs that count for the budget
     storm_at: float = 0.0  #: when the storm guard last said no
     inherited_at: float = 0.0  #: when we took the lead after another controller; 0: every host was seen alive since

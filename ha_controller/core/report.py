@@ -36,6 +36,7 @@ def status(state: State, now: float) -> Json:
         "code": code,
         "mode": state.settings.mode.value,
         "paused": state.cloud.paused_by,
+        "paused_until": state.cloud.paused_until,
         "term": state.term,
         "leader": state.leader,
         "lead_trouble": state.lead_trouble,
@@ -56,7 +57,7 @@ def _verdict(state: State) -> tuple[int, str]:
         more = f" ({len(waiting) - 1} more)" if len(waiting) > 1 else ""
         return WAITS, f"{first.host_name} waits for a person: {first.stopped or first.hold}{more}"
     if state.cloud.paused_by:
-        return GUARDED, f"Paused by {state.cloud.paused_by}: nothing is powered off or moved."
+        return GUARDED, _paused(state)
     under_way = [known for _, known in sorted(state.incidents.items()) if known.state is not HostState.RECOVERED]
     if held := [incident for incident in under_way if incident.hold]:
         return GUARDED, f"{held[0].host_name}: {held[0].hold}"
@@ -86,6 +87,13 @@ def _verdict(state: State) -> tuple[int, str]:
     if state.leader:
         return WELL, f"All hosts are well. {state.leader} leads; this controller stands by."
     return WELL, "All hosts are well."
+
+
+def _paused(state: State) -> str:
+    by = f"{state.cloud.paused_by}{'' if state.cloud.paused_until is None else ' (ends by itself)'}"
+    if state.leader:
+        return f"This controller is paused by {by}. {state.leader} leads and is not paused by that."
+    return f"Paused by {by}: nothing is powered off or moved."
 
 
 def _helpless(state: State) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from ha_controller.core import pause
 from ha_controller.core.detector import last_life
 from ha_controller.core.effects import Severity
 from ha_controller.core.events import LeadChanged
@@ -27,6 +28,8 @@ def lead_changed(state: State, event: LeadChanged, now: float) -> None:
             _inherit(state, event.term, event.inherited, now)
         state.led_term = event.term
     _tell(state, event)
+    if event.term is not None and state.term is None:
+        pause.tell_of_lead(state)
     state.term, state.leader, state.lead_trouble = event.term, event.leader, event.trouble
 
 

@@ -25,7 +25,7 @@ class Acts:
         of_host, of_incident = f"{BASE}/hosts/{{host}}", f"{BASE}/incidents/{{number}}"
         why, needed = questions.ReasonBody, questions.NeededReasonBody
         orders = [
-            (f"{BASE}/pause", self._pause, needed, operator),
+            (f"{BASE}/pause", self._pause, questions.PauseBody, operator),
             (f"{BASE}/resume", self._resume, why, operator),
             (f"{of_incident}/approve", self._approve, why, operator),
             (f"{of_incident}/reject", self._reject, why, operator),
@@ -51,7 +51,8 @@ class Acts:
 
     async def _pause(self, call: Call) -> Json:
         """No power-off and no move anywhere; probing goes on."""
-        return await self._order(Verb.PAUSE, call)
+        sent = call.sent(questions.PauseBody)
+        return await self._order(Verb.PAUSE, call, for_s=sent.for_s, here=sent.here)
 
     async def _resume(self, call: Call) -> Json:
         """End the pause."""
@@ -129,8 +130,9 @@ class Acts:
         await self._sources.note(who=who, origin=origin, what=what, host=host, code=0, result=result)
 
     async def _order(
-        self, verb: Verb, call: Call, *, for_s: float | None = None, force: bool = False, repaired: bool = False
-    ) -> Json:
+        self, verb: Verb, call: Call, *, for_s: float | None = None, force: bool = False, repaired: bool = False,
+        here: bool = False,
+    ) -> Json:  # fmt: skip
         name = call.path.get("host")
         answer = await self._commander.order(
             verb,
@@ -142,6 +144,7 @@ class Acts:
             for_s=for_s,
             force=force,
             repaired=repaired,
+            here=here,
         )
         return _done(answer.code, answer.text, on_record=answer.request != 0)  # 0: the core has not seen it
 

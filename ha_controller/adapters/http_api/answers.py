@@ -61,6 +61,7 @@ class Status(_Versioned):
     code: int = Field(description="0 well, 1 degraded, 4 a guard holds something, 5 waits for a person.")
     mode: Literal["observe", "approve", "auto"]
     paused: str = Field(description="Who paused the cloud and why; empty: it is not paused.")
+    paused_until: float | None = Field(description="When the pause ends by itself; null: a person ends it.")
     term: int | None = Field(description="In which this controller leads; null: it does not.")
     leader: str
     lead_trouble: str

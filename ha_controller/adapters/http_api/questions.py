@@ -116,6 +116,18 @@ class MaintenanceBody(NeededReasonBody):
     )
 
 
+class PauseBody(NeededReasonBody):
+    """Stopping all that this controller does."""
+
+    for_s: float | None = Field(
+        default=None, gt=0, le=366 * 86400, allow_inf_nan=False, description="Ends by itself after so long."
+    )
+    here: bool = Field(
+        default=False,
+        description="Also where another one leads: this one stays paused, should it take the lead.",
+    )
+
+
 class UnfenceBody(ReasonBody):
     """Giving a host back to OpenNebula."""
 

@@ -5,9 +5,12 @@ They hold only what a decision needs. `documents.py` fills them; everybody else 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from ha_controller.core.resources import NumaNode, NumaRequest, PciDevice, PciRequest
+
+DIGITS = re.compile("[0-9]*")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,15 @@ class OnedUser:
     def in_oneadmin(self) -> bool:
         """Whether pools, hooks and the configuration are shown whole; others see a part, without an error."""
         return self.group_id == 0 or 0 in self.group_ids
+
+    @property
+    def groups(self) -> frozenset[str]:
+        """The primary group's name, and all groups by their numbers.
+
+        A group may be called "105". Its number alone stands for it, or its users would be taken for those of group 105.
+        """
+        names = set() if DIGITS.fullmatch(self.group_name) else {self.group_name}
+        return frozenset(names | {str(number) for number in (self.group_id, *self.group_ids)})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

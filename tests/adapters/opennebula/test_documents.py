@@ -14,6 +14,7 @@ from ha_controller.adapters.opennebula import (
     host_state_name,
     vm_state_name,
 )
+from ha_controller.adapters.opennebula.models import OnedUser
 
 VM = """<VM><ID>7</ID><NAME>db</NAME><STATE>3</STATE><LCM_STATE>16</LCM_STATE><RESCHED>1</RESCHED>
 <DEPLOY_ID>one-7</DEPLOY_ID><LOCK><LOCKED>4</LOCKED><OWNER>0</OWNER></LOCK>
@@ -300,3 +301,11 @@ async def test_a_vm_group_tells_its_roles_and_rules(reader_of):
     assert (db.policy, db.vms, db.hosts, db.not_hosts) == ("", (), (), (4,))
     assert group.affined == (("db", "cache"), ("web", "front"))
     assert group.anti_affined == (("web", "db"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "known_as"), [("ops", {"ops", "7", "1"}), ("105", {"7", "1"}), ("0", {"7", "1"}), ("", {"7", "1"})]
+)
+def test_a_group_that_is_called_like_a_number_gets_no_role_of_the_group_with_that_number(name: str, known_as: set[str]):
+    user = OnedUser(id=3, name="eve", group_id=7, group_ids=(7, 1), template={}, group_name=name)
+    assert user.groups == known_as

@@ -1,0 +1,91 @@
+"""The cloud's pause: nothing is powered off or moved anywhere, until a person says so or a time has passed.
+
+The pause is on this controller's record alone. So where another one leads it is refused, with that one's name: a person
+who believes the cloud to be paused while its leader goes on is worse off than one who was told no. `here` puts it on
+record all the same, for the day on which this controller takes the lead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ha_controller.core.effects import DONE, NOT_LEADING, Severity
+from ha_controller.core.events import OperatorCommanded
+from ha_controller.core.incident import CloudRecord
+from ha_controller.core.state import State
+
+OVER = "Nothing is powered off for the settle time, then all goes on. To pause again: ha-controller pause"
+
+
+def begin(state: State, command: OperatorCommanded, who: str, now: float) -> None:
+    """Pause, with an end or without one. A later pause takes the place of the one before."""
+    if state.leader and not command.here:
+        text = (
+            f"{state.leader} leads, not this controller: nothing was paused. Pause it there. That this controller "
+            "stays paused, should it take the lead: ha-controller pause --here"
+        )
+        state.answer(command.request, NOT_LEADING, text)
+        return
+    until = None if command.for_s is None else now + command.for_s
+    state.save_cloud(replace(state.cloud, paused_by=who, paused_at=now, paused_until=until))
+    state.answer(command.request, DONE, f"{_whose(state)}{_until(command)}")
+
+
+def end(state: State, command: OperatorCommanded) -> None:
+    """End the pause of this controller."""
+    if state.leader and not state.cloud.paused_by:
+        text = f"{state.leader} leads, and this controller is not paused: nothing was done. Resume it there."
+        state.answer(command.request, NOT_LEADING, text)
+        return
+    state.save_cloud(_without(state.cloud))
+    only = f" That was this controller alone: {state.leader} leads." if state.leader else ""
+    state.answer(command.request, DONE, f"Resumed.{only}")
+
+
+def end_when_due(state: State, now: float) -> None:
+    """End a pause whose time is over. People get the settle time to press it again before anything is powered off."""
+    until = state.cloud.paused_until
+    if until is None or now < until:
+        return
+    who = state.cloud.paused_by
+    state.save_cloud(_without(state.cloud))
+    state.settle_until = max(state.settle_until, until + state.settings.settle_s)
+    state.tell(Severity.WARNING, f"the pause has ended, its time is over (paused by {who})", OVER)
+
+
+def tell_of_lead(state: State) -> None:
+    """Say that the controller that leads from now on is paused: whoever paused it may think of another one."""
+    if state.cloud.paused_by:
+        text = f"this controller leads now and is paused by {state.cloud.paused_by}: nothing is powered off or moved"
+        state.tell(Severity.WARNING, text, "To go on: ha-controller resume")
+
+
+def restored(cloud: CloudRecord, now: float) -> CloudRecord:
+    """As it counts after a restart. With a clock that was set back since, a pause lasts no longer than was ordered."""
+    if cloud.paused_until is None or cloud.paused_at <= now:
+        return cloud
+    return replace(cloud, paused_at=now, paused_until=now + cloud.paused_until - cloud.paused_at)
+
+
+def _without(cloud: CloudRecord) -> CloudRecord:
+    return replace(cloud, paused_by="", paused_at=0.0, paused_until=None)
+
+
+def _whose(state: State) -> str:
+    if state.leader:
+        return f"This controller is paused, should it take the lead. {state.leader} leads and is NOT paused by this."
+    if state.term is None:
+        return "Paused: this controller powers nothing off and moves nothing. It does not lead now; others may."
+    return "Paused: nothing is powered off or moved. Probing goes on."
+
+
+def _until(command: OperatorCommanded) -> str:
+    return "" if command.for_s is None else f" It ends by itself after {_lasts(command.for_s)}."
+
+
+def _lasts(seconds: float) -> str:
+    whole = round(seconds)
+    for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
+        if whole >= size and whole % size == 0:
+            return f"{whole // size} {unit}"
+    return f"{whole} s"
