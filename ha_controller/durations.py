@@ -10,7 +10,7 @@ import re
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 _UNITS_S: Final = MappingProxyType({"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0})
 _DURATION: Final = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)")
@@ -63,8 +63,14 @@ def format_share(share: float) -> str:
     return f"{share * 100:.12g}%"
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str)]
-Share = Annotated[float, BeforeValidator(parse_share), PlainSerializer(format_share, return_type=str)]
+#: in schemas they are what people write, not what Python has
+_WRITTEN_DURATION = WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*(ms|s|m|h|d)\s*$"})
+_WRITTEN_SHARE = WithJsonSchema({"type": "string", "pattern": r"^\s*[0-9]+(\.[0-9]+)?\s*%\s*$"})
+
+Duration = Annotated[
+    float, BeforeValidator(parse_duration), PlainSerializer(format_duration, return_type=str), _WRITTEN_DURATION
+]
+Share = Annotated[float, BeforeValidator(parse_share), PlainSerializer(format_share, return_type=str), _WRITTEN_SHARE]
 
 
 def duration_field(default: str, *, key: str, longest: str = "366d") -> Any:

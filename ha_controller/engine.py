@@ -180,13 +180,8 @@ class Engine:
         return lines
 
 
-OUTCOMES = {
-    0: "done",
-    3: "no such thing",
-    4: "refused",
-    6: "not yet",
-    9: "not by this controller",
-}  #: of the exit codes that the core answers with
+#: of the exit codes that the core answers with
+OUTCOMES = {0: "done", 3: "no such thing", 4: "refused", 6: "not yet", 9: "not by this controller"}
 
 
 def _answered(answer: Answer, asked: OperatorCommanded | None, now: float) -> TrailEntry:

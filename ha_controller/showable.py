@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any, Final
 
 #: C0 without the line feed, DEL, C1, separators of lines and paragraphs, direction marks, the byte order mark
@@ -43,5 +44,8 @@ def status_lines(answer: Any) -> Iterator[str]:
     yield ""
     yield f"  mode {answer['mode']}     {lead}     {oned}"
     yield f"  hosts {hosts['total']}:  {counts}   ({answer['excluded']} excluded)"
+    if answer["paused_until"] is not None:
+        moment = datetime.fromtimestamp(answer["paused_until"], UTC)
+        yield f"  the pause ends by itself at {moment:%Y-%m-%d %H:%M:%S} UTC"
     if answer["settling_s"]:
         yield f"  settling: nothing is powered off for {answer['settling_s']} s"

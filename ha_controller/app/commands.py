@@ -21,19 +21,28 @@ from ha_controller import __version__
 from ha_controller.adapters.journal import JournalError
 from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.adapters.plugins import PluginConflict, Registry, find_plugins
+from ha_controller.app.loading import load_config
 from ha_controller.app.logs import set_up_logging
 from ha_controller.app.runtime import Runtime
 from ha_controller.app.service_manager import ServiceManager
 from ha_controller.app.settings import core_settings
 from ha_controller.app.wakeful import wakeful_loop
-from ha_controller.config import Config, ConfigError, describe, load
+from ha_controller.config import Config, ConfigError, describe
 from ha_controller.core.settings import Settings
 from ha_controller.flight import replay as flight
 from ha_controller.flight.text import BadRecord, read
 from ha_controller.flight.verdict import compared
 from ha_controller.plugin import NotLeading
 
-__all__ = ["BadRecord", "check_config", "list_plugins", "load_config", "replay", "serve", "state_dir_of"]
+__all__ = [
+    "BadRecord",
+    "check_config",
+    "list_plugins",
+    "load_config",
+    "replay",
+    "serve",
+    "state_dir_of",
+]
 
 log = structlog.get_logger(__name__)
 
@@ -42,25 +51,6 @@ NOTE_TIMEOUT_S = 2.0
 
 #: what an operator can mend; anything else is a bug and shows its traceback
 EXPECTED = (NotLeading, JournalError, OSError)
-
-
-def load_config(path: Path) -> tuple[Config, Registry]:
-    """Find the plugins and read the configuration.
-
-    Raises:
-        ConfigError: with every problem found.
-        PluginConflict: two distributions claim one kind.
-    """
-    registry = find_plugins()
-    config = load(
-        path,
-        environ=os.environ,
-        agents={kind: agent.config_model for kind, agent in registry.agents.items()},
-        channels={kind: probe.config_model for kind, probe in registry.probes.items()},
-        arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
-        notifiers={kind: notifier.config_model for kind, notifier in registry.notifiers.items()},
-    )
-    return config, registry
 
 
 def _or_say(path: Path) -> tuple[Config, Registry] | None:
@@ -143,8 +133,9 @@ def serve(path: Path) -> int:
     _raise_file_limit()
     try:
         runtime = Runtime(config, registry)
+        runtime.config_path = path
         loop = partial(wakeful_loop, runtime.leadership.lapse)
-        return anyio.run(_run, runtime, path, backend_options={"loop_factory": loop})
+        return anyio.run(_run, runtime, backend_options={"loop_factory": loop})
     except BaseExceptionGroup as group:  # what is expected is told in words, a bug keeps its traceback
         expected, bugs = group.split(EXPECTED)
         if bugs is not None:
@@ -166,7 +157,7 @@ def _first(error: BaseException | None) -> BaseException | None:
     return error
 
 
-async def _run(runtime: Runtime, path: Path) -> int:
+async def _run(runtime: Runtime) -> int:
     manager = ServiceManager()
     async with anyio.create_task_group() as group:
 
@@ -181,18 +172,18 @@ async def _run(runtime: Runtime, path: Path) -> int:
             group.start_soon(manager.feed, runtime.last_round_at)
             group.start_soon(_note, runtime, "start", f"version {__version__}, mode {runtime.config.mode}")
 
-        group.start_soon(_obey_signals, stop, runtime, path)
+        group.start_soon(_obey_signals, stop, runtime)
         await runtime.run(ready=ready)
         group.cancel_scope.cancel()
     log.info("ended")
     return OK
 
 
-async def _obey_signals(stop: Callable[[], None], runtime: Runtime, path: Path) -> None:
+async def _obey_signals(stop: Callable[[], None], runtime: Runtime) -> None:
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         async for number in signals:
             if number == signal.SIGHUP:
-                await anyio.to_thread.run_sync(_reload, runtime, path, abandon_on_cancel=True)
+                await _reload(runtime)
             else:
                 log.info("stopping", signal=signal.Signals(number).name)
                 await _note(runtime, "stop", signal.Signals(number).name)
@@ -200,32 +191,17 @@ async def _obey_signals(stop: Callable[[], None], runtime: Runtime, path: Path) 
                 return
 
 
-def _reload(runtime: Runtime, path: Path) -> None:
-    """Validate first; a bad file changes nothing."""
+async def _reload(runtime: Runtime) -> None:
+    """Within its deadline; a stop that was ordered meanwhile waits no longer than that."""
     try:
-        config, _ = load_config(path)
-    except (ConfigError, PluginConflict) as error:
-        problems = [str(problem) for problem in error.problems] if isinstance(error, ConfigError) else [str(error)]
-        runtime.counting.config_is_bad = True
-        log.error("the configuration is bad; the old one stays in force", problems=problems)
-        anyio.from_thread.run(_note, runtime, "reload", f"the configuration is bad, {len(problems)} errors", 78)
-        return
-    restart = anyio.from_thread.run_sync(_take_over, runtime, config)
-    result = f"mode {config.mode}" + (f"; not taken over without a restart: {', '.join(restart)}" if restart else "")
-    anyio.from_thread.run(_note, runtime, "reload", result)
-
-
-def _take_over(runtime: Runtime, config: Config) -> list[str]:
-    restart = runtime.reconfigure(config)
-    runtime.counting.config_is_bad = False
-    log.info("the configuration was read again", mode=config.mode, need_restart=restart)
-    return restart
+        await runtime.reloader.reload(who=_own_name(), origin=_own_origin())
+    except TimeoutError:
+        log.error("the configuration could not be read in time; the old one stays in force")
 
 
 async def _note(runtime: Runtime, what: str, result: str, code: int = 0) -> None:
     """Put what the service manager, or whoever may send signals, did on the audit trail."""
-    who = _own_name()
-    origin = f"service manager or signal, pid {os.getpid()}"
+    who, origin = _own_name(), _own_origin()
     with anyio.move_on_after(NOTE_TIMEOUT_S):  # a disk that hangs keeps nobody from stopping
         await runtime.audit.note(who=who, origin=origin, what=what, code=code, result=result)
 
@@ -237,6 +213,10 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if hard < 4096:
         click.echo(f"only {hard} files may be open; more than {hard // 4} hosts need a higher limit", file=sys.stderr)
+
+
+def _own_origin() -> str:
+    return f"service manager or signal, pid {os.getpid()}"
 
 
 def _own_name() -> str:

@@ -26,6 +26,8 @@ Json = Any
 FREE_MIN_BYTES, FREE_MIN_SHARE = 256 * 2**20, 0.05
 LOOK_MAX_S = 3.0
 VMS_MAX_S = 20.0
+ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
+SSH_G_TIMEOUT_S = 3.0
 NAMES_MAX = 5
 FILES_PER_HOST = 4  #: about what the channels have open for each
 
@@ -46,6 +48,25 @@ def _sees_hosts(runtime: Runtime) -> Json:
         return _check(True, f"hosts: {count} are seen in OpenNebula and in scope")
     why = runtime.controller.state.oned_detail or "this user may see none (USE on HOST/*), or none is in [scope]"
     return _check(False, f"hosts: none is seen: {why}")
+
+
+async def ssh_timeout(set_s: float) -> Json:
+    """How long oned's own ssh takes to give up decides how long the lever takes (seen: 3 s to 127 s)."""
+    text = f"oned's ssh time-out is taken as {set_s:g} s (opennebula.ssh_timeout)"
+    if not await anyio.Path(ONEADMIN_SSH_CONFIG).exists():
+        return {"ok": None, "text": f"{text}; oneadmin's ssh configuration cannot be seen from here"}
+    try:
+        with anyio.fail_after(SSH_G_TIMEOUT_S):
+            done = await anyio.run_process(["ssh", "-G", "-F", str(ONEADMIN_SSH_CONFIG), "host"], check=False)
+    except (OSError, TimeoutError) as error:
+        return {"ok": None, "text": f"{text}; ssh -G failed: {type(error).__name__}"}
+    for line in done.stdout.decode(errors="replace").splitlines():
+        name, _, value = line.partition(" ")
+        if name == "connecttimeout" and value.isdigit():
+            ok = int(value) <= set_s
+            return {"ok": ok, "text": f"{text}; oneadmin's ConnectTimeout is {value} s"}
+    remedy = "set ConnectTimeout 5 in oneadmin's ssh configuration, or a silent host costs up to 127 s"
+    return {"ok": False, "text": f"{text}; {remedy}"}
 
 
 async def disk(folder: Path) -> Json:

@@ -257,7 +257,7 @@ class PretendedRuntime(Runtime):
     def reload(self) -> None:
         """The configuration is read again."""
         world = self.life.world
-        self.reconfigure(configuration(world.layout, self._folder, world.reloads))
+        self.take_over(self.as_taken_over(configuration(world.layout, self._folder, world.reloads)))
 
     def release(self) -> None:
         """The kernel takes back locks and open files."""

@@ -33,6 +33,7 @@ from ha_controller.app.hints import Hints
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.messages import message_of, sinks
 from ha_controller.app.outside import Outside
+from ha_controller.app.reloading import Reloader
 from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
@@ -86,6 +87,8 @@ class Runtime:
         """Builds what needs no I/O."""
         self.config = config
         self.registry = registry
+        self.config_path: Path | None = None  #: where it was read, if from a file
+        self.reloader = Reloader(self)
         self.outside = outside or Outside()
         self.clock = self.outside.clock
         self.ledger: Ledger | None = None
@@ -379,16 +382,23 @@ class Runtime:
         """Instances that take part in the same election: of them, the arbiter sees to it that one acts."""
         return {member.instance for member in self.leadership.members}
 
-    def reconfigure(self, config: Config) -> list[str]:
-        """Take over what may change while running; returns the tables of which something needs a restart."""
+    def as_taken_over(self, config: Config) -> Config:
+        """The configuration as it can be in force without a restart: what cannot change in a running controller stays.
+
+        Fence devices of a kind that was installed meanwhile need a restart, too: a host must not lose its devices.
+        """
         before = self.config
         kept: dict[str, object] = {name: getattr(before, name) for name in NEED_RESTART}
         kept["detect"] = config.detect.model_copy(
             update={key: getattr(before.detect, key) for key in DETECT_NEEDS_RESTART}
         )
         kept["guard"] = config.guard.model_copy(update={"self_check": before.guard.self_check})
-        now = config.model_copy(update=kept)
-        self.config = self.armory.config = now
-        self.recoverer.scope = scope(now)
-        self.post(SettingsChanged(settings=core_settings(now, self.registry.probes)))
-        return [name for name in Config.model_fields if getattr(now, name) != getattr(config, name)]
+        if any(device.agent not in self.registry.agents for device in config.fence):
+            kept["fence"] = before.fence
+        return config.with_kept(kept, before)
+
+    def take_over(self, config: Config) -> None:
+        """Go on with a configuration from `as_taken_over`."""
+        self.config = self.armory.config = config
+        self.recoverer.scope = scope(config)
+        self.post(SettingsChanged(settings=core_settings(config, self.registry.probes)))

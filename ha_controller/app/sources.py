@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -14,9 +13,9 @@ from pydantic import SecretStr
 from ha_controller import threads
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
-from ha_controller.app import drills, messages, metrics, standing
+from ha_controller.app import drills, messages, metrics, reloading, standing, vm_pages
 from ha_controller.app.black_box import BlackBox
-from ha_controller.app.doctor import examine
+from ha_controller.app.doctor import examine, ssh_timeout
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import report, trust
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 Json = Any
-ONEADMIN_SSH_CONFIG = Path("/var/lib/one/.ssh/config")
-SSH_G_TIMEOUT_S = 3.0
 TRAIL_CHECKED = 5000  #: entries
 ROUND_AGE_MAX_S = 10.0
 METRICS_MAX_S = 20.0
@@ -85,6 +82,23 @@ class ControllerSources:
         if number is None:
             return None
         return report.explain(self._state, self._state.hosts[number], self._runtime.clock())
+
+    async def vms_called(self, word: str) -> list[int]:
+        """The ids of the VMs that are called so, else of the one with this id."""
+        return await vm_pages.vms_called(self._runtime, word)
+
+    async def explain_vm(self, number: int) -> Json:
+        """Where a VM is, what would become of it and what has; None if there is none."""
+        incidents, _, _ = await self._ledger.load()
+        return await vm_pages.explain_vm(self._runtime, number, incidents)
+
+    def config(self) -> Json:
+        """The settings in force, and where each comes from."""
+        return reloading.shown(self._runtime)
+
+    async def reload(self, *, who: str, origin: str, reason: str, dry_run: bool) -> Json:
+        """Read the configuration again, and take over what may be."""
+        return await self._runtime.reloader.reload(who=who, origin=origin, reason=reason, dry_run=dry_run)
 
     def pending(self) -> Json:
         """Decisions that wait for a person."""
@@ -261,7 +275,7 @@ class ControllerSources:
         ]
         checks += [{"ok": ok, "text": text} for ok, text in self._channels()]
         checks += self._check_devices()
-        checks.append(await self._check_ssh_timeout())
+        checks.append(await ssh_timeout(self._runtime.config.opennebula.ssh_timeout_s))
         checks.append(await self._check_trail())
         checks += [
             {"ok": not row["trouble"], "text": f"messages by {row['name']}: {row['trouble'] or 'they went out'}"}
@@ -362,22 +376,3 @@ class ControllerSources:
         for (_, name), problem in sorted(self._runtime.armory.problems.items()):
             checks.append({"ok": False, "text": f"{name}: {problem}"})
         return checks
-
-    async def _check_ssh_timeout(self) -> Json:
-        """How long oned's own ssh takes to give up decides how long the lever takes (seen: 3 s to 127 s)."""
-        set_s = self._runtime.config.opennebula.ssh_timeout_s
-        text = f"oned's ssh time-out is taken as {set_s:g} s (opennebula.ssh_timeout)"
-        if not await anyio.Path(ONEADMIN_SSH_CONFIG).exists():
-            return {"ok": None, "text": f"{text}; oneadmin's ssh configuration cannot be seen from here"}
-        try:
-            with anyio.fail_after(SSH_G_TIMEOUT_S):
-                done = await anyio.run_process(["ssh", "-G", "-F", str(ONEADMIN_SSH_CONFIG), "host"], check=False)
-        except (OSError, TimeoutError) as error:
-            return {"ok": None, "text": f"{text}; ssh -G failed: {type(error).__name__}"}
-        for line in done.stdout.decode(errors="replace").splitlines():
-            name, _, value = line.partition(" ")
-            if name == "connecttimeout" and value.isdigit():
-                ok = int(value) <= set_s
-                return {"ok": ok, "text": f"{text}; oneadmin's ConnectTimeout is {value} s"}
-        remedy = "set ConnectTimeout 5 in oneadmin's ssh configuration, or a silent host costs up to 127 s"
-        return {"ok": False, "text": f"{text}; {remedy}"}

@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 DEFAULT_SOCKET = "/run/ha-controller/ha-controller.sock"
-NO_CONTROLLER = 7
+NO_SUCH, NO_CONTROLLER = 3, 7
 TIMEOUT_S = 1530.0  #: a drill takes minutes; everything else is answered within one
 
 Json = Any

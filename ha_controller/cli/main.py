@@ -21,7 +21,6 @@ from ha_controller.cli.common import (
     order,
     order_each,
     patient_order,
-    query,
     reason_option,
     seconds_of,
     sure_of_all,
@@ -29,7 +28,9 @@ from ha_controller.cli.common import (
     yes_option,
 )
 from ha_controller.cli.completion import completion
+from ha_controller.cli.config import config, reload
 from ha_controller.cli.drill import drill
+from ha_controller.cli.explain import explain
 from ha_controller.cli.fencing import fencing
 from ha_controller.cli.hook import migrate_from_hook
 from ha_controller.cli.incident import export, whole
@@ -118,43 +119,6 @@ def hosts(hosts: tuple[str, ...], states: tuple[str, ...], form: Form) -> None:
         return [row for row in chosen if not states or row["state"] in states]
 
     form.show(ask, HOSTS)
-
-
-@commands.command()
-@host_argument
-@click.option("--at", metavar="TIME", help='What was decided last before this time, like "2026-11-26 03:10".')
-@click.option("--incident", type=int, help="All decisions of this incident.")
-@click.option("-n", "--last", type=click.IntRange(1, 100), help="The last so many decisions.")
-@document_options
-def explain(host: str, at: str | None, incident: int | None, last: int | None, form: Form) -> None:
-    """Why HOST is in its state, and what comes next; or why something was done, or was not, back then."""
-    from urllib.parse import quote
-
-    name = one_host(host)
-    if at is None and incident is None and last is None:
-        form.show(lambda: client.request("GET", f"/api/v1/hosts/{quote(name, safe='')}/explain"), show.explain)
-        return
-    limit = last or (1 if incident is None else 1000)
-    before = None if at is None else _moment(at)
-    wanted = query(host=name, incident=incident, kind="decision", before=before, limit=limit)
-
-    def ask() -> list[Any]:
-        lines: list[Any] = client.request("GET", f"/api/v1/events?{wanted}&newest=1")
-        if not lines and form.output == "table":
-            raise client.Failure(3, f"No decision about {name} is on record for that.")
-        return lines
-
-    form.show(ask, show.decisions)
-
-
-def _moment(text: str) -> float:
-    """Seconds since 1970 of what a person typed, in local time unless it says otherwise."""
-    from datetime import datetime
-
-    try:
-        return datetime.fromisoformat(text.strip().replace("Z", "+00:00")).astimezone().timestamp()
-    except ValueError:
-        raise client.Failure(2, f'--at {text}: not a time. Write it like "2026-11-26 03:10"') from None
 
 
 @commands.group(invoke_without_command=True)
@@ -301,9 +265,11 @@ for command in (
     backup,
     check_config,
     completion,
+    config,
     demo,
     drill,
     events,
+    explain,
     fencing,
     init,
     leader,
@@ -311,6 +277,7 @@ for command in (
     migrate_from_hook,
     notify,
     plugins,
+    reload,
     restore,
     serve,
     simulate,

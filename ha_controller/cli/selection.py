@@ -13,7 +13,7 @@ from ha_controller.cli import client, show
 
 Json = Any
 
-NO_SUCH, USAGE = 3, 2
+NO_SUCH, USAGE = client.NO_SUCH, 2
 COMPLETION_MAX_S = 0.2  #: then nothing is completed: a person waits for the next key
 RANGE = re.compile(r"(\d{1,9})\.\.(\d{1,9})")
 GLOB = re.compile(r"[*?\[]")
@@ -73,6 +73,11 @@ def hosts_named(words: Sequence[str]) -> list[Json]:
 def names_of(words: Sequence[str]) -> list[str]:
     """Their names; asks the controller."""
     return [row["name"] for row in hosts_named(words)]
+
+
+def named_exactly(word: str) -> bool:
+    """Whether a host has this name, or this id; asks the controller."""
+    return bool(_exactly(word, client.request("GET", "/api/v1/hosts")))
 
 
 def one_host(word: str) -> str:

@@ -3,7 +3,7 @@
 from ha_controller.config.api import Api
 from ha_controller.config.detection import Detect
 from ha_controller.config.loader import ConfigError, Problem, load
-from ha_controller.config.model import Config, Drills, FenceDevice, describe
+from ha_controller.config.model import Config, Drills, FenceDevice, describe, differences, in_force
 from ha_controller.config.placeholders import MissingAttribute
 from ha_controller.config.values import listen_at
 
@@ -17,6 +17,8 @@ __all__ = [
     "MissingAttribute",
     "Problem",
     "describe",
+    "differences",
+    "in_force",
     "listen_at",
     "load",
 ]

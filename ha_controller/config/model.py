@@ -13,6 +13,7 @@ from __future__ import annotations
 import importlib.util
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -43,6 +44,8 @@ from ha_controller.config.values import (
     count_between,
 )
 from ha_controller.durations import Duration, Share, duration_field
+
+_LOGIN = re.compile(r"//[^/@\s]*@")
 
 
 class OpenNebula(Section):
@@ -283,6 +286,20 @@ class Config(Section):
         found = [origin for place, origin in self._origins.written.items() if place[: len(location)] == location]
         return str(found[0]) if found else "default"
 
+    def with_kept(self, kept: Mapping[str, object], of: Config) -> Config:
+        """The same, but these values of another one, with where they come from.
+
+        `kept`: by the names of fields. Of a table that is kept in part, what differs comes from the other one.
+        """
+        made = self.model_copy(update=dict(kept))
+        written = dict(self._origins.written)
+        for each in differences(made, self):
+            written.pop(each.location, None)
+            if each.location in of._origins.written:
+                written[each.location] = of._origins.written[each.location]
+        made._origins = Origins(written=written)
+        return made
+
     def model_post_init(self, context: Any) -> None:
         """Keep where the values come from, when the loader says so."""
         if isinstance(context, Origins):
@@ -315,18 +332,66 @@ def leaf_types(annotation: object) -> set[type]:
 # --- for people -------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """One value that is in force."""
+
+    name: str
+    value: Any  #: as JSON has it; secrets are masked
+    origin: str  #: "FILE:LINE", a variable, or "default"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One value that two configurations do not share; None: it is not in that one. Secrets are masked."""
+
+    location: Location
+    before: Any
+    after: Any
+
+    @property
+    def name(self) -> str:
+        """The path."""
+        return dotted(self.location)
+
+
+def in_force(config: Config) -> Iterator[Setting]:
+    """Every value, in the order of the tables."""
+    for location, value in _leaves(config.model_dump(mode="json", by_alias=True), ()):
+        origin = str(config._origins.written.get(location, "default"))
+        yield Setting(name=dotted(location), value=_masked(value), origin=origin)
+
+
 def describe(config: Config) -> Iterator[tuple[str, str, str]]:
     """Every value as (path, value as in TOML, origin or "default"), in the order of the tables; secrets are masked."""
-    values = config.model_dump(mode="json", by_alias=True)
-    for location, value in _leaves(values, ()):
-        yield dotted(location), as_toml(value), str(config._origins.written.get(location, "default"))
+    for each in in_force(config):
+        yield each.name, as_toml(each.value), each.origin
+
+
+def differences(before: Config, after: Config) -> list[Difference]:
+    """Where two configurations differ; secrets that differ are found, and shown by neither."""
+    plain = [dict(_leaves(each.model_dump(by_alias=True), ())) for each in (before, after)]
+    texts = [dict(_leaves(each.model_dump(mode="json", by_alias=True), ())) for each in (before, after)]
+    missing = object()
+    return [
+        Difference(location=place, before=_masked(texts[0].get(place)), after=_masked(texts[1].get(place)))
+        for place in {**plain[0], **plain[1]}
+        if plain[0].get(place, missing) != plain[1].get(place, missing)
+    ]
+
+
+def _masked(value: Any) -> Any:
+    """Without the login data that an address may have before its @."""
+    if isinstance(value, list):
+        return [_masked(each) for each in value]
+    return _LOGIN.sub("//***@", value) if isinstance(value, str) else value
 
 
 def _leaves(value: Any, location: Location) -> Iterator[tuple[Location, Any]]:
     if isinstance(value, dict) and (value or not location):
         for key, inner in value.items():
             yield from _leaves(inner, (*location, key))
-    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+    elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
         for index, item in enumerate(value):
             yield from _leaves(item, (*location, index))
     else:

@@ -103,6 +103,18 @@ class Sources:
     async def simulate_capacity(self) -> Json:
         return {}
 
+    async def vms_called(self, word: str) -> list[int]:
+        return []
+
+    async def explain_vm(self, number: int) -> Any:
+        return None
+
+    def config(self) -> Any:
+        return {"schema": "ha-controller/v1", "path": None, "values": []}
+
+    async def reload(self, **_: Any) -> Any:
+        return {"schema": "ha-controller/v1", "code": 0, "text": "", "problems": [], "changes": []}
+
     async def step_down(self, **_: Any) -> tuple[int, str]:
         return 9, "This controller does not lead."
 

@@ -48,7 +48,7 @@ async def test_every_operation_is_for_its_role_and_the_ones_above(door: Door) ->
     for operation in door.api.operations:
         if operation.name in ("events_stream", "log_in", "log_out", "revoke_token"):
             continue
-        path = operation.path.replace("{host}", "kvm-07").replace("{number}", "3")
+        path = operation.path.replace("{host}", "kvm-07").replace("{number}", "3").replace("{vm}", "web")
         path += "?host=kvm-07" if operation.name == "simulate_fail" else ""
         for number, role in enumerate(ROLES):
             body = {"json": {"reason": "why"}} if operation.body is not None else {}

@@ -55,6 +55,18 @@ class FewSources:
     async def note(self, **act: Any) -> None:
         self.noted.append(act)
 
+    async def vms_called(self, word: str) -> list[int]:
+        return []
+
+    async def explain_vm(self, number: int) -> Any:
+        return None
+
+    def config(self) -> Any:
+        return {"schema": "ha-controller/v1", "path": None, "values": []}
+
+    async def reload(self, **_: Any) -> Any:
+        return {"schema": "ha-controller/v1", "code": 0, "text": "", "problems": [], "changes": []}
+
     async def step_down(self, *, who: str, origin: str, reason: str, force: bool) -> tuple[int, str]:
         return 9, "no"
 

@@ -25,8 +25,8 @@ RESTART_AFTER_S = 1.0
 LEASE_S = 6
 ANSWERS_WITHIN_S = 5.0
 _LAUNCH = (
-    "from tests.chaos import lying; from ha_controller.sim import echo; from ha_controller.app import commands; "
-    "find = commands.find_plugins; commands.find_plugins = lambda: find(extra_modules=[echo, lying]); "
+    "from tests.chaos import lying; from ha_controller.sim import echo; from ha_controller.app import loading; "
+    "find = loading.find_plugins; loading.find_plugins = lambda: find(extra_modules=[echo, lying]); "
     "from ha_controller.cli import main; main()"
 )
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}

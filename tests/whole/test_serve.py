@@ -24,8 +24,8 @@ from ha_controller.sim.oned_model import Timings
 
 FAST = Timings(ssh_timeout_s=0.5, boot_s=0.2)
 LAUNCH = (
-    "import sys; from ha_controller.sim import echo; from ha_controller.app import commands; "
-    "find = commands.find_plugins; commands.find_plugins = lambda: find(extra_modules=[echo]); "
+    "import sys; from ha_controller.sim import echo; from ha_controller.app import loading; "
+    "find = loading.find_plugins; loading.find_plugins = lambda: find(extra_modules=[echo]); "
     "from ha_controller.cli import main; main()"
 )
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}

@@ -24,7 +24,7 @@ class Acts:
         operator, admin = Role.OPERATOR, Role.ADMIN
         of_host, of_incident = f"{BASE}/hosts/{{host}}", f"{BASE}/incidents/{{number}}"
         why, needed = questions.ReasonBody, questions.NeededReasonBody
-        orders = [
+        orders: list[tuple[str, Handler, type[questions.ReasonBody], Role]] = [
             (f"{BASE}/pause", self._pause, questions.PauseBody, operator),
             (f"{BASE}/resume", self._resume, why, operator),
             (f"{of_incident}/approve", self._approve, why, operator),
@@ -45,6 +45,8 @@ class Acts:
             *found,
             Operation(method="POST", path=f"{BASE}/fencing/check", handler=self._check_devices, answer=rows,
                       query=questions.DevicesQuery, role=operator, ordered=True, problems=frozenset({404})),
+            Operation(method="POST", path=f"{BASE}/reload", handler=self._reload, answer=answers.Reloaded,
+                      body=questions.ReloadBody, role=admin, ordered=True),
             Operation(method="POST", path=f"{BASE}/notifiers/test", handler=self._test_notifiers, answer=tests,
                       query=questions.NotifiersQuery, role=operator, ordered=True, problems=frozenset({404})),
         ]  # fmt: skip
@@ -106,6 +108,13 @@ class Acts:
             who=caller.who, origin=caller.origin, reason=sent.reason, force=sent.force
         )
         return _done(code, text)
+
+    async def _reload(self, call: Call) -> Json:
+        """Read the configuration again and take over what may change without a restart. A bad one changes nothing."""
+        sent, caller = call.sent(questions.ReloadBody), call.caller
+        return await self._sources.reload(
+            who=caller.who, origin=caller.origin, reason=sent.reason, dry_run=sent.dry_run
+        )
 
     async def _check_devices(self, call: Call) -> Json:
         """Check fence devices now: login, right to power off, identity. Changes nothing."""

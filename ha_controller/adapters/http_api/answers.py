@@ -22,7 +22,9 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class _Versioned(Answer):
+class Versioned(Answer):
+    """Base of those that say which version of the format they are in."""
+
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     version: Literal["ha-controller/v1"] = Field(alias="schema")
@@ -53,7 +55,7 @@ class HostCounts(Answer):
     recovered: int
 
 
-class Status(_Versioned):
+class Status(Versioned):
     """The cloud in one sentence, and counts."""
 
     at: float = Field(description="The moment of this answer.")
@@ -171,7 +173,7 @@ class Phases(Answer):
 #: an incident with everything that is on record
 IncidentRecord: Any = create_model(
     "IncidentRecord",
-    __base__=_Versioned,
+    __base__=Versioned,
     __doc__="One failure of one host, with everything that is on record.",
     **{
         **_recorded(Incident),
@@ -287,71 +289,37 @@ class Leader(Answer):
     engine: list[str]
 
 
-class LossRow(Answer):
-    """What would become of a VM."""
+class SettingInForce(Answer):
+    """One value of the configuration."""
 
-    id: int
     name: str
-    outcome: Literal["moved", "nowhere", "left alone"]
-    to: str | None
-    reason: str
-    softened: bool
+    value: Any = Field(description="Secrets are masked.")
+    origin: str = Field(description="FILE:LINE, a variable, or default.")
 
 
-class Loss(Answer):
-    """What would become of the VMs of hosts that fail."""
+class ConfigInForce(Versioned):
+    """The settings in force."""
 
-    hosts: list[str]
-    moved: int
-    nowhere: int
-    left_alone: int
-    vms: list[LossRow]
+    path: str | None
+    values: list[SettingInForce]
 
 
-class StartRow(Answer):
-    """When a VM would start."""
+class ConfigChange(Answer):
+    """One value that differs from what is in force."""
 
-    vm: int
     name: str
-    tier: int
-    after: list[str]
-    ready: str
+    before: Any = Field(description="Secrets are masked; null: it was not there.")
+    after: Any
+    needs_restart: bool
 
 
-class SimulatedFailure(Loss):
-    """What would become of the VMs if these hosts failed now."""
+class Reloaded(Versioned):
+    """What came of reading the configuration again."""
 
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
-
-    version: Literal["ha-controller/v1"] = Field(alias="schema")
-    order: list[StartRow]
-    order_faults: list[str]
-
-
-class HostLoss(Answer):
-    """What the loss of one host would mean."""
-
-    host: str
-    moved: int
-    nowhere: int
-    left_alone: int
-    reason: str
-
-
-class ClusterCapacity(Answer):
-    """How many hosts of a cluster may fail."""
-
-    cluster: int
-    name: str
-    hosts: list[HostLoss]
-    may_fail: int
-    too_many: Loss | None
-
-
-class Capacity(_Versioned):
-    """How many hosts may fail, by cluster."""
-
-    clusters: list[ClusterCapacity]
+    code: Literal[0, 1, 78] = Field(description="0 all is in force, 1 something needs a restart, 78 it is bad.")
+    text: str
+    problems: list[str]
+    changes: list[ConfigChange]
 
 
 class Done(Answer):

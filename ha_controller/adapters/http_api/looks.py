@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from ha_controller.adapters import open_pages
-from ha_controller.adapters.http_api import answers, questions
+from ha_controller.adapters.http_api import answers, foreseen, questions
 from ha_controller.adapters.http_api.access import Role
 from ha_controller.adapters.http_api.feed import Feed
 from ha_controller.adapters.http_api.operations import Call, Operation
@@ -43,6 +43,10 @@ class Looks:
             Operation(method="GET", path=f"{v1}/hosts", handler=self.hosts, answer=list[answers.HostRow]),
             Operation(method="GET", path=f"{v1}/hosts/{{host}}/explain", handler=self.explain,
                       answer=answers.Explanation),
+            Operation(method="GET", path=f"{v1}/vms/{{vm}}/explain", handler=self.explain_vm,
+                      answer=foreseen.VmExplanation, problems=frozenset({503, 504})),
+            Operation(method="GET", path=f"{v1}/config", handler=self.config, answer=answers.ConfigInForce,
+                      role=Role.OPERATOR),
             Operation(method="GET", path=f"{v1}/drills", handler=self.drills, answer=list[answers.DrillRow]),
             Operation(method="GET", path=f"{v1}/pending", handler=self.pending, answer=list[answers.Pending]),
             Operation(method="GET", path=f"{v1}/incidents", handler=self.incidents,
@@ -62,10 +66,10 @@ class Looks:
             Operation(method="GET", path=f"{v1}/notifiers", handler=self.notifiers, answer=list[answers.NotifierRow]),
             Operation(method="GET", path=f"{v1}/leader", handler=self.leader, answer=answers.Leader),
             Operation(method="GET", path=f"{v1}/simulate/fail", handler=self.simulate_fail,
-                      answer=answers.SimulatedFailure, query=questions.HostsQuery,
+                      answer=foreseen.SimulatedFailure, query=questions.HostsQuery,
                       problems=frozenset({404, 503, 504})),
             Operation(method="GET", path=f"{v1}/simulate/capacity", handler=self.simulate_capacity,
-                      answer=answers.Capacity, problems=frozenset({503, 504})),
+                      answer=foreseen.Capacity, problems=frozenset({503, 504})),
         ]  # fmt: skip
 
     async def livez(self, call: Call) -> web.Response:
@@ -110,6 +114,22 @@ class Looks:
         if found is None:
             raise no_such_host()
         return found
+
+    async def explain_vm(self, call: Call) -> Json:
+        """Where a VM is, what would become of it if its host failed, and what has become of it."""
+        word = call.path["vm"]
+        numbers = await _of_opennebula(self._sources.vms_called(word))
+        if len(numbers) > 1:
+            raise Problem(400, f"{len(numbers)} VMs have this name: {', '.join(map(str, numbers[:20]))}. Say an id.")
+        found = await _of_opennebula(self._sources.explain_vm(numbers[0])) if numbers else None
+        if found is None:
+            raise Problem(404, "OpenNebula has no such VM.")
+        return found
+
+    async def config(self, call: Call) -> Json:
+        """The settings in force, each with where it comes from; secrets are masked."""
+        del call
+        return self._sources.config()
 
     async def drills(self, call: Call) -> Json:
         """When each fence device is due for a drill, and what stands in its way."""

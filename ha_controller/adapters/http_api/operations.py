@@ -23,6 +23,7 @@ QuestionT = TypeVar("QuestionT", bound=BaseModel)
 #: what a name in a path stands for
 PATH_KINDS: Final[Mapping[str, Any]] = {
     "host": Annotated[HostName, Field(description="A host's name, or its id.")],
+    "vm": Annotated[HostName, Field(description="A VM's name, or its id.")],
     "number": Annotated[int, Field(ge=1, le=NUMBER_MAX, description="An incident's number.")],
     "name": Annotated[str, Field(min_length=1, max_length=64, description="A token's name.")],
 }

@@ -141,6 +141,12 @@ class StepDownBody(ReasonBody):
     force: bool = Field(default=False, description="Also with open incidents, or with nobody there to take it.")
 
 
+class ReloadBody(ReasonBody):
+    """Reading the configuration again."""
+
+    dry_run: bool = Field(default=False, description="Only tell what would change; nothing is taken over.")
+
+
 class LoginBody(Body):
     """An OpenNebula user. What XML cannot carry is in no name and in no password."""
 

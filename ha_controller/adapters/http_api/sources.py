@@ -31,6 +31,18 @@ class Sources(open_pages.Shown, Seen, Protocol):
     def pending(self) -> Json:
         """Decisions that wait for a person."""
 
+    async def vms_called(self, word: str) -> list[int]:
+        """The ids of the VMs that are called so, else of the one with this id; raises OpenNebulaError."""
+
+    async def explain_vm(self, number: int) -> Json:
+        """Where a VM is, what would become of it and what has; None: there is none. Raises OpenNebulaError."""
+
+    def config(self) -> Json:
+        """The settings in force, and where each comes from."""
+
+    async def reload(self, *, who: str, origin: str, reason: str, dry_run: bool) -> Json:
+        """Read the configuration again, and take over what may be."""
+
     async def incidents(self) -> Json:
         """All incidents on record, newest first."""
 

@@ -1,0 +1,104 @@
+"""`reload`: the configuration is read again and checked as a whole; what may change in a running controller is taken
+over, and the rest is told (docs/decisions/0016-what-a-reload-takes-over.md). A bad one changes nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import structlog
+
+from ha_controller import threads
+from ha_controller.adapters.plugins import PluginConflict
+from ha_controller.app.loading import load_config
+from ha_controller.config import Config, ConfigError, differences, in_force
+
+if TYPE_CHECKING:
+    from ha_controller.app.runtime import Runtime
+
+log = structlog.get_logger(__name__)
+
+Json = Any
+SCHEMA = "ha-controller/v1"
+GOOD, NEEDS_RESTART, BAD = 0, 1, 78
+READ_MAX_S = 60.0  #: secrets may come from commands
+RESTART = "systemctl restart ha-controller (open incidents go on from the journal)"
+
+
+def shown(runtime: Runtime) -> Json:
+    """The settings in force, each with where it comes from; secrets are masked."""
+    path = runtime.config_path
+    values = [{"name": each.name, "value": each.value, "origin": each.origin} for each in in_force(runtime.config)]
+    return {"schema": SCHEMA, "path": None if path is None else str(path), "values": values}
+
+
+class Reloader:
+    """Reads the configuration again, one reading at a time."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        """The runtime knows its file."""
+        self._runtime = runtime
+        self._one = anyio.Lock()
+        self._reader = anyio.CapacityLimiter(1)
+
+    async def reload(self, *, who: str, origin: str, reason: str = "", dry_run: bool = False) -> Json:
+        """Take over what may be; with `dry_run` only say what that would be. What was done is on the audit trail.
+
+        Raises:
+            TimeoutError: the configuration could not be read in time; nothing was changed.
+        """
+        path = self._runtime.config_path
+        if path is None:
+            return _answer(NEEDS_RESTART, "This controller was not started from a file.")
+        async with self._one:
+            answer = await self._read(path, dry_run=dry_run)
+            if not dry_run:
+                note = partial(self._runtime.audit.note, who=who, origin=origin, what="reload", reason=reason)
+                await note(code=answer["code"], result=answer["text"])
+            return answer
+
+    async def _read(self, path: Path, *, dry_run: bool) -> Json:
+        try:
+            with anyio.fail_after(READ_MAX_S):
+                config, _ = await threads.run_sync(
+                    partial(load_config, path), limiter=self._reader, abandon_on_cancel=True
+                )
+        except (ConfigError, PluginConflict) as error:
+            problems = [str(each) for each in error.problems] if isinstance(error, ConfigError) else [str(error)]
+            self._runtime.counting.config_is_bad = True
+            log.error("the configuration is bad; the old one stays in force", problems=problems)
+            count = f"{len(problems)} error{'s' if len(problems) != 1 else ''}"
+            text = f"The configuration is bad ({count}); the one before stays in force."
+            return _answer(BAD, text, problems=problems)
+        self._runtime.counting.config_is_bad = False
+        return self._take_over(config, dry_run=dry_run)
+
+    def _take_over(self, config: Config, *, dry_run: bool) -> Json:
+        runtime, before = self._runtime, self._runtime.config
+        after = runtime.as_taken_over(config)
+        waits = {each.name for each in differences(after, config)}
+        changes = [
+            {"name": each.name, "before": each.before, "after": each.after, "needs_restart": each.name in waits}
+            for each in differences(before, config)
+        ]
+        if not dry_run:
+            runtime.take_over(after)
+            log.info("the configuration was read again", mode=after.mode, need_restart=sorted(waits))
+        return _answer(NEEDS_RESTART if waits else GOOD, _said(changes, dry_run=dry_run), changes=changes)
+
+
+def _said(changes: list[Json], *, dry_run: bool) -> str:
+    if not changes:
+        return "Nothing differs from what is in force."
+    waiting = [each["name"] for each in changes if each["needs_restart"]]
+    taken = len(changes) - len(waiting)
+    verb = "would be taken over" if dry_run else "in force now"
+    text = f"{taken} of {len(changes)} changes {verb}."
+    return f"{text} Not without a restart: {', '.join(waiting)}. Then: {RESTART}" if waiting else text
+
+
+def _answer(code: int, text: str, *, problems: list[str] | None = None, changes: list[Json] | None = None) -> Json:
+    return {"schema": SCHEMA, "code": code, "text": text, "problems": problems or [], "changes": changes or []}
