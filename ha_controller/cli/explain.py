@@ -10,7 +10,7 @@ import click
 from ha_controller.cli import client, show
 from ha_controller.cli.common import query
 from ha_controller.cli.listing import Form, document_options
-from ha_controller.cli.selection import complete_hosts, named_exactly, one_host
+from ha_controller.cli.selection import USAGE, complete_hosts, named_exactly, one_host
 
 Json = Any
 
@@ -33,10 +33,12 @@ def explain(name: str, is_vm: bool, at: str | None, incident: int | None, last: 
     then = at is not None or incident is not None or last is not None
     if is_vm and then:
         raise client.Failure(2, "--at, --incident and --last are about hosts.")
-    if is_vm or (not then and not named_exactly(name) and _is_vm(name)):
-        form.show(lambda: client.request("GET", _of_vm(name)), _show_vm)
-        return
-    host = one_host(name)
+    if is_vm or (not then and not named_exactly(name)):
+        kept = [_vm(name, is_vm)]
+        if kept[0] is not None:
+            form.show(lambda: kept.pop() if kept else _vm(name, is_vm=True), _show_vm)
+            return
+    host = one_host(name, also="" if then else " and no VM")
     if not then:
         form.show(lambda: client.request("GET", f"/api/v1/hosts/{quote(host, safe='')}/explain"), show.explain)
         return
@@ -53,19 +55,18 @@ def explain(name: str, is_vm: bool, at: str | None, incident: int | None, last: 
     form.show(ask, show.decisions)
 
 
-def _of_vm(name: str) -> str:
-    return f"/api/v1/vms/{quote(name, safe='')}/explain"
+def _vm(name: str, is_vm: bool) -> Json:
+    """What is known of it. None: it is none, or OpenNebula does not tell, and it was not said to be one.
 
-
-def _is_vm(name: str) -> bool:
-    """Whether OpenNebula has such a VM, or several. Raises Failure: it does not tell."""
+    Raises:
+        Failure: there is none, though it is said to be one; several are called so.
+    """
     try:
-        client.request("GET", _of_vm(name))
+        return client.request("GET", f"/api/v1/vms/{quote(name, safe='')}/explain")
     except client.Failure as failure:
-        if failure.code == client.NO_SUCH:
-            return False
-        raise
-    return True
+        if is_vm or failure.code == USAGE:
+            raise
+        return None
 
 
 def _moment(text: str) -> float:

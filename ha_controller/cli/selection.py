@@ -58,6 +58,14 @@ def _exactly(word: str, rows: Sequence[Json]) -> list[Json]:
     return named
 
 
+def _any(word: str, rows: Sequence[Json], also: str) -> list[Json]:
+    try:
+        return pick([word], rows)
+    except client.Failure as failure:
+        text = failure.text.replace("There is no host", f"There is no host{also}", 1)
+        raise client.Failure(failure.code, text) from None
+
+
 def _near(word: str, rows: Sequence[Json]) -> str:
     from difflib import get_close_matches
 
@@ -80,13 +88,15 @@ def named_exactly(word: str) -> bool:
     return bool(_exactly(word, client.request("GET", "/api/v1/hosts")))
 
 
-def one_host(word: str) -> str:
+def one_host(word: str, *, also: str = "") -> str:
     """The name of the one host that has this name, or this id; asks the controller.
+
+    `also`: what else was looked for and not found, for what is said if there is none.
 
     A pattern that fits one host today may fit another one tomorrow, so it names none.
     """
     rows = client.request("GET", "/api/v1/hosts")
-    found = _exactly(word, rows) or pick([word], rows)
+    found = _exactly(word, rows) or _any(word, rows, also)
     names = [row["name"] for row in found]
     if not _exactly(word, rows):
         fits = f"{word} is {len(names)} host{'s' if len(names) > 1 else ''} ({', '.join(names[:5])})"

@@ -21,12 +21,15 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import pytest
 from world import Cloud
 
+from ha_controller import sealing
 from ha_controller.app import drills
 from ha_controller.cli import main
 from ha_controller.config import Drills
 from ha_controller.core import report
 
 Json = Any
+
+ANSWERED = ("/api/v1/fencing/check", "/api/v1/notifiers/test", "/api/v1/reload")  #: more than that they were done
 
 
 def failing_cloud() -> Cloud:
@@ -40,8 +43,22 @@ def failing_cloud() -> Cloud:
     return cloud
 
 
-def trail_of(cloud: Cloud) -> list[Json]:
+def trail() -> list[Json]:
     """The lines that the journal would have."""
+    return sealed(_lines())
+
+
+def sealed(lines: list[Json]) -> list[Json]:
+    """With the seals that the journal would have given them."""
+    seal = sealing.FIRST
+    for line in lines:
+        columns = (line["at"], line["kind"], line["host"], line["incident"], line["text"])
+        seal = sealing.seal(seal, line["id"], *columns, sealing.details(line["data"]))
+        line["seal"] = seal.hex()
+    return lines
+
+
+def _lines() -> list[Json]:
     return [
         {
             "id": number, "at": 1000.0 + number, "kind": kind, "host": 3, "incident": 1, "text": text, "data": {},
@@ -75,7 +92,7 @@ class Pretended:
             "/api/v1/hosts": report.hosts(state, now),
             "/api/v1/pending": report.pending(state),
             "/api/v1/incidents": [report.incident(each) for _, each in sorted(cloud.incidents.items(), reverse=True)],
-            "/api/v1/events": trail_of(cloud),
+            "/api/v1/events": trail(),
             "/api/v1/drills": drills.schedule(state, Drills(), now),
             "/api/v1/doctor": [
                 {"ok": True, "text": "OpenNebula 7.4.0 answers in 3 ms"},
@@ -98,21 +115,74 @@ class Pretended:
                 ],
                 "order": [], "order_faults": [],
             },
+            "/api/v1/simulate/capacity": {
+                "schema": "ha-controller/v1",
+                "clusters": [{
+                    "cluster": 0, "name": "default", "may_fail": 1,
+                    "hosts": [{"host": "kvm-00", "moved": 2, "nowhere": 0, "left_alone": 0, "reason": ""}],
+                    "too_many": {
+                        "hosts": ["kvm-00", "kvm-01"], "moved": 3, "nowhere": 1, "left_alone": 0,
+                        "vms": [{"id": 1, "name": "vm-1", "outcome": "nowhere", "to": None, "reason": "no room",
+                                 "softened": False}],
+                    },
+                }],
+            },
+            "/api/v1/tokens": [
+                {"name": "grafana", "role": "viewer", "created_at": 1000.0, "created_by": "root", "expires_at": None,
+                 "expired": False},
+            ],
+            "/api/v1/config": {
+                "schema": "ha-controller/v1", "path": "/etc/ha-controller/config.toml",
+                "values": [
+                    {"name": "mode", "value": "auto", "origin": "config.toml:3"},
+                    {"name": "opennebula.auth", "value": "**********", "origin": "config.toml:7"},
+                    {"name": "guard.max_failed_hosts", "value": "25%", "origin": "default"},
+                    {"name": "guard.self_check", "value": ["192.0.2.1"], "origin": "conf.d/lan.toml:2"},
+                ],
+            },
+            "/api/v1/reload": {
+                "schema": "ha-controller/v1", "code": 1, "problems": [],
+                "text": "1 of 3 changes in force now. Not without a restart: opennebula.auth, log.level. Then: restart",
+                "changes": [
+                    {"name": "mode", "before": "auto", "after": "observe", "needs_restart": False},
+                    {"name": "opennebula.auth", "before": "**********", "after": "**********", "needs_restart": True},
+                    {"name": "log.level", "before": "info", "after": "debug", "needs_restart": True},
+                ],
+            },
+            "/api/v1/vms/vm-30/explain": {
+                "schema": "ha-controller/v1", "id": 30, "name": "vm-30", "state": "RUNNING", "host": "kvm-01",
+                "if_host_failed": {"outcome": "moved", "to": "kvm-02", "reason": "", "softened": False},
+                "order": {"vm": 30, "name": "vm-30", "tier": 2, "after": ["db"], "ready": "port 80 answers"},
+                "why_host_not_fenced": "",
+                "past": [{
+                    "incident": 1, "host": "kvm-03", "opened_at": 1006.0, "open": True, "was": "RUNNING",
+                    "stage": "running", "to": "kvm-01", "reason": "", "settled_at": 1012.0, "outage_s": 8.0,
+                }],
+            },
+            "/api/v1/vms/vm-31/explain": {
+                "schema": "ha-controller/v1", "id": 31, "name": "vm-31", "state": "POWEROFF", "host": "kvm-05",
+                "if_host_failed": {"outcome": "left alone", "to": None, "reason": "HA_POLICY=leave", "softened": False},
+                "order": None, "past": [],
+                "why_host_not_fenced": "no fence device of kvm-05 is ready: ha-controller fencing list kvm-05",
+            },
             "/api/v1/notifiers/test": [{"name": "log", "ok": True, "trouble": ""}],
             **{f"/api/v1/hosts/{name}/explain": found for name, found in hosts.items()},
         }  # fmt: skip
+        last = answers["/api/v1/events"][-1]
+        answers["/api/v1/audit/head"] = {"id": last["id"], "seal": last["seal"]}
         return cls(socket, json.loads(json.dumps(answers)))
 
     def answer(self, method: str, target: str, body: Json) -> tuple[int, Json]:
         parts = urlsplit(target)
-        if method == "POST" and parts.path not in ("/api/v1/fencing/check", "/api/v1/notifiers/test"):
+        if method == "POST" and parts.path not in ANSWERED:
             return self._ordered(parts.path.removeprefix("/api/v1/").split("/"), body)
         if parts.path == "/api/v1/fencing/check":
             wanted = parse_qs(parts.query).get("host")
             return 200, [row for row in self.answers["/api/v1/hosts"] if wanted is None or row["name"] in wanted]
         if parts.path == "/api/v1/events":
             asked = {key: value for key, (value,) in parse_qs(parts.query).items() if key in ("kind", "incident")}
-            lines = self.answers[parts.path]
+            after = int(parse_qs(parts.query).get("after", ["0"])[0])
+            lines = [line for line in self.answers[parts.path] if line["id"] > after]
             return 200, [line for line in lines if all(str(line[key]) == value for key, value in asked.items())]
         if parts.path in self.answers:
             return 200, self.answers[parts.path]

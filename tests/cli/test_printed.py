@@ -25,6 +25,8 @@ FORMS = ("table", "wide", "csv", "name")
 OTHERS = {
     "status": ["status", "status -o yaml", "status --nagios"],
     "explain": ["explain kvm-03", "explain 1", "explain kvm-33"],
+    "explain-vm": ["explain vm-30", "explain --vm vm-31", "explain vm-99", "explain --vm vm-30 --last 2"],
+    "config": ["config show", "config show --changed", "config show -o csv", "config diff", "reload"],
     "incident": ["incidents show 1"],
     "post-mortem": [f"incidents export 1 --as {form}" for form in ("md", "html")],
     "doctor": ["doctor", "doctor -o yaml"],

@@ -9,9 +9,22 @@ from typing import Any
 import anyio
 import pytest
 
+from ha_controller.app.printed import PRINTED
 from ha_controller.sim.cloud import EmbeddedCloud
 from tests.cli.pretended import Printed, called
+from tests.cli.schemas import faults
 from tests.whole.test_serve import served
+
+#: what a controller that runs prints as JSON, held against the schemas; tests/cli has them all
+SERVED = (
+    "status", "hosts", "explain kvm-01", "explain --vm 0", "vms", "doctor", "leader show", "fencing list",
+    "fencing status", "drill schedule", "events", "audit list --all", "audit verify", "notify list", "token list",
+    "simulate fail kvm-02", "simulate capacity", "config show", "config diff",
+)  # fmt: skip
+
+
+def _command(line: str) -> str:
+    return next(name for name in PRINTED if line == name or line.startswith(f"{name} "))
 
 
 class Asked:
@@ -70,6 +83,8 @@ async def test_what_a_changed_file_means_for_a_controller_that_runs(tmp_path: Pa
         acts = [(act["code"], act["why"]) for act in (await ask.json("audit", "list")) if act["what"] == "reload"]
         assert acts == [(78, ""), (1, "a look first")], "only what was ordered for real is on the audit trail"
         await _is_explained(ask, cloud)
+        for line in SERVED:
+            assert faults(_command(line), await ask.json(*line.split())) == [], line
 
 
 async def _is_shown(ask: Asked, good: str, cloud: EmbeddedCloud, path: Path) -> None:
