@@ -30,6 +30,13 @@ class Column:
     value: Callable[[Json], object]
     wide: bool = False  #: shown with -o wide, -o csv and -l only
     cut: int | None = None  #: so many characters in a table; a wide one has them all
+    #: its name and value in CSV, where they are others: durations as numbers, with the unit in the name; None: empty
+    csv: tuple[str, Callable[[Json], object]] | None = None
+
+    @property
+    def for_programs(self) -> tuple[str, Callable[[Json], object]]:
+        """Its name and value in CSV."""
+        return self.csv or (self.title, self.value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +108,12 @@ class Form:
             looks.as_text(rows)
             return
         columns = _chosen(looks.columns, self.columns, wide=self.output in ("wide", "csv"))
-        titles = [column.title for column in columns] if self.header else None
         if self.output == "csv":
-            show.as_csv(titles, [[column.value(row) for column in columns] for row in rows])
+            fields = [column.for_programs for column in columns]
+            names = [name for name, _ in fields] if self.header else None
+            show.as_csv(names, [[value(row) for _, value in fields] for row in rows])
             return
+        titles = [column.title for column in columns] if self.header else None
         cuts = [column.cut if self.output == "table" else None for column in columns]
         cells = [[_cell(column.value(row), cut) for column, cut in zip(columns, cuts, strict=True)] for row in rows]
         show.table(titles, cells)
@@ -118,8 +127,10 @@ def _chosen(columns: Sequence[Column], names: Sequence[str], *, wide: bool) -> S
     if not names:
         return [column for column in columns if wide or not column.wide]
     known = {column.title: column for column in columns}
+    titles = ", ".join(known)
+    known |= {column.csv[0].upper(): column for column in columns if column.csv}
     if unknown := [name for name in names if name.upper() not in known]:
-        raise client.Failure(2, f"There is no column {unknown[0]}. There are: {', '.join(known)}")
+        raise client.Failure(2, f"There is no column {unknown[0]}. There are: {titles}")
     return [known[name.upper()] for name in names]
 
 

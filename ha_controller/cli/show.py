@@ -77,8 +77,8 @@ def as_csv(headers: Sequence[str] | None, rows: Sequence[Sequence[object]]) -> N
 
 
 def _field(cell: object) -> str:
-    """What a spreadsheet would take for a formula is data: names are their owners'."""
-    text = safe(cell)
+    """What a spreadsheet would take for a formula is data: names are their owners'. None is an empty field."""
+    text = "" if cell is None else safe(cell)
     return (
         f"'{text}" if text[:1] in ("=", "+", "@", "-") and text != "-" and not isinstance(cell, int | float) else text
     )

@@ -19,6 +19,12 @@ EXIT_CODES = """\
 Exit codes: 0 done, 1 failed (of `status`: degraded), 2 wrong usage, 3 no such thing, 4 refused for safety (of
 `status`: a guard holds something), 5 waits for a person, 6 no answer in time, 7 not reachable, 8 not allowed, 9 not
 the leader, 78 configuration.
+
+For programs: `-o json` prints one value, with `-w` and `events -f` one in each line. What is in it says the JSON Schema
+(2020-12) of each command, `docs/schemas/COMMAND.json`, like [hosts](schemas/hosts.json) or
+[fencing list](schemas/fencing-list.json). Keys are only ever added: ignore the ones that you do not know. Ages and
+durations are seconds, moments seconds since 1970. `-o csv` has durations in seconds as well, with the unit in the
+column's name, and an empty field where there is none.
 """
 SETTINGS = """\
 # Settings
