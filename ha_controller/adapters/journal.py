@@ -274,7 +274,8 @@ class Journal:
                 ids, self._head = _transact(self._connection, self._id, self._head, batch)
                 self.transactions += 1
             except Exception as error:  # the border of this thread: it must live to answer those who wait
-                log.exception("the journal could not be written", path=str(self.path), error=type(error).__name__)
+                say = log.error if _is_of_the_disk(error) else log.exception
+                say("the journal could not be written", path=str(self.path), error=type(error).__name__, why=str(error))
                 # a transaction that is left open is rolled back when the file is closed
                 failure = self._failure = in_doubt(self.path, str(error))
         for commit, entry_id in zip(batch, ids, strict=True):
@@ -284,6 +285,11 @@ class Journal:
                 commit.answer.set_result(entry_id)
             else:
                 commit.answer.set_exception(JournalError(failure))
+
+
+def _is_of_the_disk(error: Exception) -> bool:
+    """Whether a disk, or another process, can bring it about; anything else is a bug and needs its traceback."""
+    return isinstance(error, JournalError | OSError) or type(error) in (sqlite3.OperationalError, sqlite3.DatabaseError)
 
 
 # --- rows -------------------------------------------------------------------------------------------------------------

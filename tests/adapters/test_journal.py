@@ -13,6 +13,7 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -26,6 +27,7 @@ PROJECT = Path(ha_controller.__file__).parents[1]
 CHILD = """
 import asyncio, sys
 from pathlib import Path
+from typing import Any
 from ha_controller.adapters.journal import Entry, Journal
 
 async def write(journal, writer):
@@ -299,7 +301,7 @@ async def test_a_commit_that_takes_too_long_has_an_unknown_outcome(
 
 
 async def test_a_full_disk_fails_the_commit_and_all_later_ones(
-    open_journal: Callable[..., Journal], small_disk: Path
+    open_journal: Callable[..., Journal], small_disk: Path, logged: list[Any]
 ) -> None:
     journal = open_journal(small_disk / "journal.db")
     durable = 0
@@ -312,6 +314,9 @@ async def test_a_full_disk_fails_the_commit_and_all_later_ones(
         await journal.commit({"small": "text"}, [])
     assert await journal.records() == {"number": str(durable)}, "what was acknowledged can still be read"
     await journal.close()
+    (told,) = [line for line in logged if line["event"] == "the journal could not be written"]
+    assert "full" in told["why"]
+    assert "exc_info" not in told, "a full disk is no bug: a sentence says it"
 
     remount(small_disk, "size=8m")
     again = open_journal(small_disk / "journal.db")

@@ -15,9 +15,21 @@ import pytest
 from tests.cli.pretended import Commands, Pretended
 from tests.cli.terminal import terminal
 
+#: shell -> how it is started, and what makes it complete our commands
 SETUP = {
-    "bash": (["bash", "--norc", "--noprofile", "-i"], 'eval "$(ha-controller completion bash)"'),
-    "zsh": (["zsh", "-f", "-i"], 'autoload -U compinit; compinit -u -D; eval "$(ha-controller completion zsh)"'),
+    "bash": (
+        ["bash", "--norc", "--noprofile", "-i"],
+        """PS1='READY> '; eval "$(ha-controller completion bash)"; echo set-$((1+1))""",
+    ),
+    "fish": (
+        ["fish", "--no-config", "--interactive"],
+        "function fish_prompt; echo 'READY> '; end; ha-controller completion fish | source; echo set-(math 1 + 1)",
+    ),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        "PS1='READY> '; autoload -U compinit; compinit -u -D; "
+        """eval "$(ha-controller completion zsh)"; echo set-$((1+1))""",
+    ),
 }
 
 
@@ -40,7 +52,7 @@ def test_tab_completes_hosts_in_a_real_shell(
     require_peer(shell)
     words, setup = SETUP[shell]
     with terminal(words, shell_environment) as screen:
-        screen.type(f"PS1='READY> '; {setup}; echo set-$((1+1))\n")
+        screen.type(f"{setup}\n")
         screen.wait_for("set-2")
         screen.type("ha-controller explain kvm-0\t\t")
         screen.wait_for("kvm-07")
