@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak clean
+.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -55,6 +55,9 @@ planted: $(VENV)/.dev                      ## minutes: mistakes planted in the c
 
 docs: .docs/venv/.ready                    ## the documentation as a site in .docs/site; a broken link is an error
 	.docs/venv/bin/mkdocs build --quiet
+
+man: $(VENV)/.ready                         ## a manual page for each command, in dist/man: man -l dist/man/ha-controller.1
+	$(BIN)/python packaging/man_pages.py dist/man
 
 .docs/venv/.ready: requirements-docs.lock
 	$(PYTHON) -m venv .docs/venv

@@ -25,6 +25,8 @@ For programs: `-o json` prints one value, with `-w` and `events -f` one in each 
 [fencing list](schemas/fencing-list.json). Keys are only ever added: ignore the ones that you do not know. Ages and
 durations are seconds, moments seconds since 1970. `-o csv` has durations in seconds as well, with the unit in the
 column's name, and an empty field where there is none.
+
+The same as manual pages: `make man`, or `man ha-controller-fencing-list` where the Debian package is installed.
 """
 SETTINGS = """\
 # Settings
