@@ -6,7 +6,6 @@ A journal that was put back knows nothing of what happened since: the cloud star
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from ha_controller.adapters.journal_copy import Summary
 from ha_controller.adapters.journal_schema import JournalError
 from ha_controller.app import ledger
 from ha_controller.app.standing import StateDirectory
+from ha_controller.core import pause
 
 __all__ = ["JournalError", "Summary", "back_up", "open_incidents", "restore", "summary"]
 
@@ -81,4 +81,5 @@ def _paused(records: dict[str, str]) -> dict[str, str | None]:
         raise JournalError(f"the backup holds a record that this version does not know: {error}") from error
     tokens = dict.fromkeys((key for key in records if key.startswith(TOKENS)), None)
     why = "the restore of a backup: look at incidents and hosts, then: ha-controller resume"
-    return {**tokens, "cloud": ledger.cloud_text(replace(cloud, paused_by=why))}
+    # without an end: that of a pause in the backup may be long over
+    return {**tokens, "cloud": ledger.cloud_text(pause.paused(cloud, why))}

@@ -27,7 +27,7 @@ def begin(state: State, command: OperatorCommanded, who: str, now: float) -> Non
         state.answer(command.request, NOT_LEADING, text)
         return
     until = None if command.for_s is None else now + command.for_s
-    state.save_cloud(replace(state.cloud, paused_by=who, paused_at=now, paused_until=until))
+    state.save_cloud(paused(state.cloud, who, now, until))
     state.answer(command.request, DONE, f"{_whose(state)}{_until(command)}")
 
 
@@ -37,7 +37,7 @@ def end(state: State, command: OperatorCommanded) -> None:
         text = f"{state.leader} leads, and this controller is not paused: nothing was done. Resume it there."
         state.answer(command.request, NOT_LEADING, text)
         return
-    state.save_cloud(_without(state.cloud))
+    state.save_cloud(paused(state.cloud, by=""))
     only = f" That was this controller alone: {state.leader} leads." if state.leader else ""
     state.answer(command.request, DONE, f"Resumed.{only}")
 
@@ -48,7 +48,7 @@ def end_when_due(state: State, now: float) -> None:
     if until is None or now < until:
         return
     who = state.cloud.paused_by
-    state.save_cloud(_without(state.cloud))
+    state.save_cloud(paused(state.cloud, by=""))
     state.settle_until = max(state.settle_until, until + state.settings.settle_s)
     state.tell(Severity.WARNING, f"the pause has ended, its time is over (paused by {who})", OVER)
 
@@ -60,15 +60,16 @@ def tell_of_lead(state: State) -> None:
         state.tell(Severity.WARNING, text, "To go on: ha-controller resume")
 
 
+def paused(cloud: CloudRecord, by: str, at: float = 0.0, until: float | None = None) -> CloudRecord:
+    """The record of a cloud that is paused, without an end unless one is given; "" for `by`: of one that is not."""
+    return replace(cloud, paused_by=by, paused_at=at, paused_until=until)
+
+
 def restored(cloud: CloudRecord, now: float) -> CloudRecord:
     """As it counts after a restart. With a clock that was set back since, a pause lasts no longer than was ordered."""
     if cloud.paused_until is None or cloud.paused_at <= now:
         return cloud
     return replace(cloud, paused_at=now, paused_until=now + cloud.paused_until - cloud.paused_at)
-
-
-def _without(cloud: CloudRecord) -> CloudRecord:
-    return replace(cloud, paused_by="", paused_at=0.0, paused_until=None)
 
 
 def _whose(state: State) -> str:

@@ -14,6 +14,7 @@ from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.journal_copy import put_back, restoring
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.standing import StateDirectory
+from ha_controller.core import pause
 from tests.cli.pretended import Printed, called, failing_cloud
 
 
@@ -31,7 +32,8 @@ def command(state: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Print
 async def write(state: Path, *texts: str) -> Journal:
     journal = Journal.open(state / "journal.db")
     cloud = failing_cloud()
-    await Ledger(journal).commit(list(cloud.incidents.values()), cloud.cloud, (), ())
+    paused = pause.paused(cloud.cloud, "ann", cloud.now, cloud.now + 60)  # whose end is long over today
+    await Ledger(journal).commit(list(cloud.incidents.values()), paused, (), ())
     await journal.commit({}, [entry(text) for text in texts])
     return journal
 
@@ -62,6 +64,7 @@ async def test_a_backup_of_a_journal_in_use_comes_back_and_starts_paused(
         incidents, cloud, _ = await Ledger(journal).load()
         assert [incident.host_name for incident in incidents] == ["kvm-03"]
         assert "restore of a backup" in cloud.paused_by
+        assert cloud.paused_until is None, "a person ends it, and no time that was meant for another pause"
     finally:
         await journal.close()
     [kept] = state.glob("journal.db.replaced-*Z")
