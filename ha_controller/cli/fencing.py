@@ -19,6 +19,8 @@ from ha_controller.cli.listing import Form, document_options, listing_options
 from ha_controller.cli.listings import DEVICES, EVENTS
 from ha_controller.cli.selection import host_argument, one_host, pick, some_hosts_argument
 
+REFUSED = 4
+
 
 @click.group()
 def fencing() -> None:
@@ -115,3 +117,28 @@ def fencing_test(host: str, real: bool, reason: str, yes: bool) -> None:
     type_the_name(host, yes, "It is powered off, hard, and on again, once with each device.")
     click.echo("The drill takes about a minute for each device.", err=True)
     patient_order("drill", host=host, reason=reason)
+
+
+def would_fence(host: str) -> int:
+    """Say what `fence` would do with a host now; returns the exit code: 0 it is powered off, 4 it is not."""
+    from urllib.parse import quote
+
+    answer = client.request("GET", f"/api/v1/hosts/{quote(host, safe='')}/explain")
+    order = answer["if_ordered"]
+    if order["refused"]:
+        click.echo(f"It would be refused: {show.safe(order['refused'])}")
+        return REFUSED
+    said_no = [each for each in order["guards"] if not each["passes"]]
+    for each in said_no:
+        click.echo(f"✗ {each['guard']}: {show.safe(each['reason'])}")
+    if order["hold"]:
+        click.echo(f"✗ {show.safe(order['hold'])}")
+    if said_no or order["hold"]:
+        click.echo(f"The order would be taken, and {show.safe(host)} would not be powered off before this has ended.")
+        return REFUSED
+    click.echo(f"{show.safe(host)} would be powered off now; {answer['vms']} VMs are there.")
+    for device in answer["fencing"]:
+        mark = "✓" if device["ready"] and not device["mismatch"] else "✗"
+        told = device["mismatch"] or device["summary"]
+        click.echo(f"  level {device['level']} {mark} {show.safe(device['device'])}: {show.safe(told)}")
+    return 0

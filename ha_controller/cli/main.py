@@ -31,7 +31,7 @@ from ha_controller.cli.completion import completion
 from ha_controller.cli.config import config, reload
 from ha_controller.cli.drill import drill
 from ha_controller.cli.explain import explain
-from ha_controller.cli.fencing import fencing
+from ha_controller.cli.fencing import fencing, would_fence
 from ha_controller.cli.hook import migrate_from_hook
 from ha_controller.cli.incident import export, whole
 from ha_controller.cli.init import init
@@ -245,11 +245,16 @@ def resume(reason: str) -> None:
 
 @commands.command()
 @host_argument
-@click.option("--reason", required=True, help="Why; goes into the trail.")
+@click.option("--reason", default="", help="Why; goes into the trail. Needed, but for --dry-run.")
 @yes_option
-def fence(host: str, reason: str, yes: bool) -> None:
+@click.option("--dry-run", is_flag=True, help="Order nothing: say whether it would be done, and what says no.")
+def fence(host: str, reason: str, yes: bool, dry_run: bool) -> None:
     """Power a silent HOST off now, without waiting for the verdict. Refused while it shows life."""
     host = one_host(host)
+    if dry_run:
+        client.finish(would_fence(host))
+    if not reason:
+        raise client.Failure(2, "Say why: --reason TEXT.")
     type_the_name(host, yes, "It is powered off, hard, and its VMs are started elsewhere.")
     patient_order("fence", host=host, reason=reason)
 

@@ -190,18 +190,31 @@ def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> No
     if host is None:
         state.answer(command.request, NO_SUCH, "There is no such host.")
         return
-    view, incident = state.view(host.id), state.incidents.get(host.id)
-    if host.excluded:
-        state.answer(command.request, REFUSED, f"{host.name} is out of scope: {host.excluded}")
-    elif view.state is not HostState.SUSPECT or alive_channels(view.views, state.rules(host.id), now):
-        answers = ", ".join(alive_channels(view.views, state.rules(host.id), now))
-        text = f"{host.name} is {view.state.upper()}: only a host that is silent (SUSPECT) is powered off by hand."
-        if answers:
-            text = f"{host.name} is not silent: {answers} answers, and a host that shows life is never powered off."
-        state.answer(command.request, REFUSED, text)
+    incident = state.incidents.get(host.id)
+    if why := why_not_fenced(state, host, now):
+        state.answer(command.request, REFUSED, why)
     elif incident := incident or _opened(state, command, host, now):
-        state.save(replace(incident, ordered_by=who, approved_by=who, rejected_by="", verdict="ordered"))
+        state.save(ordered(incident, who))
         state.answer(command.request, DONE, f"{host.name} is powered off if it is still silent and no guard says no.")
+
+
+def ordered(incident: Incident, who: str) -> Incident:
+    """The same, with the order of a person to power its host off."""
+    return replace(incident, ordered_by=who, approved_by=who, rejected_by="", verdict="ordered")
+
+
+def why_not_fenced(state: State, host: Host, now: float) -> str:
+    """Why an order to power a host off would be refused now; empty if it would be taken. Guards come after that."""
+    view, alive = state.view(host.id), alive_channels(state.view(host.id).views, state.rules(host.id), now)
+    if host.excluded:
+        return f"{host.name} is out of scope: {host.excluded}"
+    if alive:
+        return (
+            f"{host.name} is not silent: {', '.join(alive)} answers, and a host that shows life is never powered off."
+        )
+    if view.state is not HostState.SUSPECT:
+        return f"{host.name} is {view.state.upper()}: only a host that is silent (SUSPECT) is powered off by hand."
+    return ""
 
 
 def _may_be_confirmed(state: State, command: OperatorCommanded, host: Host) -> bool:

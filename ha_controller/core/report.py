@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from ha_controller.core import guard, rejoin, reserve, simulate, timeline, trust
+from ha_controller.core import commands, guard, rejoin, reserve, simulate, timeline, trust
 from ha_controller.core.detector import Views, describe, word_of
 from ha_controller.core.incident import Incident, VmStage
 from ha_controller.core.model import Host, HostState, Signal
@@ -218,6 +218,7 @@ def explain(state: State, host: Host, now: float) -> Json:
         "evidence": list(describe(view.views, state.rules(host.id), now)),
         "channels": _channels(view.views, state.rules(host.id), now),
         "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
+        "if_ordered": _if_ordered(state, host, asked, now),
         "rejoin": _rejoin(state, opened, now),
         "if_failed": _if_failed(state, host, now) if opened is None else "",
         "plan": [] if opened is None else _plan(state, host, opened, now),
@@ -244,6 +245,19 @@ def _channels(views: Views, rules: Settings, now: float) -> list[Json]:
             }
         )
     return rows
+
+
+def _if_ordered(state: State, host: Host, asked: Incident, now: float) -> Json:
+    """What `fence` would come to now: whether it is refused, what holds it up, and what the guards say to it."""
+    refused = commands.why_not_fenced(state, host, now)
+    incident = commands.ordered(asked, "a person")
+    brake = state.brake(incident)
+    results = () if refused else guard.check(state, host, incident, now)
+    return {
+        "refused": refused,
+        "hold": "" if brake is None or refused else brake.text,
+        "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
+    }
 
 
 def _rejoin(state: State, opened: Incident | None, now: float) -> list[Json]:

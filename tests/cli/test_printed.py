@@ -27,6 +27,7 @@ OTHERS = {
     "explain": ["explain kvm-03", "explain 1", "explain kvm-33"],
     "explain-vm": ["explain vm-30", "explain --vm vm-31", "explain vm-99", "explain --vm vm-30 --last 2"],
     "config": ["config show", "config show --changed", "config show -o csv", "config diff", "reload"],
+    "fence-dry-run": ["fence kvm-05 --dry-run", "fence kvm-01 --dry-run", "fence kvm-06 --dry-run", "fence kvm-05"],
     "incident": ["incidents show 1"],
     "post-mortem": [f"incidents export 1 --as {form}" for form in ("md", "html")],
     "doctor": ["doctor", "doctor -o yaml"],

@@ -230,3 +230,23 @@ def test_why_a_host_in_maintenance_is_not_drilled(waiting):
     assert why_no_drill(state, empty) == ""
     state.cloud = replace(state.cloud, paused_by="ann")
     assert why_no_drill(state, empty) == "we do not lead, or the cloud is paused"
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_what_an_order_to_power_off_would_come_to_is_told_before_it_is_given(cloud, paused):
+    def told(host: int):
+        return report.explain(cloud.controller.state, cloud.host(host), cloud.now)["if_ordered"]
+
+    cloud.run(6)
+    assert "not silent: icmp, ssh answers" in told(3)["refused"]
+    cloud.kill(3)
+    cloud.run(4)
+    if paused:
+        cloud.operator(Verb.PAUSE)
+    found = told(3)
+    assert found["refused"] == ""
+    assert found["hold"] == ("paused: ann" if paused else "")
+    said_yes = all(each["passes"] for each in found["guards"]) and not paused
+    cloud.operator(Verb.FENCE, host=3)
+    cloud.run(3)
+    assert bool(cloud.ordered(Fence)) is said_yes

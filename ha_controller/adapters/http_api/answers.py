@@ -124,6 +124,14 @@ class GuardAnswer(Answer):
     reason: str
 
 
+class IfOrdered(Answer):
+    """What an order to power the host off would come to now."""
+
+    refused: str = Field(description="Why it would be refused; empty: it would be taken.")
+    hold: str = Field(description="What would hold it up all the same, like a pause; empty: nothing.")
+    guards: list[GuardAnswer] = Field(description="What the guards would say; empty if it is refused.")
+
+
 class RejoinCondition(Answer):
     """One condition of the way back."""
 
@@ -195,6 +203,7 @@ class Explanation(HostRow):
     evidence: list[str]
     channels: list[ChannelRow] = Field(description="The evidence in columns.")
     guards: list[GuardAnswer]
+    if_ordered: IfOrdered
     rejoin: list[RejoinCondition]
     if_failed: str
     plan: list[str]
