@@ -23,8 +23,9 @@ BEGIN = """\
 
 `ha-controller explain HOST` tells why a host is in its state now. Every decision, also "nothing, because ...", is on
 record: `explain HOST --at "2026-11-26 03:10"` shows the last one before a time, `--incident 12` all of an incident,
-`--last 5` the newest, `-o json` all of it for programs. Here is what is printed in twelve situations; the page is made
-by `tests/core/test_explain.py`.
+`--last 5` the newest, `-o json` all of it for programs. `explain VM` tells where a VM is, whether it would run again
+if its host failed and why not, and what became of it in incidents. Here is what is printed about hosts in twelve
+situations; the page is made by `tests/core/test_explain.py`.
 """
 
 
