@@ -256,8 +256,7 @@ class Trouble:
         elif leader is None or leader.controller is None:
             self.delivered[name] -= 1
         elif name == "pause-pressed":
-            self._press(Verb.PAUSE)
-            self._for(self.dice.uniform(60, 600), lambda: self._press(Verb.RESUME))
+            self._pause(self.dice.uniform(60, 600))
         elif name == "hold-pressed":
             self._hold(leader)
 
@@ -305,9 +304,17 @@ class Trouble:
             else:
                 process.settings = changed
 
-    def _press(self, verb: Verb) -> None:
+    def _pause(self, lasts_s: float) -> None:
+        """Every other time it is to end by itself."""
+        if int(lasts_s) % 2:
+            self._press(Verb.PAUSE, for_s=lasts_s)
+            return
+        self._press(Verb.PAUSE)
+        self._for(lasts_s, lambda: self._press(Verb.RESUME))
+
+    def _press(self, verb: Verb, for_s: float | None = None) -> None:
         for process in self.world.controllers:
-            process.post(OperatorCommanded(request=0, verb=verb, who="eve"))
+            process.post(OperatorCommanded(request=0, verb=verb, who="eve", for_s=for_s, here=True))
 
     def _take_a_migration_back(self) -> None:
         """oned does not see its end. Before its monitoring finds out where the VM is, the source dies or reboots."""
