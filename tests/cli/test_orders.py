@@ -126,3 +126,29 @@ def test_a_controller_that_is_gone_is_asked_once(commands: Commands, monkeypatch
     monkeypatch.setattr(common, "order", gone)
     assert commands("maintenance", "on", "kvm-0[0-2]", "--reason", "x").code == 7
     assert len(asked) == 1
+
+
+def test_a_pause_says_for_how_long_and_which_controllers_it_does_not_stop(commands: Commands):
+    done = commands("pause", "--reason", "new switch", "--for", "30m")
+    assert (done.code, commands.ordered) == (0, [("pause", {"reason": "new switch", "for_s": 1800.0, "here": False})])
+    assert "pause --here" not in done.err, "there is no other controller"
+    commands.pretended.answers["/api/v1/leader"]["members"].append(
+        {"name": "one-2", "leads": False, "term": None, "this": False}
+    )
+    assert "one-2 would not be paused after taking the lead" in commands("pause", "--reason", "x").err
+    assert "would not be paused" not in commands("pause", "--reason", "x", "--here").err
+    assert commands.ordered[-1][1]["here"]
+    assert commands("pause", "--reason", "x", "--for", "a while").code == 2
+
+
+def test_a_refused_pause_ends_with_its_code_and_says_no_more(commands: Commands, monkeypatch: pytest.MonkeyPatch):
+    said = 421, {"code": 9, "detail": "one-2 leads, not this controller: nothing was paused. Pause it there."}
+    monkeypatch.setattr(commands.pretended, "_ordered", lambda *_: said)
+    done = commands("pause", "--reason", "x")
+    assert (done.code, done.err.strip()) == (9, said[1]["detail"])
+
+
+def test_a_reason_is_needed_to_power_off_and_none_to_ask_about_it(commands: Commands):
+    assert commands("fence", "kvm-05", "--yes").code == 2
+    assert commands("fence", "kvm-05", "--dry-run").code == 0
+    assert commands.ordered == []
