@@ -32,6 +32,7 @@ ASKED = {
     "leader": "/api/v1/leader",
     "notifiers": "/api/v1/notifiers",
     "capacity": "/api/v1/simulate/capacity",
+    "config-in-force": "/api/v1/config",
     "events": f"/api/v1/events?{query(limit=1000)}&newest=1",
 }
 ABOUT = """\

@@ -79,6 +79,8 @@ def contents(commands: Commands, config: Path, tmp_path: Path) -> dict[str, str]
     commands.pretended.answers["/api/v1/events"][0]["text"] = f"a device said: {' '.join(PLANTED[:8])}"
     commands.pretended.answers["/api/v1/hosts"][0]["note"] = f"login {FROM_FILE} and {WITH_QUOTES}"
     commands.pretended.answers["/metrics"] = f"# {FROM_VARIABLE}"
+    commands.pretended.answers["/api/v1/config"]["values"][0]["value"] = FROM_FILE
+    del commands.pretended.answers["/api/v1/simulate/capacity"]
     log = tmp_path / "log"
     log.write_text(
         f'error="login oneadmin:{FROM_FILE}" password={STRAY}\n"token": "{STRAY}"\nAuthorization: Bearer {STRAY}\n'
@@ -103,6 +105,7 @@ def test_what_helps_is_in_it(contents: dict[str, str]):
     assert json.loads(contents["answers/explain-kvm-03.json"])["state"] == "recovered"
     assert "anyio" in json.loads(contents["versions.json"])["distributions"]
     assert "not to be had" in contents["answers/capacity.json"]
+    assert json.loads(contents["answers/config-in-force.json"])["values"][1]["origin"] == "config.toml:7"
     config = contents["config.txt"]
     assert 'fence.0.address = "{FENCE_IP}"' in config
     assert 'fence.0.password = {env = "BMC_PASSWORD"}' in config
