@@ -24,6 +24,7 @@ from ha_controller.adapters.prober.oned import OnedProbe
 from ha_controller.app.commands import EXPECTED
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.outside import Outside
+from ha_controller.app.reloading import as_taken_over
 from ha_controller.app.runtime import Runtime
 from ha_controller.config import Config
 from ha_controller.core.controller import Decision
@@ -257,7 +258,7 @@ class PretendedRuntime(Runtime):
     def reload(self) -> None:
         """The configuration is read again."""
         world = self.life.world
-        self.take_over(self.as_taken_over(configuration(world.layout, self._folder, world.reloads)))
+        self.take_over(as_taken_over(self, configuration(world.layout, self._folder, world.reloads)))
 
     def release(self) -> None:
         """The kernel takes back locks and open files."""

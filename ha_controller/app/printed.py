@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, create_model
 
-from ha_controller.adapters.http_api import answers, foreseen
+from ha_controller.adapters.http_api import answers, foreseen, people_answers
 from ha_controller.adapters.http_api.answers import Answer, Versioned
 
 Json = Any
@@ -225,7 +225,7 @@ PRINTED: Final[Mapping[str, Any]] = MappingProxyType(
         "simulate replay": Replay,
         "simulate run": Simulation,
         "status": answers.Status,
-        "token list": list[answers.TokenRow],
+        "token list": list[people_answers.TokenRow],
         "vms": list[ListedVm],
     }
 )

@@ -25,6 +25,9 @@ Json = Any
 SCHEMA = "ha-controller/v1"
 GOOD, NEEDS_RESTART, BAD = 0, 1, 78
 READ_MAX_S = 60.0  #: secrets may come from commands
+#: what a running controller does not take over from a new configuration
+NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "notify", "log")
+DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
 RESTART = "systemctl restart ha-controller (open incidents go on from the journal)"
 
 
@@ -33,6 +36,20 @@ def shown(runtime: Runtime) -> Json:
     path = runtime.config_path
     values = [{"name": each.name, "value": each.value, "origin": each.origin} for each in in_force(runtime.config)]
     return {"schema": SCHEMA, "path": None if path is None else str(path), "values": values}
+
+
+def as_taken_over(runtime: Runtime, config: Config) -> Config:
+    """A configuration as it can be in force without a restart: what cannot change in a running controller stays.
+
+    Fence devices of a kind that was installed meanwhile need a restart, too: a host must not lose its devices.
+    """
+    before = runtime.config
+    kept: dict[str, object] = {name: getattr(before, name) for name in NEED_RESTART}
+    kept["detect"] = config.detect.model_copy(update={key: getattr(before.detect, key) for key in DETECT_NEEDS_RESTART})
+    kept["guard"] = config.guard.model_copy(update={"self_check": before.guard.self_check})
+    if any(device.agent not in runtime.registry.agents for device in config.fence):
+        kept["fence"] = before.fence
+    return config.with_kept(kept, before)
 
 
 class Reloader:
@@ -78,7 +95,7 @@ class Reloader:
 
     def _take_over(self, config: Config, *, dry_run: bool) -> Json:
         runtime, before = self._runtime, self._runtime.config
-        after = runtime.as_taken_over(config)
+        after = as_taken_over(runtime, config)
         waits = {each.name for each in differences(after, config)}
         changes = [
             {"name": each.name, "before": each.before, "after": each.after, "needs_restart": each.name in waits}

@@ -75,10 +75,6 @@ from ha_controller.lead import OpenNebulaAccount
 
 log = structlog.get_logger(__name__)
 
-#: what a running controller does not take over from a new configuration
-NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "notify", "log")
-DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
-
 
 class Runtime:
     """One controller: everything that a configuration asks for, wired together."""
@@ -382,23 +378,8 @@ class Runtime:
         """Instances that take part in the same election: of them, the arbiter sees to it that one acts."""
         return {member.instance for member in self.leadership.members}
 
-    def as_taken_over(self, config: Config) -> Config:
-        """The configuration as it can be in force without a restart: what cannot change in a running controller stays.
-
-        Fence devices of a kind that was installed meanwhile need a restart, too: a host must not lose its devices.
-        """
-        before = self.config
-        kept: dict[str, object] = {name: getattr(before, name) for name in NEED_RESTART}
-        kept["detect"] = config.detect.model_copy(
-            update={key: getattr(before.detect, key) for key in DETECT_NEEDS_RESTART}
-        )
-        kept["guard"] = config.guard.model_copy(update={"self_check": before.guard.self_check})
-        if any(device.agent not in self.registry.agents for device in config.fence):
-            kept["fence"] = before.fence
-        return config.with_kept(kept, before)
-
     def take_over(self, config: Config) -> None:
-        """Go on with a configuration from `as_taken_over`."""
+        """Go on with a configuration from `reloading.as_taken_over`."""
         self.config = self.armory.config = config
         self.recoverer.scope = scope(config)
         self.post(SettingsChanged(settings=core_settings(config, self.registry.probes)))

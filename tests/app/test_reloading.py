@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ha_controller.adapters.plugins import Registry, find_plugins
+from ha_controller.app.reloading import as_taken_over
 from ha_controller.app.runtime import Runtime
 from ha_controller.config import Config, differences
 
@@ -21,7 +22,7 @@ def configured(**tables: Any) -> Config:
 
 
 def waiting(registry: Registry, before: Config, after: Config) -> set[str]:
-    taken = Runtime(before, registry).as_taken_over(after)
+    taken = as_taken_over(Runtime(before, registry), after)
     return {each.name for each in differences(taken, after)}
 
 
@@ -46,6 +47,6 @@ def test_what_sockets_and_probes_were_built_from_waits_for_a_restart(
 def test_fence_devices_of_a_kind_that_was_installed_meanwhile_wait_and_those_in_force_stay(registry: Registry):
     before = configured()
     after = configured(fence=[{"name": "new", "agent": "installed-meanwhile"}], mode="approve")
-    taken = Runtime(before, registry).as_taken_over(after)
+    taken = as_taken_over(Runtime(before, registry), after)
     assert (taken.fence, taken.mode) == ((), "approve")
     assert "fence.0.agent" in {each.name for each in differences(taken, after)}
