@@ -195,12 +195,15 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
     to_start = sum(wants_running(record) and record.stage is not VmStage.LEFT for record in incident.vms)
     canary = to_start > state.settings.canary_above and not seen_running
     nowhere: list[VmRecord] = []
+    not_ours: list[str] = []
     destinations = Destinations(state, turns, now)
     for record in sorted(incident.vms, key=lambda each: (not wants_running(each), -turns.tier(each.id), each.id)):
         vm = view.vms.get(record.id)
         if record.settled or vm is None or (view.read_at or 0.0) <= record.ordered_at:
             continue
         step = _next(state, host, incident, record, vm, now)
+        if step.patient:
+            not_ours.append(f"{record.name}: {step.reason}")
         if _begins(record, step) and (blockers := turns.waits_for(incident, record, most=2)):
             if (words := turns.in_words(blockers)) != record.reason:
                 incident = state.save(with_record(incident, replace(record, reason=words)))
@@ -230,11 +233,13 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
                 nowhere.append(waiting)
             if waiting != record:
                 incident = state.save(with_record(incident, waiting))
-    _hold(state, incident, turns, nowhere, now)
+    _hold(state, incident, turns, nowhere, not_ours, now)
 
 
-def _hold(state: State, incident: Incident, turns: Turns, nowhere: list[VmRecord], now: float) -> None:
-    """Say why not all of them go on: no room, or a tier that is not ready."""
+def _hold(
+    state: State, incident: Incident, turns: Turns, nowhere: list[VmRecord], not_ours: list[str], now: float
+) -> None:
+    """Say why not all of them go on: no room, a tier that is not ready, or the host where they are has failed, too."""
     if stopped := turns.why_stopped(incident):
         approve = f"To let the others start: ha-controller pending approve {incident.id}"
         next_step = f"{approve}. Or start them, or give them HA_POLICY=leave"
@@ -242,11 +247,12 @@ def _hold(state: State, incident: Incident, turns: Turns, nowhere: list[VmRecord
     elif nowhere:
         some = "; ".join(f"{record.name} {record.reason}" for record in nowhere[:3])
         reason = f"{len(nowhere)} of {len(incident.vms)} VMs wait for a place: {some}"
-        state.hold(
-            incident, Hold("no room", reason, "They are placed as soon as there is room: free or add a host"), now
-        )
+        hold = Hold("no room", reason, "They are placed as soon as there is room: free or add a host")
+        state.hold(incident, hold, now)
     elif trouble := tries.trouble(state.settings, incident):
         state.hold(incident, trouble, now)
+    elif not_ours:
+        state.hold(incident, Hold("waits for another host", "; ".join(not_ours[:3]), "See to that one"), now)
     elif incident.hold:
         state.save(replace(incident, hold="", hold_needs_person=False))
 

@@ -19,6 +19,7 @@ from ha_controller.sim.core_level.faults import Rates
 from ha_controller.sim.core_level.inventory import Inventory
 from ha_controller.sim.core_level.judge import Judge, Violation
 from ha_controller.sim.core_level.people import People
+from ha_controller.sim.core_level.probing import BOOT_S
 from ha_controller.sim.core_level.process import Process
 from ha_controller.sim.core_level.stage import BEGIN, HEAL_S, Stage
 from ha_controller.sim.core_level.trouble import Trouble
@@ -105,6 +106,8 @@ class World(Stage):
         quiet_s = self.now - self._news_at
         if quiet_s < WAITING_FOR_S or self.truth.ill or self.oned.lifecycle.busy or self.arbiter.leader is None:
             return False
+        if self.now - max(self.booted_at.values()) < BOOT_S + WAITING_S:
+            return False  # a host that rebooted in a moment shows only by its boot, which is asked for less often
         for process in self.controllers:
             if process.controller is None or not process.runs or self.now - process.started_at < 60:
                 return False
