@@ -194,8 +194,7 @@ def _move(state: State, host: Host, incident: Incident, now: float) -> None:
     seen_running = any(record.stage is VmStage.RUNNING for record in incident.vms)
     to_start = sum(wants_running(record) and record.stage is not VmStage.LEFT for record in incident.vms)
     canary = to_start > state.settings.canary_above and not seen_running
-    nowhere: list[VmRecord] = []
-    not_ours: list[str] = []
+    nowhere, not_ours = list[VmRecord](), list[str]()
     destinations = Destinations(state, turns, now)
     for record in sorted(incident.vms, key=lambda each: (not wants_running(each), -turns.tier(each.id), each.id)):
         vm = view.vms.get(record.id)
