@@ -58,6 +58,23 @@ class OpenNebulaAccount:
         """The session of orders, as it is now."""
         return self.orders.get_secret_value()
 
+    def take(self, auth: SecretStr) -> None:
+        """Another password or token of ours from now on; orders follow unless the arbiter has put a session there."""
+        if self.orders is self.auth:
+            self.orders = auth
+        self.auth = auth
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Login:
+    """What an account logs in with, as it is now."""
+
+    account: OpenNebulaAccount
+
+    def get_secret_value(self) -> str:
+        """As "user:password" or "user:token"."""
+        return self.account.auth.get_secret_value()
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ArbiterContext:
@@ -155,6 +172,7 @@ __all__ = [
     "ArbiterConfig",
     "ArbiterContext",
     "ArbiterUnreachable",
+    "Login",
     "Member",
     "NotLeading",
     "OpenNebulaAccount",

@@ -45,6 +45,7 @@ def as_taken_over(runtime: Runtime, config: Config) -> Config:
     """
     before = runtime.config
     kept: dict[str, object] = {name: getattr(before, name) for name in NEED_RESTART}
+    kept["opennebula"] = before.opennebula.model_copy(update={"auth": config.opennebula.auth})
     kept["detect"] = config.detect.model_copy(update={key: getattr(before.detect, key) for key in DETECT_NEEDS_RESTART})
     kept["guard"] = config.guard.model_copy(update={"self_check": before.guard.self_check})
     if any(device.agent not in runtime.registry.agents for device in config.fence):

@@ -11,6 +11,7 @@ from typing import assert_never
 import anyio
 import anyio.abc
 import structlog
+from pydantic import SecretStr
 
 from ha_controller import threads
 from ha_controller.adapters.commander import Commander
@@ -34,6 +35,7 @@ from ha_controller.app.ledger import Ledger
 from ha_controller.app.messages import message_of, sinks
 from ha_controller.app.outside import Outside
 from ha_controller.app.reloading import Reloader
+from ha_controller.app.renewal import LoginRenewal
 from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
 from ha_controller.app.sources import ControllerSources
@@ -41,6 +43,7 @@ from ha_controller.app.standing import StateDirectory, account_of, build_leaders
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.app.watching import Watching
 from ha_controller.config import Config
+from ha_controller.config.secret import read_again
 from ha_controller.core.controller import Controller
 from ha_controller.core.detector import life_since, silence_confirmed, suspicious
 from ha_controller.core.effects import (
@@ -71,7 +74,7 @@ from ha_controller.core.effects import (
 )
 from ha_controller.core.events import Event, SettingsChanged, Verb
 from ha_controller.engine import Engine, JournalPort
-from ha_controller.lead import OpenNebulaAccount
+from ha_controller.lead import Login, OpenNebulaAccount
 
 log = structlog.get_logger(__name__)
 
@@ -98,6 +101,7 @@ class Runtime:
         self.counting.equipped([fence.agent for fence in config.fence])
         self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
+        self.renewal = LoginRenewal(account, self._read_login, self._note_renewal)
         self.client = self._make_client(account)
         self.recoverer = self._make_recoverer()
         self.hints = self._make_hints()
@@ -127,8 +131,18 @@ class Runtime:
 
     def _make_client(self, account: OpenNebulaAccount) -> Client:
         timeout_s, way = self.config.opennebula.timeout_s, self.outside.transport
-        heed = self.counting.called
-        return Client(account.endpoint, account.auth, orders=account, timeout_s=timeout_s, transport=way, heed=heed)
+        login, heed = Login(account=account), self._called
+        return Client(account.endpoint, login, orders=account, timeout_s=timeout_s, transport=way, heed=heed)
+
+    def _called(self, method: str, result: str, took_s: float) -> None:
+        self.counting.called(method, result, took_s)
+        self.renewal.called(method, result)
+
+    def _read_login(self) -> SecretStr:
+        return read_again(self.config, "opennebula", "auth")
+
+    async def _note_renewal(self, result: str) -> None:
+        await self.audit.note(who="the controller", origin="OpenNebula", what="renew its login", result=result)
 
     def _make_fencer(self) -> Fencer:
         looks = Looks(
@@ -343,6 +357,7 @@ class Runtime:
             group.start_soon(self.watching.prober.run)
             group.start_soon(self.recoverer.run_inventory)
             group.start_soon(self.hints.run)
+            group.start_soon(self.renewal.run)
             group.start_soon(self.attributes.run)
             group.start_soon(self.fencer.run_checks)
             group.start_soon(self.watching.witnesses.run)
@@ -380,6 +395,7 @@ class Runtime:
 
     def take_over(self, config: Config) -> None:
         """Go on with a configuration from `reloading.as_taken_over`."""
+        self.renewal.take(config.opennebula.auth)
         self.config = self.armory.config = config
         self.recoverer.scope = scope(config)
         self.post(SettingsChanged(settings=core_settings(config, self.registry.probes)))

@@ -108,7 +108,7 @@ def load(
         draft.complain(*problem)
     draft.layers.values.setdefault("opennebula", {})  # then the key that must be set is told, not its table
     whole = _Table(location=(), values=draft.layers.values)
-    config = whole.validated(draft, Config, Origins(written=draft.layers.origins))
+    config = whole.validated(draft, Config, Origins(written=draft.layers.origins, readers=draft.vault.readers))
     if (problems := draft.all_problems()) or config is None:
         raise ConfigError(problems)
     return config

@@ -297,7 +297,7 @@ class Config(Section):
             written.pop(each.location, None)
             if each.location in of._origins.written:
                 written[each.location] = of._origins.written[each.location]
-        made._origins = Origins(written=written)
+        made._origins = Origins(written=written, readers=self._origins.readers)
         return made
 
     def model_post_init(self, context: Any) -> None:

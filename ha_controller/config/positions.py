@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
 
+from pydantic import SecretStr
+
 Location = tuple[str | int, ...]
 """Keys and array indices from the top of the configuration, like `("fence", 0, "agent")`."""
 
@@ -68,6 +70,9 @@ class Origins:
     """Where each value was written. All are equal: moving a line changes no configuration."""
 
     written: Mapping[Location, Origin] = field(default_factory=lambda: MappingProxyType({}), compare=False, repr=False)
+    readers: Mapping[Location, Callable[[], SecretStr]] = field(
+        default_factory=lambda: MappingProxyType({}), compare=False, repr=False
+    )  #: where a secret stands: reads it once more
 
 
 @dataclass(kw_only=True, slots=True)

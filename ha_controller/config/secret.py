@@ -11,15 +11,16 @@ import os
 import signal
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from ha_controller.config.model import fields_at, leaf_types
+from ha_controller.config.model import Config, fields_at, leaf_types
 from ha_controller.config.placeholders import is_placeholder
 from ha_controller.config.positions import Location
 
@@ -102,6 +103,7 @@ class Vault:
 
     environ: Mapping[str, str] = field(repr=False)
     problems: dict[Location, SecretProblem] = field(default_factory=dict)  #: where a secret could not be had
+    readers: dict[Location, Callable[[], SecretStr]] = field(default_factory=dict)  #: where one stands: reads it anew
     _texts: set[str] = field(default_factory=set, repr=False)
 
     def reveal(self, table: dict[str, Any], model: type[BaseModel], location: Location) -> None:
@@ -139,12 +141,24 @@ class Vault:
 
     def _read(self, written: object, location: Location) -> SecretStr:
         try:
-            secret = SecretSource.parse(written).read(self.environ)
+            source = SecretSource.parse(written)
+            secret = source.read(self.environ)
         except SecretProblem as problem:
             self.problems[location] = problem
             return _STAND_IN
+        self.readers[location] = partial(source.read, self.environ)
         self._texts.add(secret.get_secret_value())
         return secret
+
+
+def read_again(config: Config, *location: str) -> SecretStr:
+    """A secret of a configuration, as it is now where it stands. Blocks.
+
+    Raises:
+        SecretProblem: it cannot be had any more.
+        KeyError: it stands nowhere, because a program made the configuration.
+    """
+    return config._origins.readers[location]()
 
 
 def is_source(table: Mapping[str, object]) -> bool:

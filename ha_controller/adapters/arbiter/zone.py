@@ -28,7 +28,7 @@ from ha_controller.adapters.opennebula import (
     Unauthenticated,
     Unauthorized,
 )
-from ha_controller.lead import OpenNebulaAccount
+from ha_controller.lead import Login, OpenNebulaAccount
 from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 
 CONNECTIONS = 3  #: to each front-end, of its fifteen
@@ -70,7 +70,7 @@ class Zone:
         self.has_unanswered = False  #: a write that may still hold a connection of oned
 
     def _front_end(self, address: str) -> FrontEnd:
-        client = Client(address, self._account.auth, timeout_s=self._timeout_s, connections=CONNECTIONS)
+        client = Client(address, Login(account=self._account), timeout_s=self._timeout_s, connections=CONNECTIONS)
         return FrontEnd(address=address, client=client)
 
     async def close(self) -> None:
