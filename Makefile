@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak clean
+.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb try-pages release container bench bench-gate soak clean
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -33,7 +33,19 @@ test: lint                                 ## lint, types, layers, tests (peer t
 scenarios: $(VENV)/.dev                    ## half a minute: every story of tests/scenarios; ARGS=--accept writes logs and docs/scenarios.md anew
 	$(BIN)/python -m pytest -q tests/scenarios $(ARGS)
 
-peers: .peers/venv/.ready                    ## install the test peers that are written in Python (sushy-tools)
+peers: .peers/venv/.ready .peers/ansible/.ready .peers/wheelhouse/.ready ## install the test peers that are written in Python (sushy-tools, Ansible)
+
+# with the Python of the distribution: it runs on machines that have no other
+.peers/ansible/.ready: tests/ship/ansible.lock
+	/usr/bin/python3 -m venv .peers/ansible
+	.peers/ansible/bin/pip install --quiet --disable-pip-version-check --require-hashes -r tests/ship/ansible.lock
+	touch $@
+
+# what an index would give, for machines whose network leads nowhere
+.peers/wheelhouse/.ready: requirements.lock .peers/ansible/.ready
+	rm -rf .peers/wheelhouse
+	.peers/ansible/bin/pip download --quiet --disable-pip-version-check --no-deps --require-hashes -r requirements.lock -d .peers/wheelhouse
+	touch $@
 
 .peers/venv/.ready: tests/peers/requirements.lock
 	$(PYTHON) -m venv .peers/venv
@@ -101,6 +113,12 @@ deb:                                       ## ha-controller_*.deb for the distri
 
 try-deb: $(VENV)/.ready                     ## as root, minutes: the package on fresh machines: started, hung, upgraded, removed
 	$(BIN)/python -m tests.ship.try_deb
+
+try-pages: $(VENV)/.ready .peers/ansible/.ready .peers/wheelhouse/.ready ## as root, a minute: the pages followed literally on fresh machines: ARGS="pip deb ansible hand"
+	$(BIN)/python -m tests.ship.walks $(ARGS)
+
+release:                                   ## minutes: all files of a release, built twice and compared: ARGS=--dry-run (docs/releasing.md)
+	packaging/release $(ARGS)
 
 audit:                                     ## known vulnerabilities of what is locked; fails where their service does not know our packages
 	test -x .audit/venv/bin/pip-audit || { $(PYTHON) -m venv .audit/venv && .audit/venv/bin/pip install --quiet --disable-pip-version-check pip-audit; }

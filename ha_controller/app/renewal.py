@@ -6,13 +6,14 @@ often than every few seconds, for a command may be behind it. The secret goes to
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import anyio
 import structlog
 from pydantic import SecretStr
 
 from ha_controller import threads
+from ha_controller.app.audit import Audit
 from ha_controller.config.secret import COMMAND_DEADLINE_S, SecretProblem
 from ha_controller.lead import OpenNebulaAccount
 
@@ -29,10 +30,10 @@ class LoginRenewal:
         self,
         account: OpenNebulaAccount,
         read: Callable[[], SecretStr],
-        note: Callable[[str], Awaitable[object]],
+        audit: Callable[[], Audit],
     ) -> None:
-        """`read`: blocks, raises SecretProblem; `note`: puts a line on the trail."""
-        self._account, self._read, self._note = account, read, note
+        """`read`: blocks, raises SecretProblem; `audit`: the trail, which is there once it runs."""
+        self._account, self._read, self._audit = account, read, audit
         self._refused = anyio.Event()
 
     def called(self, method: str, result: str) -> None:
@@ -61,7 +62,8 @@ class LoginRenewal:
         except KeyError:  # the configuration was made by a program, so it stands nowhere
             return
         if self.take(found):
-            await self._note("OpenNebula refused the login; the one that stands there now is used")
+            said = "OpenNebula refused the login; the one that stands there now is used"
+            await self._audit().note(who="the controller", origin="OpenNebula", what="renew its login", result=said)
 
     def take(self, found: SecretStr) -> bool:
         """Use this login from the next call on; whether it is another one, and of the form of one."""

@@ -101,7 +101,7 @@ class Runtime:
         self.counting.equipped([fence.agent for fence in config.fence])
         self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
-        self.renewal = LoginRenewal(account, self._read_login, self._note_renewal)
+        self.renewal = LoginRenewal(account, self._read_login, lambda: self.audit)
         self.client = self._make_client(account)
         self.recoverer = self._make_recoverer()
         self.hints = self._make_hints()
@@ -140,9 +140,6 @@ class Runtime:
 
     def _read_login(self) -> SecretStr:
         return read_again(self.config, "opennebula", "auth")
-
-    async def _note_renewal(self, result: str) -> None:
-        await self.audit.note(who="the controller", origin="OpenNebula", what="renew its login", result=result)
 
     def _make_fencer(self) -> Fencer:
         looks = Looks(

@@ -7,6 +7,7 @@ import anyio.lowlevel
 import pytest
 from pydantic import SecretStr
 
+from ha_controller.app.audit import Audit
 from ha_controller.app.renewal import LoginRenewal
 from ha_controller.config.secret import SecretProblem
 from ha_controller.lead import Login, OpenNebulaAccount
@@ -28,10 +29,13 @@ async def renewed(ours: OpenNebulaAccount, answer: SecretStr | Exception) -> lis
             raise answer
         return answer
 
-    async def note(text: str) -> None:
-        notes.append(text)
+    class Trail(Audit):
+        async def note(self, *, result: str = "", **others: object) -> bool:  # type: ignore[override]
+            del others
+            notes.append(result)
+            return True
 
-    renewal = LoginRenewal(ours, reads, note)
+    renewal = LoginRenewal(ours, reads, lambda: Trail(lambda: None, lambda: 0.0))
     with anyio.fail_after(5):
         async with anyio.create_task_group() as group:
             group.start_soon(renewal.run)

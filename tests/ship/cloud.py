@@ -19,6 +19,9 @@ def answer(cloud: EmbeddedCloud, words: list[Any]) -> Any:
         case ["break", str(host), str(fault)]:
             cloud.break_host(next(each.id for each in cloud.hosts if each.name == host), fault)
             return "broken"
+        case ["password", str(password)]:
+            cloud.server.users.all[0].password = password
+            return "changed"
         case ["check"]:
             return cloud.check(vms_must_wait=False)
         case ["moves"]:

@@ -1,8 +1,11 @@
 """Fresh machines to install on: a Debian made by debootstrap, with a systemd of its own, in namespaces of this machine.
 
-The root is made once and kept (`.peers/roots`); each machine is a copy. A machine has its own network, which leads
-nowhere: what pip installs comes from a folder that holds exactly the files of requirements.lock, and the embedded cloud
-runs in that network. It needs root, debootstrap, util-linux and iproute2.
+The root is made once and kept (`.peers/roots`); each machine is a layer over it that is thrown away. A machine has its
+own network, which leads nowhere: what pip installs comes from a folder that holds exactly the files of
+requirements.lock, and the embedded cloud runs in that network. It needs root, debootstrap, util-linux and iproute2.
+
+TRY_ROOT=/ takes the root of this very machine in the place of debootstrap's: CI has no time to make one. Its packages
+are there then; what is there of ours is taken away in the layer.
 
 What it is not: a kernel of its own. Whatever depends on the kernel or on devices is that of the real machine.
 """
@@ -34,7 +37,9 @@ PACKAGES = (
     "iproute2",
     "procps",
     "ca-certificates",
+    "python3-apt",
 )
+OURS = ("opt/ha-controller", "etc/ha-controller", "var/lib/ha-controller", "run/ha-controller")
 CGROUPS = Path("/sys/fs/cgroup/unified") if Path("/sys/fs/cgroup/unified").exists() else Path("/sys/fs/cgroup")
 BOOTS_WITHIN_S, WAIT_S = 90.0, 120.0
 
@@ -58,31 +63,26 @@ def eventually(what: str, is_so: Callable[[], bool], within_s: float = WAIT_S) -
 
 
 def base_root() -> Path:
-    """The root that all machines are copies of; made when there is none."""
+    """The root below all machines; made when there is none."""
+    if chosen := os.environ.get("TRY_ROOT"):
+        return Path(chosen)
     root = KEPT / "roots" / SUITE
-    if not (root / ".complete").exists():
+    complete, packages = root / ".complete", ",".join(PACKAGES)
+    if not complete.exists() or complete.read_text() != packages:
         say(f"debootstrap {SUITE}, once")
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
-        include = f"--include={','.join(PACKAGES)}"
+        include = f"--include={packages}"
         subprocess.run(["debootstrap", "--variant=minbase", include, SUITE, str(root)], check=True, stdout=sys.stderr)
         shutil.copy("/etc/ssl/certs/ca-certificates.crt", root / "etc/ssl/certs/ca-certificates.crt")
-        (root / ".complete").touch()
+        complete.write_text(packages)
     return root
 
 
 def wheelhouse() -> Path:
     """The files of requirements.lock, as an index would give them."""
-    folder = KEPT / "wheelhouse"
-    lock = ROOT / "requirements.lock"
-    kept = folder / "requirements.lock"
-    if not kept.exists() or kept.read_bytes() != lock.read_bytes():
-        say("pip download, once for each requirements.lock")
-        shutil.rmtree(folder, ignore_errors=True)
-        words = ["download", "--quiet", "--require-hashes", "-r", str(lock), "-d", str(folder)]
-        subprocess.run([sys.executable, "-m", "pip", *words], check=True, stdout=sys.stderr)
-        shutil.copy(lock, kept)
-    return folder
+    subprocess.run(["make", "--quiet", ".peers/wheelhouse/.ready"], cwd=ROOT, check=True, stdout=sys.stderr)
+    return KEPT / "wheelhouse"
 
 
 class Machine:
@@ -157,9 +157,12 @@ class Machine:
 @contextmanager
 def machine(name: str, prepare: Callable[[Path], None] = lambda root: None) -> Iterator[Machine]:
     """A fresh machine, booted; `prepare` may put files on its root before."""
-    with tempfile.TemporaryDirectory(prefix="try-") as folder:
-        root = Path(folder, "root")
-        subprocess.run(["cp", "-a", "--reflink=auto", str(base_root()), str(root)], check=True)
+    with layer() as root:
+        # machines with a network that leads nowhere wait for none
+        for each in root.glob("usr/lib/systemd/system/*wait-online*.service"):
+            mask = root / "etc/systemd/system" / each.name
+            mask.unlink(missing_ok=True)
+            mask.symlink_to("/dev/null")
         prepare(root)
         made = Machine(root, name)
         try:
@@ -169,17 +172,44 @@ def machine(name: str, prepare: Callable[[Path], None] = lambda root: None) -> I
             made.stop()
 
 
+@contextmanager
+def layer() -> Iterator[Path]:
+    """A root over `base_root`, in memory: what is written there is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="try-") as folder:
+        upper, work, root = (Path(folder, each) for each in ("memory/upper", "memory/work", "root"))
+        upper.parent.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", str(upper.parent)], check=True)
+        try:
+            for each in (upper, work, root):
+                each.mkdir()
+            how = f"lowerdir={base_root()},upperdir={upper},workdir={work}"
+            subprocess.run(["mount", "-t", "overlay", "-o", how, "overlay", str(root)], check=True)
+            try:
+                for ours in OURS:  # what other tests have left on this very machine
+                    shutil.rmtree(root / ours, ignore_errors=True)
+                yield root
+            finally:
+                subprocess.run(["umount", "--lazy", str(root)], check=True)
+        finally:
+            subprocess.run(["umount", "--lazy", str(upper.parent)], check=True)
+
+
 def put_checkout(root: Path, where: str = "root/ha-controller") -> None:
     """What git has of this folder, as `git clone` would lay it, and the files of the lock in the place of an index."""
     target = root / where
     target.mkdir(parents=True)
     archive = str(root / "tmp/checkout.tar")
-    words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-    listed = subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout
-    packing = ["tar", "--create", "--null", "--files-from=-", "--file", archive]
+    if (ROOT / ".git").exists():
+        words = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(words, cwd=ROOT, capture_output=True, check=True).stdout
+        packing = ["tar", "--create", "--null", "--files-from=-", "--file", archive]
+    else:  # an archive of the tree: all but what make has put there, which begins with a dot
+        listed, packing = b"", ["tar", "--create", "--exclude=./.*/*", "--exclude=__pycache__", "--file", archive, "."]
     subprocess.run(packing, cwd=ROOT, input=listed, check=True)
     subprocess.run(["tar", "--extract", "--no-same-owner", "--file", archive], cwd=target, check=True)
     shutil.copytree(wheelhouse(), root / "srv/wheelhouse")
+    for theirs in ("root/.config/pip", "root/.pip"):
+        shutil.rmtree(root / theirs, ignore_errors=True)
     (root / "etc/pip.conf").write_text("[global]\nno-index = true\nfind-links = /srv/wheelhouse\n")
 
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,10 +21,22 @@ from pathlib import Path
 from typing import Any
 
 from tests.ship.machine import KEPT, ROOT, TryFailed, base_root, eventually, main, say, wheelhouse
+from tests.ship.pages import blocks
 
-BASE, IMAGE = "localhost/ha-base", "localhost/ha-controller"
+BASE = "localhost/ha-base"
+#: the name that the page gives it
+IMAGE = re.findall(r"--tag (\S+)", (ROOT / "docs/container.md").read_text())[0]
+#: with a storage of its own, so that nothing of this machine is touched
+BUILDAH = (
+    "buildah",
+    "--root",
+    str(KEPT / "buildah/root"),
+    "--runroot",
+    str(KEPT / "buildah/run"),
+    "--storage-driver",
+    "vfs",
+)
 USER = 10001
-PLUGINS = "ipmi messages"
 HEALTHCHECK = ("/opt/ha-controller/bin/python", "/opt/ha-controller/healthcheck.py")
 STOPS_WITHIN_S = 60.0
 #: opens the two kinds of ICMP socket
@@ -45,10 +59,8 @@ auth = { file = "/etc/ha-controller/secrets/one_auth" }
 
 
 def buildah(*words: str) -> str:
-    """Run it with a storage of its own, so that nothing of this machine is touched; returns what it printed."""
-    kept = KEPT / "buildah"
-    storage = ["--root", str(kept / "root"), "--runroot", str(kept / "run"), "--storage-driver", "vfs"]
-    done = subprocess.run(["buildah", *storage, *words], cwd=ROOT, capture_output=True, text=True, check=False)
+    """Run it; returns what it printed."""
+    done = subprocess.run([*BUILDAH, *words], cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise TryFailed(f"buildah {' '.join(words)}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     return done.stdout.strip()
@@ -67,12 +79,21 @@ def make_base() -> None:
 
 
 def build() -> dict[str, Any]:
-    """Build the Dockerfile as it is; returns the image's own settings."""
-    say("buildah build --isolation chroot")
-    arguments = ["--build-arg", f"BASE={BASE}", "--build-arg", f"PLUGINS={PLUGINS}", "--build-arg", "REVISION=tried"]
-    folder = ["--volume", f"{wheelhouse()}:/srv/wheelhouse:ro"]
+    """Run the page's `docker build` with buildah in Docker's place; returns the image's own settings."""
+    [block] = blocks("docs/container.md", "As a container")
+    say(f"{block}: {block.text()}")
     how = ["--isolation", "chroot", "--format", "docker", "--pull-never", "--layers=false"]
-    buildah("build", *how, *arguments, *folder, "--tag", IMAGE, ".")
+    how += ["--build-arg", f"BASE={BASE}", "--volume", f"{wheelhouse()}:/srv/wheelhouse:ro"]
+    with tempfile.TemporaryDirectory() as folder:
+        docker = Path(folder, "docker")
+        docker.write_text(
+            f'#!/bin/sh\n[ "$1" = build ] && shift && exec {shlex.join([*BUILDAH, "build", *how])} "$@"\n'
+        )
+        docker.chmod(0o755)
+        environ = {**os.environ, "PATH": f"{folder}:{os.environ['PATH']}"}
+        done = subprocess.run(["bash", "-euc", block.text()], cwd=ROOT, env=environ, capture_output=True, text=True)
+    if done.returncode != 0:
+        raise TryFailed(f"{block}: exit code {done.returncode}\n{done.stdout}{done.stderr}")
     made: dict[str, Any] = json.loads(buildah("inspect", "--type", "image", IMAGE))["Docker"]["config"]
     print(json.dumps({key: value for key, value in made.items() if value}, indent=1))
     return made
@@ -173,7 +194,9 @@ def commands(folder: Path, root: Path) -> None:
     listed = run(folder, root, "ha-controller", "plugins", "list")
     for plugin, there in (("ipmi", True), ("pdu", False)):
         if (plugin in listed) != there:
-            raise TryFailed(f"PLUGINS={PLUGINS!r}, and plugin {plugin}: {not there}")
+            raise TryFailed(
+                f"plugin {plugin}, which the page's command {'names' if there else 'does not name'}: {not there}"
+            )
     run(folder, root, "ha-controller", "check-config")
     refused = "import os\ntry: open('/opt/x', 'w')\nexcept OSError as e: print(e.strerror)\nprint(os.getuid())"
     if run(folder, root, "python3", "-c", refused).split("\n")[:2] != ["Read-only file system", str(USER)]:
