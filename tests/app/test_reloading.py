@@ -34,7 +34,8 @@ def waiting(registry: Registry, before: Config, after: Config) -> set[str]:
         ({"guard": {"settle": "50s"}, "recover": {"parallel": 9}, "drill": {"every": "90d"}}, set()),
         ({"detect": {"interval": "2s", "fail_after": "20s"}}, {"detect.interval"}),
         ({"guard": {"self_check": ["192.0.2.1"], "settle": "50s"}}, {"guard.self_check"}),
-        ({"opennebula": {"auth": "a:c"}}, {"opennebula.auth"}),
+        ({"opennebula": {"auth": "a:c"}}, set()),
+        ({"opennebula": {"auth": "a:c", "timeout": "3s"}}, {"opennebula.timeout"}),
         ({"log": {"level": "debug"}, "mode": "approve"}, {"log.level"}),
     ],
 )
