@@ -82,8 +82,8 @@ class EmbeddedCloud:
             CloudHost(
                 id=number,
                 name=f"kvm-{number + 1:02}",
-                address=netns.address_of(number) if namespaces else f"127.{second}.1.{number + 1}",
-                bmc_address=f"127.{second}.2.{number + 1}",
+                address=netns.address_of(number) if namespaces else _address(second, 1, number),
+                bmc_address=_address(second, 2, number),
                 system_uuid=f"4c4c4544-0000-4000-8000-{number:012x}",
             )
             for number in range(hosts)
@@ -190,6 +190,11 @@ class EmbeddedCloud:
     def check(self, *, vms_must_wait: bool) -> list[str]:
         """What the independent checker says: everything that went wrong."""
         return checker.check(self.hardware, vms_must_wait=vms_must_wait)
+
+
+def _address(second: int, kind: int, number: int) -> str:
+    """On loopback; `kind`: 1 hosts, 2 BMCs. Networks of 250 take turns."""
+    return f"127.{second}.{kind + 2 * (number // 250)}.{number % 250 + 1}"
 
 
 def _claim_network() -> tuple[int, socket.socket]:
