@@ -197,11 +197,14 @@ _STYLE = """
   --fence: #fc8181; --restart: #63b3ed; --down: #feb2b2; --mark: #b794f4; } }
 @media print { :root { color-scheme: light; --ink: #000; --paper: #fff; --line: #999; --detect: #b7791f;
   --fence: #c53030; --restart: #2b6cb0; --down: #9b2c2c; --mark: #553c9a; } tr, svg { break-inside: avoid; }
-  h2 { break-after: avoid; } }
+  h2 { break-after: avoid; } .wide { overflow: visible; } .wide svg { min-width: 0; } td { overflow-wrap: anywhere; } }
 body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 60rem;
   margin: 2rem auto; padding: 0 1rem; overflow-wrap: anywhere; }
+.wide { overflow-x: auto; } .wide svg { min-width: 40rem; }
 table { border-collapse: collapse; width: 100%; }
-th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top; }
+th, td { border: 1px solid var(--line); padding: .25rem .5rem; text-align: left; vertical-align: top;
+  overflow-wrap: normal; }
+th, td.short { white-space: nowrap; } td.long { overflow-wrap: break-word; min-width: 12rem; }
 svg { width: 100%; height: auto; } svg text { fill: var(--ink); font: 12px system-ui, sans-serif; }
 .axis { stroke: var(--line); } .detect { fill: var(--detect); } .fence { fill: var(--fence); }
 .restart { fill: var(--restart); } .down { fill: var(--down); } .mark { fill: var(--mark); }
@@ -216,7 +219,7 @@ def page(record: Json) -> str:
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\"/>",
         '<meta name="viewport" content="width=device-width, initial-scale=1"/>',
         f"<title>{heading}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{heading}</h1>",
-        timeline_picture.draw(record, _escaped),
+        _wide("Timeline", timeline_picture.draw(record, _escaped)),
     ]
     for section in sections(record):
         parts.append(f"<h2>{_escaped(section.title)}</h2>")
@@ -224,13 +227,29 @@ def page(record: Json) -> str:
         if section.points:
             parts += ["<ul>", *(f"<li>{_escaped(point)}</li>" for point in section.points), "</ul>"]
         if section.rows:
-            parts += ["<table>", f"<thead>{_cells('th', section.headers)}</thead>", "<tbody>"]
-            parts += [*(_cells("td", row) for row in section.rows), "</tbody>", "</table>"]
+            parts.append(_wide(section.title, _table(section)))
     return "\n".join([*parts, "</body>\n</html>\n"])
 
 
-def _cells(tag: str, cells: Sequence[str]) -> str:
-    return f"<tr>{''.join(f'<{tag}>{_escaped(cell)}</{tag}>' for cell in cells)}</tr>"
+#: columns whose text is ours and short: never broken, or a narrow window breaks it letter by letter
+_SHORT = frozenset({"At", "After", "Kind", "Phase", "Seconds", "VM", "Was", "Outcome", "Outage"})
+_LONG = frozenset({"Why", "What"})
+
+
+def _wide(name: str, inside: str) -> str:
+    """What is wider than the window is moved in a frame of its own, by keys as well."""
+    return f'<div class="wide" role="region" aria-label="{_escaped(name)}" tabindex="0">\n{inside}\n</div>'
+
+
+def _table(section: Section) -> str:
+    head = "".join(f'<th scope="col">{_escaped(each)}</th>' for each in section.headers)
+    looks = ["short" if each in _SHORT else "long" if each in _LONG else "name" for each in section.headers]
+    rows = [
+        "".join(f'<td class="{look}">{_escaped(cell)}</td>' for look, cell in zip(looks, row, strict=True))
+        for row in section.rows
+    ]
+    body = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>\n</table>"
 
 
 def _escaped(text: str) -> str:
