@@ -6,7 +6,11 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
+<<<<<<< HEAD
 .PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb try-pages release container bench bench-gate soak clean
+=======
+.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak screenshots clean
+>>>>>>> 00ff3ec (Tests of the page in a real browser: a harness of real controllers, and windows that collect what they complain about)
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -104,6 +108,9 @@ soak: $(VENV)/.dev                         ## as root, ten minutes: 1,000 hosts,
 	$(PYTHON) -m venv .bench/venv
 	.bench/venv/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-bench.lock
 	touch $@
+
+screenshots: $(VENV)/.dev                   ## a minute: pictures of the page during an incident, in Debian's chromium, for docs/pictures
+	$(BIN)/python -m tests.page.screenshots $(ARGS)
 
 wheels: $(VENV)/.ready                      ## a minute: all wheels, installed with ours from a folder, and the demo far from here
 	packaging/check-wheels $(ARGS)

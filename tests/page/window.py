@@ -19,15 +19,15 @@ LIVE_WITHIN_S = 20.0
 #: what a host goes through takes seconds; a minute on a busy machine
 STATE_WITHIN_S = 90.0
 _TELL_VIOLATIONS = """
-addEventListener('securitypolicyviolation', (event) =>
-  complain(`policy: ${event.violatedDirective} forbids ${event.blockedURI || 'inline'} (${event.sourceFile}:${event.lineNumber})`));
+addEventListener('securitypolicyviolation', ({ violatedDirective, blockedURI, sourceFile, lineNumber }) =>
+  complain(`policy: ${violatedDirective} forbids ${blockedURI || 'inline'} (${sourceFile}:${lineNumber})`));
 addEventListener('unhandledrejection', (event) => complain(`not handled: ${event.reason}`));
 """
 _FOLLOW_STATES = """(host) => {
   const seen = (window.statesSeen ??= {})[host] = [];
   const look = () => {
-    for (const tile of document.querySelectorAll('[data-host]'))
-      if (tile.dataset.host === host && tile.dataset.state && seen.at(-1) !== tile.dataset.state) seen.push(tile.dataset.state);
+    for (const { dataset } of document.querySelectorAll('[data-host][data-state]'))
+      if (dataset.host === host && seen.at(-1) !== dataset.state) seen.push(dataset.state);
   };
   look();
   new MutationObserver(look).observe(document.body, { subtree: true, childList: true, attributes: true });
