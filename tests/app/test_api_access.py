@@ -386,3 +386,30 @@ async def test_root_is_root_without_a_directory_service(monkeypatch: pytest.Monk
     if os.geteuid() == 0:
         assert (await door.ask("POST", "/api/v1/pause", local=True, json={"reason": "x"}))[0] == 200
     assert await LocalPeers()._name(0) == "root"
+
+
+async def test_a_browser_that_closes_its_tab_before_the_answer_is_no_error(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked, answered = asyncio.Event(), asyncio.Event()
+
+    async def doctor() -> list[object]:
+        asked.set()
+        await left.wait()
+        answered.set()
+        return []
+
+    left = asyncio.Event()
+    door.sources.doctor = doctor  # type: ignore[method-assign]
+    reader, writer = await asyncio.open_connection("127.0.0.1", door.port)
+    writer.write(
+        f"GET /api/v1/doctor HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {door.tokens['viewer']}\r\n\r\n".encode()
+    )
+    await asyncio.wait_for(asked.wait(), 10)
+    writer.transport.abort()
+    await asyncio.wait_for(reader.read(), 10) if not reader.at_eof() else None
+    await door.ask("GET", "/livez")  # the server's loop has seen by then that the other end is gone
+    left.set()
+    await asyncio.wait_for(answered.wait(), 10)
+    await door.ask("GET", "/livez")
+    assert [each.getMessage() for each in caplog.records if each.name == "aiohttp.server"] == []

@@ -11,7 +11,7 @@ import json
 import ssl
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -257,7 +257,7 @@ async def _errors_are_values(request: web.Request, handler: _Handler) -> web.Str
     """The border: an exception in a handler becomes an answer, its traceback goes to the log."""
     response = await _answer(request, handler)
     if not response.prepared:
-        with anyio.move_on_after(SEND_MAX_S) as sending:
+        with anyio.move_on_after(SEND_MAX_S) as sending, suppress(ConnectionError):  # nobody waits for it any more
             await response.prepare(request)
             await response.write_eof()
         if sending.cancelled_caught and request.transport is not None:
