@@ -26,7 +26,7 @@ TIMINGS = Timings(ssh_timeout_s=0.5, boot_s=0.2, monitor_host_s=1.0)
 ADMIN = ("oneadmin", "embedded-cloud")
 #: a user of OpenNebula's group `users`, whose role a site may choose
 USER = ("ursula", "a password of hers")
-WELL_WITHIN_S = 60.0
+WELL_WITHIN_S = 120.0
 
 
 class Site:
