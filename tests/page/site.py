@@ -27,6 +27,14 @@ ADMIN = ("oneadmin", "embedded-cloud")
 #: a user of OpenNebula's group `users`, whose role a site may choose
 USER = ("ursula", "a password of hers")
 WELL_WITHIN_S = 120.0
+_BMC = """\
+agent = "ipmi"
+identity = "noted"
+address = "{FENCE_IP}"
+port = 7623
+username = "admin"
+password = { file = "FOLDER/bmc_password" }
+"""
 
 
 class Site:
@@ -134,3 +142,12 @@ async def site(
             if controller.process is not None and controller.process.returncode is None:
                 await controller.kill()
     assert "Traceback" not in controller.log, controller.log
+
+
+def of_many(folder: Path) -> dict[str, str]:
+    """Settings for a thousand hosts on a busy machine: nobody logs in at a thousand BMCs."""
+    return {
+        'channels = ["echo", "ssh", "bmc", "oned"]': 'channels = ["echo", "oned"]\ninterval = "1300ms"',
+        'poll = "2s"': 'poll = "15s"',
+        _BMC.replace("FOLDER", str(folder)): 'agent = "manual"\ninstructions = "ask the technician"\n',
+    }

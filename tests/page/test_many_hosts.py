@@ -9,7 +9,7 @@ import pytest_asyncio
 from playwright.async_api import Browser, expect
 
 from ha_controller.sim.hardware import Fault
-from tests.page.site import Site, site
+from tests.page.site import Site, of_many, site
 from tests.page.window import PHONE, window
 
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
@@ -22,28 +22,13 @@ _WATCH_TASKS = """() => {
   new PerformanceObserver(note).observe({ entryTypes: ['longtask'] });
 }"""
 
-_BMC = """\
-agent = "ipmi"
-identity = "noted"
-address = "{FENCE_IP}"
-port = 7623
-username = "admin"
-password = { file = "FOLDER/bmc_password" }
-"""
 _AS_SHOWN = "(tiles) => tiles.map((tile) => [tile.dataset.host, tile.dataset.state])"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def cloud(tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> AsyncIterator[Site]:
     folder = tmp_path_factory.mktemp("many")
-    edits = {
-        'channels = ["echo", "ssh", "bmc", "oned"]': 'channels = ["echo", "oned"]\ninterval = "1300ms"',
-        'poll = "2s"': 'poll = "15s"',
-        _BMC.replace(
-            "FOLDER", str(folder)
-        ): 'agent = "manual"\ninstructions = "ask the technician"\n',  # nobody logs in at a thousand BMCs
-    }
-    async with site(folder, hosts=HOSTS, vms_per_host=2, edits=edits) as served:
+    async with site(folder, hosts=HOSTS, vms_per_host=2, edits=of_many(folder)) as served:
         await served.is_told("status", lambda status: status.get("hosts", {}).get("ok") == HOSTS)
         yield served
 
