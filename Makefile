@@ -6,11 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-<<<<<<< HEAD
-.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb try-pages release container bench bench-gate soak clean
-=======
-.PHONY: help venv demo docs audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb container bench bench-gate soak screenshots clean
->>>>>>> 00ff3ec (Tests of the page in a real browser: a harness of real controllers, and windows that collect what they complain about)
+.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
