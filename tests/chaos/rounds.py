@@ -19,7 +19,7 @@ from ha_controller.core.incident import VmStage
 from ha_controller.sim import netns
 from ha_controller.sim.hardware import Fault
 from ha_controller.sim.oned_model import ACTIVE, DISABLED, ERROR, MONITORED, POWEROFF, RUNNING
-from ha_controller.sim.oned_recover import RETRY
+from ha_controller.sim.oned_recover import BOOT_FAILS, FILES_END, RETRY, SUCCESS
 from ha_controller.sim.oned_state import START_FAILURES
 from tests.chaos import faults
 from tests.chaos.cloud import LivingCloud, fill_disk
@@ -27,6 +27,7 @@ from tests.chaos.controller import Controller
 from tests.chaos.faults import Blow, Death, Moment, Trouble
 from tests.peers.etcd import Etcd
 
+STARTING = frozenset({*BOOT_FAILS, *FILES_END})
 MOMENT_WITHIN_S = 40.0  #: a moment that has not come by then does not come
 CARED_FOR_WITHIN_S = 300.0  #: a busy machine takes its time; who is stuck is so for ever
 WELL_WITHIN_S = 240.0
@@ -322,6 +323,9 @@ class Play:
                 self.cloud.oned.lifecycle.action(vm, "resume", now)
             elif known.lcm_state in START_FAILURES:
                 self.cloud.oned.lifecycle.recover(vm, RETRY, now)
+            elif known.lcm_state in STARTING:  # for ever: nobody may log in and ask, so a person looks at the host
+                runs = vm in self.cloud.hardware.machines[known.host].vms
+                self.cloud.oned.lifecycle.recover(vm, SUCCESS if runs else RETRY, now)
             else:
                 continue
             told.left_alone.append(why)
