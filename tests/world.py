@@ -290,6 +290,7 @@ class Cloud:
                         one_state=self.one_states[host],
                         monitored_at=self._monitored(host),
                         marked=host in self.marked,
+                        monitoring_restarting=host in self.restarting,
                         vms=tuple(self.vms[vm] for vm in sorted(listed) if vm in self.vms),
                     )
                 )

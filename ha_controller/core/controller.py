@@ -285,6 +285,7 @@ class Controller:
             return
         view.read_at, view.one_state, view.read_failed = event.asked_at, event.one_state, ""
         view.monitored_at, view.marked = event.monitored_at, event.marked
+        view.monitoring_restarting = event.monitoring_restarting
         view.vms = {vm.id: vm for vm in event.vms}
         if (incident := self.state.incidents.get(event.host)) is not None:
             situation.note_travellers(self.state, incident)

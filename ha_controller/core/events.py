@@ -44,6 +44,7 @@ class HostRead:
     one_state: int
     monitored_at: float = 0.0  #: when OpenNebula last had news of it, on the front-end's clock
     marked: bool = False  #: carries our HA_STATE
+    monitoring_restarting: bool = False  #: OFFLINE by us, for a moment
     vms: tuple[Vm, ...]  #: the VMs on the host's list and those that were asked for by id
 
 

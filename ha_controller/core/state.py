@@ -87,6 +87,7 @@ class HostView:
     read_failed: str = ""  #: why the last reading gave nothing
     one_state: int | None = None
     marked: bool = False  #: carries our HA_STATE, as of the last HostRead
+    monitoring_restarting: bool = False  #: as of the last HostRead, which may be newer than the inventory
     enabled_told: bool = False  #: people were told that somebody enabled it although it is off
     vms: dict[int, Vm] = field(default_factory=dict)  #: of the last HostRead
     #: VM -> its place and state, and since when it was seen so

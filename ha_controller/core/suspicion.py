@@ -341,9 +341,10 @@ def deaths_remembered(state: State, now: float) -> tuple[Death, ...]:
 
 def prior_one_state(state: State, host: Host) -> int:
     """Its state in OpenNebula before we touch it; OFFLINE by us is no person's wish."""
-    if host.monitoring_restarting:
+    view = state.view(host.id)
+    if host.monitoring_restarting or view.monitoring_restarting:
         return OnedHostState.MONITORED
-    one_state = state.view(host.id).one_state
+    one_state = view.one_state
     return host.one_state if one_state is None else one_state
 
 

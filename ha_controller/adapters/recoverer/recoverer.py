@@ -225,6 +225,7 @@ class Recoverer:
                 one_state=host.state,
                 monitored_at=float(host.monitored_at),
                 marked=host.template.get(MARK, "").startswith(FENCED),
+                monitoring_restarting=is_restarting(host),
                 vms=tuple(self._vm(vm, host) for vm in vms),
             )
         )
