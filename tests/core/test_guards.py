@@ -16,7 +16,7 @@ from ha_controller.core.events import (
     SelfChecked,
     Verb,
 )
-from ha_controller.core.model import Domain, HostState, Signal
+from ha_controller.core.model import Domain, HostState, OnedHostState, Signal
 from ha_controller.core.settings import Channel, Mode
 
 
@@ -347,6 +347,16 @@ def test_maintenance_is_written_in_opennebula_with_its_end(cloud):
     assert not cloud.ordered(Answer)  # not before OpenNebula has taken it
     cloud.feed(MaintenanceMarked(host=3, request=7, failure="no answer"))
     assert cloud.ordered(Answer)[-1].code == 6
+
+
+def test_a_host_that_dies_while_its_monitoring_is_started_anew_was_disabled_by_nobody(cloud):
+    """It is OFFLINE by us for a moment: only the newest reading shows that, and the inventory is older."""
+    cloud.one_states[3] = OnedHostState.OFFLINE
+    cloud.restarting = {3}
+    cloud.kill(3, "off")
+    cloud.run(10)
+    assert cloud.incident(3).prior_one_state == OnedHostState.MONITORED
+    assert cloud.state(3) is HostState.RECOVERED
 
 
 def test_a_host_that_never_answered_since_its_maintenance_ended_is_not_shot_before_a_person_says_so(cloud):

@@ -9,7 +9,7 @@ from world import Cloud, say, seen
 
 from ha_controller.core.effects import Fence, RestartMonitoring, Tell
 from ha_controller.core.events import EvidenceTaken, LeadChanged, Verb
-from ha_controller.core.model import Domain, HostState, OnedHostState, Reading, Signal
+from ha_controller.core.model import Domain, HostState, Reading, Signal
 from ha_controller.core.settings import POLICIES, Channel, Mode, Policy
 
 
@@ -156,16 +156,6 @@ def test_what_a_crash_left_offline_is_enabled(cloud):
     cloud.restarting = {3}
     cloud.inventory()
     assert [order.host for order in cloud.ordered(RestartMonitoring)] == [3]
-
-
-def test_a_host_that_dies_while_its_monitoring_is_started_anew_was_disabled_by_nobody(cloud):
-    """It is OFFLINE by us for a moment: only the newest reading shows that, and the inventory is older."""
-    cloud.one_states[3] = OnedHostState.OFFLINE
-    cloud.restarting = {3}
-    cloud.kill(3, "off")
-    cloud.run(10)
-    assert cloud.incident(3).prior_one_state == OnedHostState.MONITORED
-    assert cloud.state(3) is HostState.RECOVERED
 
 
 @pytest.mark.parametrize(("verdict", "power"), [("powered off", "off"), ("dead", "on")])
