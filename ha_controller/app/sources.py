@@ -69,12 +69,8 @@ class ControllerSources:
         return self._state.oned_at is not None
 
     def host_id(self, host: str) -> int | None:
-        """The id of a host by name, else by id."""
-        hosts = self._state.hosts.values()
-        named = [known.id for known in hosts if known.name == host]
-        numbered = [known.id for known in hosts if str(known.id) == host]
-        found = named or numbered
-        return found[0] if len(found) == 1 else None
+        """The id of a host by id or name; None: there is no such host, or more than one."""
+        return report.host_id(self._state, host)
 
     def explain(self, host: str) -> Json:
         """Why a host is in its state; None if there is no such host."""

@@ -50,6 +50,15 @@ def status(state: State, now: float) -> Json:
     }
 
 
+def host_id(state: State, host: str) -> int | None:
+    """The id of a host by id or name; None: there is no such host, or more than one.
+
+    A host may be called like the number of another. Whoever means one of them must never get the other.
+    """
+    found = [known.id for known in state.hosts.values() if host in (known.name, str(known.id))]
+    return found[0] if len(found) == 1 else None
+
+
 def _verdict(state: State) -> tuple[int, str]:
     waiting = [incident for _, incident in sorted(state.incidents.items()) if needs_person(incident)]
     if waiting:

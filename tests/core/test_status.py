@@ -111,3 +111,12 @@ def test_several_hosts_that_wait_for_repair_are_all_named(cloud):
         cloud.kill(host, "off")
         cloud.run(60)
     assert said(cloud) == (report.WELL, "All VMs are cared for. kvm-03, kvm-05 wait for repair.")
+
+
+def test_a_host_that_is_called_like_the_number_of_another_is_never_taken_for_it(cloud):
+    hosts = cloud.controller.state.hosts
+    assert report.host_id(cloud.controller.state, "3") == 3
+    hosts[5] = replace(hosts[5], name="3")
+    assert report.host_id(cloud.controller.state, "3") is None
+    assert report.host_id(cloud.controller.state, "5") == 5
+    assert report.host_id(cloud.controller.state, "kvm-03") == 3

@@ -89,5 +89,5 @@ def of_validation(error: ValidationError, what: str) -> Problem:
 
 
 def no_such_host() -> Problem:
-    """A host that OpenNebula does not have."""
-    return Problem(404, "There is no such host in OpenNebula.")
+    """A host that OpenNebula does not have, or a name that is the number of another one."""
+    return Problem(404, "There is no such host in OpenNebula, or one has the number of another as its name.")

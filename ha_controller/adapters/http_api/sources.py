@@ -23,7 +23,7 @@ class Sources(open_pages.Shown, Seen, Protocol):
         """Whether the hosts were read since the start; before that none is known, and none is missing."""
 
     def host_id(self, host: str) -> int | None:
-        """The id of a host by id or name."""
+        """The id of a host by id or name; None: there is no such host, or more than one."""
 
     def drills(self) -> Json:
         """When each fence device is due for a drill."""
