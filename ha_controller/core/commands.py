@@ -52,7 +52,8 @@ def obey(state: State, command: OperatorCommanded, now: float) -> None:
         case _:
             incident = _incident(state, command)
             host = state.hosts.get(-1 if command.host is None else command.host)
-            if incident is None and host is not None and _may_be_confirmed(state, command, host):
+            is_any = command.incident is None  # a person who means one incident does not mean a later one
+            if incident is None and host is not None and is_any and _may_be_confirmed(state, command, host):
                 incident = _opened(state, command, host, now)
             elif incident is None:
                 state.answer(command.request, NO_SUCH, "There is no open incident of that host or number.")
@@ -80,7 +81,8 @@ def _for_incident(state: State, command: OperatorCommanded, incident: Incident, 
 
 def _incident(state: State, command: OperatorCommanded) -> Incident | None:
     if command.incident is not None:
-        return next((known for known in state.incidents.values() if known.id == command.incident), None)
+        found = [known for known in state.incidents.values() if known.id == command.incident]
+        return next((known for known in found if command.host in (None, known.host)), None)
     return state.incidents.get(command.host) if command.host is not None else None
 
 

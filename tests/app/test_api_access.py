@@ -413,3 +413,11 @@ async def test_a_browser_that_closes_its_tab_before_the_answer_is_no_error(
     await asyncio.wait_for(answered.wait(), 10)
     await door.ask("GET", "/livez")
     assert [each.getMessage() for each in caplog.records if each.name == "aiohttp.server"] == []
+
+
+async def test_what_ends_an_incident_may_name_it(door: Door) -> None:
+    for path in ("confirm-off", "unfence"):
+        body = {"reason": "I pulled its power cords", "incident": 12}
+        assert (await door.ask("POST", f"/api/v1/hosts/7/{path}", role="admin", json=body))[0] == 200
+        assert (door.sources.ordered[-1].host, door.sources.ordered[-1].incident) == (7, 12)
+    assert (await door.ask("POST", "/api/v1/hosts/7/hold", role="admin", json={"incident": 12}))[0] == 400

@@ -250,3 +250,23 @@ def test_what_an_order_to_power_off_would_come_to_is_told_before_it_is_given(clo
     cloud.operator(Verb.FENCE, host=3)
     cloud.run(3)
     assert bool(cloud.ordered(Fence)) is said_yes
+
+
+@pytest.mark.parametrize("verb", [Verb.CONFIRM_OFF, Verb.UNFENCE])
+def test_what_a_person_says_of_one_incident_is_not_taken_for_another(waiting, verb):
+    """A dialog may stay open while the incident ends and the host falls silent anew."""
+    meant = waiting.incident(3).id
+    for host, incident in ((3, meant + 1), (4, meant)):
+        waiting.operator(verb, host=host, incident=incident)
+        assert answer(waiting).code == NO_SUCH
+    assert waiting.state(3) is HostState.SUSPECT
+
+
+def test_a_silent_host_gets_no_incident_for_what_was_said_of_an_earlier_one(cloud):
+    cloud.run(6)
+    cloud.kill(3, "hang")
+    cloud.run(4)
+    assert cloud.state(3) is HostState.SUSPECT
+    cloud.operator(Verb.CONFIRM_OFF, host=3, incident=1)
+    assert answer(cloud).code == NO_SUCH
+    assert 3 not in cloud.controller.state.incidents

@@ -34,7 +34,7 @@ class Acts:
             (f"{of_host}/maintenance/on", self._maintenance_on, questions.MaintenanceBody, operator),
             (f"{of_host}/maintenance/off", self._maintenance_off, why, operator),
             (f"{of_host}/fence", self._fence, needed, admin),
-            (f"{of_host}/confirm-off", self._confirm_off, why, admin),
+            (f"{of_host}/confirm-off", self._confirm_off, questions.OfIncidentBody, admin),
             (f"{of_host}/unfence", self._unfence, questions.UnfenceBody, admin),
             (f"{of_host}/drill", self._drill, why, admin),
             (f"{BASE}/leader/step-down", self._step_down, questions.StepDownBody, admin),
@@ -90,12 +90,14 @@ class Acts:
 
     async def _confirm_off(self, call: Call) -> Json:
         """Say that you have seen that a host is off; its VMs are started elsewhere."""
-        return await self._order(Verb.CONFIRM_OFF, call)
+        return await self._order(Verb.CONFIRM_OFF, call, incident=call.sent(questions.OfIncidentBody).incident)
 
     async def _unfence(self, call: Call) -> Json:
         """Give a host back to OpenNebula once it answers again."""
         sent = call.sent(questions.UnfenceBody)
-        return await self._order(Verb.UNFENCE, call, force=sent.force, repaired=sent.repaired)
+        return await self._order(
+            Verb.UNFENCE, call, incident=sent.incident, force=sent.force, repaired=sent.repaired
+        )
 
     async def _drill(self, call: Call) -> Json:
         """Power a host in maintenance off and on with each of its fence devices. Takes minutes."""
@@ -139,8 +141,8 @@ class Acts:
         await self._sources.note(who=who, origin=origin, what=what, host=host, code=0, result=result)
 
     async def _order(
-        self, verb: Verb, call: Call, *, for_s: float | None = None, force: bool = False, repaired: bool = False,
-        here: bool = False,
+        self, verb: Verb, call: Call, *, incident: int | None = None, for_s: float | None = None, force: bool = False,
+        repaired: bool = False, here: bool = False,
     ) -> Json:  # fmt: skip
         name = call.path.get("host")
         answer = await self._commander.order(
@@ -149,7 +151,7 @@ class Acts:
             origin=call.caller.origin,
             reason=call.sent(questions.ReasonBody).reason,
             host=None if name is None else known_host(self._sources, name),
-            incident=call.path.get("number"),
+            incident=call.path.get("number", incident),
             for_s=for_s,
             force=force,
             repaired=repaired,

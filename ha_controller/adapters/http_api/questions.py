@@ -128,7 +128,15 @@ class PauseBody(NeededReasonBody):
     )
 
 
-class UnfenceBody(ReasonBody):
+class OfIncidentBody(ReasonBody):
+    """Something that ends an incident."""
+
+    incident: int | None = Field(
+        default=None, ge=0, le=NUMBER_MAX, description="Only in this incident of the host; not in a later one."
+    )
+
+
+class UnfenceBody(OfIncidentBody):
     """Giving a host back to OpenNebula."""
 
     force: bool = Field(default=False, description="It was rebooted, looked at, and what is in force was lifted.")
