@@ -153,3 +153,12 @@ async def test_a_head_and_a_body_that_do_not_come_hold_nothing_up(tmp_path: Path
             assert b" 408 " in await reader.readline()
         writer.close()
         assert door.sources.ordered == []
+
+
+async def test_a_silent_stream_says_that_it_is_alive_where_a_page_can_see_it(
+    door: Door, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page is told of events, and of comments never: it would take a dead connection for a calm night."""
+    monkeypatch.setattr(feeds, "ALIVE_EVERY_S", 0.05)
+    async with listening(door) as listener:
+        assert await listener.until("alive") == ({}, "")

@@ -24,8 +24,8 @@ LINES_AT_ONCE: Final = 500
 LOOK_EVERY_S: Final = 1.0
 SHARE_MAX: Final = 0.05  #: of the time of the event loop, for looking
 WAKE_EVERY_S: Final = 0.25
-ALIVE_EVERY_S: Final = 15.0  #: a comment, so that both ends notice a dead connection
-ALIVE: Final = b": alive\n\n"
+ALIVE_EVERY_S: Final = 15.0  #: so that both ends notice a dead connection; pages do not see comments
+ALIVE: Final = b"event: alive\ndata: {}\n\n"
 _AGES: Final = frozenset({"at", "for_s", "oned_age_s", "settling_s", "checked_s_ago", "drilled_s_ago"})
 
 Json = Any
@@ -101,7 +101,7 @@ class Feed:
             listener.cut_off = True
 
     async def frames(self, after: int | None) -> AsyncGenerator[bytes, None]:
-        """What a listener gets, from now on or from after a line; a comment when nothing has happened for long.
+        """What a listener gets, from now on or from after a line; word that it is alive when nothing has happened for long.
 
         Raises:
             Problem: too many listen.

@@ -175,7 +175,7 @@ class Looks:
         )
 
     async def events_stream(self, call: Call) -> web.StreamResponse:
-        """The trail and the state, live, as server-sent events: status, hosts, host, gone, trail, gap."""
+        """The trail and the state, live, as server-sent events: status, hosts, host, gone, trail, gap, alive."""
         return await stream(self._feed, call)
 
     async def trail_head(self, call: Call) -> Json:

@@ -2,6 +2,10 @@
 
 const BASE = "/api/v1";
 const AGAIN_MS = 1000;
+const AGAIN_WITHIN_MS = 10000; //: whoever's machine slept since then does not mean it any more
+const LOOK_MS = 20000;
+export const FORECAST_MS = 450000; //: the controller itself gives up before
+const ORDER_MS = 120000; //: devices are asked for some of them
 let csrf = "";
 
 /** An answer that is no: `status` of HTTP (0: none came), and a sentence. */
@@ -12,7 +16,7 @@ export class Refused extends Error {
   }
 }
 
-async function fetched(method, path, { body, headers } = {}) {
+async function fetched(method, path, { body, headers, withinMs } = {}) {
   const said = { Accept: "application/json", ...headers };
   if (body !== undefined) said["Content-Type"] = "application/json";
   let answer;
@@ -23,28 +27,36 @@ async function fetched(method, path, { body, headers } = {}) {
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: "same-origin",
       cache: "no-store",
+      signal: AbortSignal.timeout(withinMs),
     });
   } catch {
     throw new Refused(0, "The controller does not answer.");
   }
   if (answer.status === 204) return null;
   const told = await answer.json().catch(() => null);
+  if (answer.ok && told === null) throw new Refused(0, "The controller's answer broke off.");
   if (!answer.ok) throw new Refused(answer.status, told?.detail ?? told?.title ?? `HTTP ${answer.status}`);
   return told;
 }
 
 /** Look. @param {string} path below /api/v1 */
-export const look = (path) => fetched("GET", path);
+export const look = (path, withinMs = LOOK_MS) => fetched("GET", path, { withinMs });
+
+/** Whether an order that ended so was not carried out. Where nobody says, it is not known. @param {number} status of HTTP */
+export const isRefusal = (status) => status >= 400 && ![408, 500, 502, 504].includes(status);
 
 /** Order something, once: where the connection broke it is sent again with its key, and is not carried out again. */
 export async function order(path, body = {}) {
   const headers = { "X-HA-CSRF": csrf || "page", "Idempotency-Key": newKey() };
+  const asked = { body, headers, withinMs: ORDER_MS };
+  const began = Date.now();
   try {
-    return await fetched("POST", path, { body, headers });
+    return await fetched("POST", path, asked);
   } catch (error) {
     if (error.status !== 0) throw error;
     await new Promise((done) => { setTimeout(done, AGAIN_MS); });
-    return fetched("POST", path, { body, headers });
+    if (Math.abs(Date.now() - began) > AGAIN_WITHIN_MS) throw error;
+    return fetched("POST", path, asked);
   }
 }
 
@@ -62,11 +74,11 @@ export async function whoAmI() {
 
 /** @returns the session */
 export async function logIn(user, password) {
-  const session = await fetched("POST", "/session", { body: { user, password } });
+  const session = await fetched("POST", "/session", { body: { user, password }, withinMs: ORDER_MS });
   csrf = session.csrf;
   return session;
 }
 
-export const logOut = () => fetched("DELETE", "/session", { headers: { "X-HA-CSRF": csrf || "page" } });
+export const logOut = () => fetched("DELETE", "/session", { headers: { "X-HA-CSRF": csrf || "page" }, withinMs: LOOK_MS });
 
 export const streamAddress = (after) => `${BASE}/events/stream${after ? `?after=${after}` : ""}`;

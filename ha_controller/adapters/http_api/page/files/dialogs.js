@@ -2,7 +2,7 @@
 
 import { html, useEffect, useRef, useSignal } from "./vendor.js";
 import { ordered } from "./parts.js";
-import { dialog, hostName } from "./state.js";
+import { dialog, hostName, pending } from "./state.js";
 import { WhatIf } from "./whatif.js";
 import { plain } from "./words.js";
 
@@ -31,8 +31,8 @@ function Dialog({ name, children, wide }) {
   </dialog>`;
 }
 
-/** A dialog that ends with an order. `path` and `body` come from the form's fields. */
-function OrderDialog({ name, verb, path, bodyOf, danger, ready = () => true, children }) {
+/** A dialog that ends with an order. `path` and `body` come from the form's fields; `moot`: why it makes no sense any more. */
+function OrderDialog({ name, verb, path, bodyOf, danger, moot = "", ready = () => true, children }) {
   const busy = useSignal(false);
   const fits = useSignal(false);
   const trouble = useSignal("");
@@ -43,7 +43,7 @@ function OrderDialog({ name, verb, path, bodyOf, danger, ready = () => true, chi
   async function send(event) {
     event.preventDefault();
     const fields = fieldsOf();
-    if (!ready(fields)) return;
+    if (!ready(fields) || moot || busy.value) return;
     busy.value = true;
     trouble.value = await ordered(path, bodyOf(fields));
     busy.value = false;
@@ -53,9 +53,9 @@ function OrderDialog({ name, verb, path, bodyOf, danger, ready = () => true, chi
   return html`<${Dialog} name=${name}>
     <form ref=${form} onSubmit=${send} onInput=${() => { fits.value = ready(fieldsOf()); }}>
       ${children}
-      <p class="trouble" role="alert">${trouble.value && `✗ Refused: ${plain(trouble.value)}`}</p>
+      <p class="trouble" role="alert">${plain(moot || trouble.value)}</p>
       <div class="buttons">
-        <button class=${danger ? "danger" : "main"} disabled=${busy.value || !fits.value}>${verb}</button>
+        <button class=${danger ? "danger" : "main"} disabled=${busy.value || !fits.value || Boolean(moot)}>${verb}</button>
         <button type="button" onClick=${close}>Cancel</button>
       </div>
     </form>
@@ -91,8 +91,8 @@ const HOWS = [
   ["Somebody at the machine told me", "told by somebody at the machine"],
 ];
 
-function ConfirmOff({ host, name }) {
-  const bodyOf = ({ how, reason }) => ({ reason: [how, reason.trim()].filter(Boolean).join("; ") });
+function ConfirmOff({ host, name, incident }) {
+  const bodyOf = ({ how, reason }) => ({ incident, reason: [how, reason.trim()].filter(Boolean).join("; ") });
   const ready = ({ typed, how }) => (typed === name || typed === plain(name)) && Boolean(how);
   return html`<${OrderDialog} name=${`I have seen that ${plain(name)} is off`} verb="It is off" danger path=${`/hosts/${host}/confirm-off`} bodyOf=${bodyOf} ready=${ready}>
     <p class="trouble">Its VMs are started elsewhere at once. If it is <strong>not</strong> off, they run twice and their disks are destroyed.</p>
@@ -102,8 +102,8 @@ function ConfirmOff({ host, name }) {
   <//>`;
 }
 
-function GiveBack({ host, name }) {
-  const bodyOf = ({ reason, repaired }) => ({ reason, repaired: repaired === "on" });
+function GiveBack({ host, name, incident }) {
+  const bodyOf = ({ reason, repaired }) => ({ incident, reason, repaired: repaired === "on" });
   return html`<${OrderDialog} name=${`Give ${plain(name)} back to OpenNebula`} verb="Give back" path=${`/hosts/${host}/unfence`} bodyOf=${bodyOf}>
     <p>VMs may be placed on it again. It is refused while a condition of the way back is not met.</p>
     <label class="choice"><input type="checkbox" name="repaired" /> What made it fail is repaired</label>
@@ -111,18 +111,24 @@ function GiveBack({ host, name }) {
   <//>`;
 }
 
-function Approve({ pending }) {
-  return html`<${OrderDialog} name=${`Approve for ${plain(pending.host)}`} verb="Approve" danger path=${`/incidents/${pending.id}/approve`} bodyOf=${({ reason }) => ({ reason })}>
-    <p>${plain(pending.question)}</p>
-    <p><strong>${pending.state === "suspect" ? `${plain(pending.host)} is powered off, and its VMs are started elsewhere.` : "What it asks is done."}</strong></p>
+/** A question may end, or become another one, while the dialog is open. */
+function mootOf(asked) {
+  const now = pending.value.find((each) => each.id === asked.id);
+  return now?.can_approve && now.state === asked.state ? "" : "✗ This is not asked any more. Close, and look again.";
+}
+
+function Approve({ asked }) {
+  return html`<${OrderDialog} name=${`Approve for ${plain(asked.host)}`} verb="Approve" danger path=${`/incidents/${asked.id}/approve`} bodyOf=${({ reason }) => ({ reason })} moot=${mootOf(asked)}>
+    <p>${plain(asked.question)}</p>
+    <p><strong>${asked.state === "suspect" ? `${plain(asked.host)} is powered off, and its VMs are started elsewhere.` : "What it asks is done."}</strong></p>
     <${Reason} />
   <//>`;
 }
 
-function Reject({ pending }) {
-  return html`<${OrderDialog} name=${`Reject for ${plain(pending.host)}`} verb="Reject" path=${`/incidents/${pending.id}/reject`} bodyOf=${({ reason }) => ({ reason })}>
-    <p>${plain(pending.question)}</p>
-    <p><strong>${plain(pending.host)} is not powered off.</strong></p>
+function Reject({ asked }) {
+  return html`<${OrderDialog} name=${`Reject for ${plain(asked.host)}`} verb="Reject" path=${`/incidents/${asked.id}/reject`} bodyOf=${({ reason }) => ({ reason })} moot=${mootOf(asked)}>
+    <p>${plain(asked.question)}</p>
+    <p><strong>${plain(asked.host)} is not powered off.</strong></p>
     <${Reason} />
   <//>`;
 }

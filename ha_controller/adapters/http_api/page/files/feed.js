@@ -1,10 +1,10 @@
 // Keeps the state as the controller says it is: the live stream, and questions for what the stream does not carry.
 
-import { logOut, look, Refused, streamAddress, whoAmI } from "./api.js";
+import { FORECAST_MS, logOut, look, Refused, streamAddress, whoAmI } from "./api.js";
 import { batch, effect, signal } from "./vendor.js";
 import * as beats from "./beats.js";
 import {
-  chosenIncident, explained, hosts, incidents, isResting, leader, link, lostSince, pending, ranks, readiness, session, setClock,
+  chosenIncident, explained, hosts, incidents, isResting, isStale, leader, link, lostSince, pending, ranks, readiness, session, setClock,
   shownHost, status, tick, trail,
 } from "./state.js";
 import { isNews } from "./words.js";
@@ -14,6 +14,8 @@ const GATHER_MS = 30; //: what comes within this is shown at once: a storm is on
 const AGAIN_MS = 2000;
 const LOST_AFTER_MS = 1500; //: a short break is no news
 const STATUS_EVERY_MS = 10000; //: ages; and a dead connection is noticed
+const STATUS_WITHIN_MS = 8000;
+const STREAM_SILENT_MS = 45000; //: it says every 15 s that it is alive
 const READY_EVERY_MS = 300000;
 const REST_AFTER_MS = 300000; //: browsers have six connections for all tabs of an address, and each stream is one
 const INCIDENTS_SHOWN = 20;
@@ -21,6 +23,7 @@ const CHANGING = ["suspect", "failed", "fenced"]; //: what is shown of such a ho
 
 let source = null;
 let lastLine = 0;
+let streamedAt = 0;
 let waiting = [];
 let again = null;
 let resting = null;
@@ -47,12 +50,17 @@ const HANDLERS = {
     left.delete(id);
     hosts.value = left;
   },
+  /** Lines are missing between, or the numbers begin anew: another trail must not be mixed with this one. */
   gap() {
+    trail.value = [];
+    lastLine = 0;
     askTrail();
   },
+  alive() {},
 };
 
 function take(kind, data, id) {
+  streamedAt = performance.now();
   waiting.push([kind, data, id]);
   if (waiting.length === 1) setTimeout(takeAll, GATHER_MS);
 }
@@ -66,7 +74,7 @@ function takeAll() {
   const all = waiting;
   waiting = [];
   const lines = [];
-  const isWorthAsking = all.some(([kind, data]) => (kind === "host" ? isNewRow(data) : kind !== "status"));
+  const isWorthAsking = all.some(([kind, data]) => (kind === "host" ? isNewRow(data) : !["status", "alive"].includes(kind)));
   batch(() => {
     for (const [kind, data, id] of all) {
       if (kind === "trail") {
@@ -91,7 +99,8 @@ function connect() {
   source = new EventSource(streamAddress(lastLine));
   source.onopen = isBack;
   source.onerror = lost;
-  for (const kind of ["status", "hosts", "host", "gone", "trail", "gap"]) {
+  streamedAt = performance.now();
+  for (const kind of ["alive", "status", "hosts", "host", "gone", "trail", "gap"]) {
     source.addEventListener(kind, (event) => take(kind, JSON.parse(event.data), event.lastEventId));
   }
 }
@@ -134,12 +143,15 @@ function restOrWake() {
 
 // --- questions ---
 
+/** @returns {Promise<boolean>} whether there was an answer */
 async function ask(path, into) {
   try {
     into(await look(path));
+    return true;
   } catch (error) {
     if (error.status === 401) lost();
     if (!(error instanceof Refused)) throw error;
+    return false;
   }
 }
 
@@ -155,23 +167,30 @@ function paced(work, everyMs = 1000) {
   return async function run() {
     if (busy) { wanted = true; return; }
     busy = true;
-    await work();
-    setTimeout(() => { busy = false; if (wanted) { wanted = false; run(); } }, everyMs);
+    try {
+      await work();
+    } finally {
+      setTimeout(() => { busy = false; if (wanted) { wanted = false; run(); } }, everyMs);
+    }
   };
 }
 
+let isOwed = false; //: what changed was not told yet, so it is asked for again
+
 const refresh = paced(async () => {
-  await Promise.all([
+  isOwed = true;
+  const told = await Promise.all([
     ask("/pending", (told) => { pending.value = told; }),
     ask(`/incidents?limit=${INCIDENTS_SHOWN}`, (told) => { incidents.value = told; }),
     explainShown(),
   ]);
+  isOwed = told.includes(false);
 });
 
 async function explainShown() {
   const id = shownHost.peek();
-  if (id === null) { explained.value = null; return; }
-  await ask(`/hosts/${id}/explain`, (told) => { if (shownHost.peek() === told.id) explained.value = told; });
+  if (id === null) { explained.value = null; return true; }
+  return ask(`/hosts/${id}/explain`, (told) => { if (shownHost.peek() === told.id) explained.value = told; });
 }
 
 export const explainSoon = paced(explainShown, 300);
@@ -180,7 +199,7 @@ export const askReadiness = paced(async () => {
   readiness.value = { ...readiness.peek(), busy: true, trouble: {} };
   const one = async (name, path) => {
     try {
-      const told = await look(path);
+      const told = await look(path, FORECAST_MS);
       readiness.value = { ...readiness.peek(), [name]: told };
     } catch (error) {
       readiness.value = { ...readiness.peek(), trouble: { ...readiness.peek().trouble, [name]: error.message } };
@@ -196,12 +215,20 @@ const askLeader = () => ask("/leader", (told) => { leader.value = told; });
 async function askStatus() {
   if (session.peek()?.role === "nobody") return;
   try {
-    const told = await look("/status");
+    const told = await look("/status", STATUS_WITHIN_MS);
     batch(() => HANDLERS.status(told));
-    if (source?.readyState === EventSource.CLOSED && !isResting.peek()) lost();
+    const isMute = source?.readyState === EventSource.CLOSED || performance.now() - streamedAt > STREAM_SILENT_MS;
+    if (isMute && !isResting.peek()) lost();
   } catch (error) {
     if (error instanceof Refused) lost();
   }
+}
+
+/** Each second. */
+function tickOn() {
+  tick.value += 1;
+  beats.note(tick.value);
+  if (isStale.peek() && link.peek() === "live" && session.peek()?.role !== "nobody") lost();
 }
 
 const isLooking = () => session.peek()?.role !== "nobody" && !isResting.peek();
@@ -223,9 +250,9 @@ export async function start() {
   }
   if (session.value.role !== "nobody") begin();
   effect(() => { shownHost.value; chosenIncident.value; explainSoon(); });
-  setInterval(() => { tick.value += 1; beats.note(tick.value); }, 1000);
+  setInterval(tickOn, 1000);
   setInterval(askStatus, STATUS_EVERY_MS);
-  setInterval(() => { if (isLooking()) { askLeader(); explainSoon(); } }, STATUS_EVERY_MS);
+  setInterval(() => { if (isLooking()) { askLeader(); if (isOwed) refresh(); else explainSoon(); } }, STATUS_EVERY_MS);
   setInterval(() => { if (isLooking() && CHANGING.includes(explained.peek()?.state)) explainSoon(); }, 2000);
   setInterval(() => { if (isLooking()) askReadiness(); }, READY_EVERY_MS);
   document.addEventListener("visibilitychange", restOrWake);

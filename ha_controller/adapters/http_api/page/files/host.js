@@ -2,7 +2,7 @@
 
 import { html } from "./vendor.js";
 import { Devices, Evidence, Guards } from "./evidence.js";
-import { Act, ordered, Region, StateWord } from "./parts.js";
+import { Act, done, failed, ordered, Region, StateWord } from "./parts.js";
 import { chosen, dialog, explained, shownHost, shownRow } from "./state.js";
 import { counted, lasted, plain, stateOf } from "./words.js";
 
@@ -12,7 +12,7 @@ export function HostPanel() {
   const about = explained.value?.id === row.id ? explained.value : null;
   const name = plain(row.name);
   const isAway = ["fenced", "recovered"].includes(row.state);
-  const open = (kind) => () => { dialog.value = { kind, host: row.id, name: row.name }; };
+  const open = (kind) => () => { dialog.value = { kind, host: row.id, name: row.name, incident: row.incident }; };
   return html`<${Region} name=${`Host ${name}`} title=${name} className="host" aside=${html`<${StateWord} state=${stateOf(row)} />`}>
     <p class="quietly">${counted(row.vms, "VM")}${about ? `, ${row.state.toUpperCase()} for ${lasted(about.for_s)}` : ""}${row.note && row.incident === null ? `. ${plain(row.note)}` : ""}</p>
     ${about && row.incident === null && html`
@@ -36,6 +36,9 @@ export function HostPanel() {
 
 const checkDevices = (row) => ordered(`/fencing/check?host=${encodeURIComponent(row.id)}`, {}, whatDevicesSay);
 
-const whatDevicesSay = (hosts) => hosts
-  .flatMap((host) => host.fencing.map((device) => `${host.name} ${device.device}: ${device.mismatch || device.summary}`))
-  .join("; ") || "There is no fence device.";
+function whatDevicesSay(hosts) {
+  const devices = hosts.flatMap((host) => host.fencing.map((device) => ({ ...device, host: host.name })));
+  if (!devices.length) return failed("There is no fence device.");
+  const text = devices.map((each) => `${each.host} ${each.device}: ${each.mismatch || each.summary}`).join("; ");
+  return devices.every((each) => each.ready && !each.mismatch) ? done(text) : failed(text);
+}

@@ -2,7 +2,7 @@
 
 import { html, useSignal } from "./vendor.js";
 import { Evidence, Guards } from "./evidence.js";
-import { Act, ordered, Region, StateWord, When } from "./parts.js";
+import { Act, done, failed, ordered, Region, StateWord, When } from "./parts.js";
 import { asMarkdown } from "./markdown.js";
 import { Phases } from "./phases.js";
 import { chosen, chosenIncident, dialog, explained, hostName, incidents, nextStepOf, rows, said, shownHost, shownRecord } from "./state.js";
@@ -97,8 +97,8 @@ function Copy({ record }) {
   if (!navigator.clipboard) return null;
   const copy = async () => {
     await navigator.clipboard.writeText(asMarkdown(record)).then(
-      () => { said.value = { ok: true, text: `Incident ${record.id} is in the clipboard.` }; },
-      () => { said.value = { ok: false, text: "the browser does not give the clipboard." }; },
+      () => { said.value = done(`Incident ${record.id} is in the clipboard.`); },
+      () => { said.value = failed("The browser does not give the clipboard."); },
     );
   };
   return html`<button type="button" class="quiet" onClick=${copy}>Copy as Markdown</button>`;
@@ -106,7 +106,7 @@ function Copy({ record }) {
 
 function Buttons({ record }) {
   const host = `/hosts/${record.host}`;
-  const open = (kind) => () => { dialog.value = { kind, host: record.host, name: record.host_name, record }; };
+  const open = (kind) => () => { dialog.value = { kind, host: record.host, name: record.host_name, incident: record.id }; };
   return html`<div class="buttons">
     ${record.held_by
       ? html`<${Act} onClick=${() => ordered(`${host}/release`)}>Release<//>`

@@ -1,7 +1,7 @@
 // Small pieces that several views use.
 
-import { html } from "./vendor.js";
-import { order } from "./api.js";
+import { html, useRef } from "./vendor.js";
+import { isRefusal, order } from "./api.js";
 import { may, now, said, tick } from "./state.js";
 import { clock, isoOf, lasted, STATES } from "./words.js";
 
@@ -26,24 +26,37 @@ export function Since({ at }) {
   return html`<span>${lasted(now() - at)}</span>`;
 }
 
+const REST_MS = 700; //: what a button does may turn into its opposite, and a double click means one of them
+
 /** A button for what needs a role: without it, it is there and says why it cannot be pressed. */
-export function Act({ role = "operator", className = "", onClick, children, why = "" }) {
-  const reason = may(role) ? why : `needs the role ${role}`;
-  return html`<button type="button" class=${className} disabled=${Boolean(reason)} title=${reason} onClick=${onClick}>
+export function Act({ role = "operator", className = "", onClick, children }) {
+  const reason = may(role) ? "" : `needs the role ${role}`;
+  const busy = useRef(false);
+  const press = async () => {
+    const going = busy.current ? null : onClick();
+    if (!going?.then) return;
+    busy.current = true;
+    await Promise.all([going, new Promise((rested) => { setTimeout(rested, REST_MS); })]).finally(() => { busy.current = false; });
+  };
+  return html`<button type="button" class=${className} disabled=${Boolean(reason)} title=${reason} onClick=${press}>
     ${children}${reason && html`<span class="hidden"> (${reason})</span>`}
   </button>`;
 }
 
-/** Order something and tell the answer. @returns {Promise<string>} why it was refused; empty: it was carried out */
-export async function ordered(path, body, tell = (answer) => answer.text) {
-  said.value = { ok: null, text: "Asking the controller…" };
+export const done = (text) => ({ look: "good", text: `✓ ${text}` });
+export const failed = (text) => ({ look: "bad", text: `✗ ${text}` });
+
+/** Order something and tell the answer. @param tell of an answer: `{look, text}` @returns {Promise<string>} why it is not known to be done; empty: it is done */
+export async function ordered(path, body, tell = (answer) => done(answer.text)) {
+  said.value = { look: "under-way", text: "… Asking the controller…" };
   try {
-    const answer = await order(path, body);
-    said.value = { ok: true, text: tell(answer) };
+    said.value = tell(await order(path, body));
     return "";
   } catch (error) {
-    said.value = { ok: false, text: error.message };
-    return error.message;
+    said.value = isRefusal(error.status)
+      ? failed(`Refused: ${error.message}`)
+      : { look: "bad", text: `? It is not known whether this was done: ${error.message} Look before you order it again.` };
+    return said.value.text;
   }
 }
 

@@ -7,6 +7,8 @@ export const DENSE_FROM = 150; //: with more hosts the well ones become squares
 export const BEATS = 30;
 export const BEAT_S = 2;
 const SAME_WORDS_MS = 60000;
+const STALE_MS = 30000; //: three times as long as between two questions for the status
+const STALE_RESTING_MS = 150000; //: browsers let a tab that nobody looks at do something once a minute
 const ROLES = ["nobody", "viewer", "operator", "admin"];
 
 // --- what the controller says ---
@@ -23,6 +25,7 @@ export const readiness = signal({ capacity: null, doctor: null, drills: null, tr
 export const link = signal("reconnecting"); //: or "live"
 export const lostSince = signal(null);
 export const isResting = signal(false); //: nobody looks at the tab, so the stream is closed
+const heard = signal(null); //: when the controller last said how it is: by the clock, which may be set, and since the page began, which may stand still
 
 // --- what the person here does ---
 export const filter = signal("");
@@ -30,13 +33,24 @@ export const wantedState = signal("");
 export const chosen = signal(null); //: a host's id
 export const chosenIncident = signal(null); //: the number of a closed one
 export const dialog = signal(null); //: {kind, ...}: one at a time
-export const said = signal(null); //: the answer to the last order: {ok, text}
+export const said = signal(null); //: the answer to the last order: {look, text}
 
 // --- the clock of the controller ---
 export const tick = signal(0);
 let aheadS = 0;
-export const setClock = (at) => { aheadS = at - Date.now() / 1000; };
+export const setClock = (at) => {
+  aheadS = at - Date.now() / 1000;
+  heard.value = { wall: Date.now(), running: performance.now() };
+};
 export const now = () => Date.now() / 1000 + aheadS;
+
+/** Whether what is shown may be old, whatever the connection looks like: a machine slept, or the other end hangs. */
+export const isStale = computed(() => {
+  tick.value;
+  if (heard.value === null) return false;
+  const silentMs = Math.max(Math.abs(Date.now() - heard.value.wall), performance.now() - heard.value.running);
+  return silentMs > (isResting.value ? STALE_RESTING_MS : STALE_MS);
+});
 
 export const may = (role) => ROLES.indexOf(session.value?.role ?? "nobody") >= ROLES.indexOf(role);
 
@@ -133,7 +147,7 @@ function calm(text) {
 export const verdict = computed(() => {
   const told = status.value;
   if (told === null) return { ...NOT_CONNECTED, text: "No answer from the controller yet." };
-  if (link.value !== "live" && lostSince.value !== null) {
+  if (isStale.value || (link.value !== "live" && lostSince.value !== null)) {
     return { ...NOT_CONNECTED, text: `No connection to the controller. It said last: ${told.verdict}` };
   }
   return { ...(LEVELS[told.code] ?? LEVELS[1]), text: calm(told.verdict) };

@@ -26,9 +26,8 @@ function Then() {
 
 export function Answer() {
   const answer = said.value;
-  const look = answer === null ? "" : answer.ok === null ? "under-way" : answer.ok ? "good" : "bad";
-  return html`<div class="answer ${look}" role="status" aria-label="Answer">
-    ${answer && html`<p>${answer.ok === false ? "✗ Refused: " : answer.ok ? "✓ " : "… "}${plain(answer.text)}</p>
+  return html`<div class="answer ${answer?.look ?? ""}" role="status" aria-label="Answer">
+    ${answer && html`<p>${plain(answer.text)}</p>
       <button type="button" class="quiet" aria-label="Dismiss" onClick=${() => { said.value = null; }}>✕</button>`}
   </div>`;
 }

@@ -13,8 +13,8 @@ export function Waiting() {
       <p><strong>${plain(each.host)}</strong> ${plain(each.question)}</p>
       <div class="buttons">
         ${each.can_approve && html`
-          <${Act} className="danger" onClick=${() => { dialog.value = { kind: "approve", pending: each }; }}>Approve<//>
-          <${Act} onClick=${() => { dialog.value = { kind: "reject", pending: each }; }}>Reject<//>`}
+          <${Act} className="danger" onClick=${() => { dialog.value = { kind: "approve", asked: each }; }}>Approve<//>
+          <${Act} onClick=${() => { dialog.value = { kind: "reject", asked: each }; }}>Reject<//>`}
         <button type="button" class="quiet" onClick=${() => show(each.host)}>Show ${plain(each.host)}</button>
       </div>
     </li>`)}</ul>

@@ -1,7 +1,7 @@
 // What if these hosts failed at once? Where each VM would go, and which would not fit. Nothing is done.
 
 import { html, useEffect, useSignal } from "./vendor.js";
-import { look } from "./api.js";
+import { FORECAST_MS, look } from "./api.js";
 import { rows } from "./state.js";
 import { counted, plain } from "./words.js";
 
@@ -17,7 +17,7 @@ export function WhatIf({ first }) {
       trouble.value = "";
       if (!names.length) return;
       try {
-        const told = await look(`/simulate/fail?${names.map((name) => `host=${encodeURIComponent(name)}`).join("&")}`);
+        const told = await look(`/simulate/fail?${names.map((name) => `host=${encodeURIComponent(name)}`).join("&")}`, FORECAST_MS);
         if (!isOld) answer.value = told;
       } catch (error) {
         if (!isOld) trouble.value = error.message;
