@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 Json = Any
 TRAIL_CHECKED = 5000  #: entries
-ROUND_AGE_MAX_S = 10.0
 METRICS_MAX_S = 20.0
 ONEADMIN = 0  #: the id of the user that OpenNebula itself uses
 
@@ -58,7 +57,7 @@ class ControllerSources:
 
     def status(self) -> Json:
         """The cloud in one sentence, and counts."""
-        return report.status(self._state, self._runtime.clock())
+        return report.status(self._state, self._runtime.clock(), self.round_age_s())
 
     def hosts(self) -> Json:
         """One row for each host."""
@@ -238,7 +237,7 @@ class ControllerSources:
     def why_not_ready(self) -> list[str]:
         """Why this controller cannot do its work, as leader or standing by; empty if it can."""
         state, why_not = self._state, []
-        if self.round_age_s() >= ROUND_AGE_MAX_S:
+        if self.round_age_s() >= report.ROUND_AGE_MAX_S:
             why_not.append("the decision loop does not turn")
         if state.oned_at is None or state.oned_detail:
             why_not.append(f"OpenNebula cannot be read: {state.oned_detail or 'not read yet'}")

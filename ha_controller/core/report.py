@@ -20,12 +20,16 @@ from ha_controller.core.turns import asks
 SCHEMA = "ha-controller/v1"
 Json = dict[str, Any]
 
+ROUND_AGE_MAX_S = 10.0  #: a decision loop that has not turned for so long stands still
+STANDS_STILL = "This controller stands still (is its disk full, or does it hang?)"
 WELL, DEGRADED, GUARDED, WAITS = 0, 1, 4, 5  #: exit codes of `status`
 
 
-def status(state: State, now: float) -> Json:
-    """The cloud in one sentence, an exit code and counts."""
+def status(state: State, now: float, round_age_s: float = 0.0) -> Json:
+    """The cloud in one sentence, an exit code and counts. `round_age_s`: since something was last decided."""
     code, sentence = _verdict(state)
+    if round_age_s >= ROUND_AGE_MAX_S:  # what the state says is as old as that
+        code, sentence = DEGRADED, f"{STANDS_STILL}: for {round_age_s:.0f} s nothing was decided. It said last: {sentence}"
     counts = {each.value: 0 for each in HostState}
     for host in state.hosts.values():
         counts[state.view(host.id).state.value] += 1

@@ -120,3 +120,12 @@ def test_a_host_that_is_called_like_the_number_of_another_is_never_taken_for_it(
     assert report.host_id(cloud.controller.state, "3") is None
     assert report.host_id(cloud.controller.state, "5") == 5
     assert report.host_id(cloud.controller.state, "kvm-03") == 3
+
+
+def test_a_controller_that_stands_still_calls_nothing_well(cloud):
+    """Its journal hangs: the door still answers, with a state that no evidence reaches any more."""
+    assert report.status(cloud.controller.state, cloud.now, 9.0)["code"] == report.WELL
+    answer = report.status(cloud.controller.state, cloud.now, 12.0)
+    assert answer["code"] == report.DEGRADED
+    assert answer["verdict"].startswith("This controller stands still")
+    assert "for 12 s nothing was decided" in answer["verdict"]
