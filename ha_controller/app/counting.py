@@ -138,6 +138,7 @@ class Counting:
     @harmless
     def restored(self, incidents: Sequence[Incident]) -> None:
         """Of these, what was on record at the start was counted by an earlier process, or is lost."""
+        self._states = self._states_now()
         for incident in incidents:
             seen = self._remembered(incident.id)
             seen.phases = {name for name, took_s in timeline.phases(incident).items() if took_s is not None}
@@ -214,10 +215,13 @@ class Counting:
 
     def _compare_states(self) -> None:
         before = self._states
-        self._states = {host: view.state for host, view in self._state.views.items()}
+        self._states = self._states_now()
         for host, state in self._states.items():
-            if (was := before.get(host, state)) is not state:
+            if (was := before.get(host, HostState.OK)) is not state:  # a new one begins as OK
                 self.transitions.add(was.value, state.value)
+
+    def _states_now(self) -> dict[int, HostState]:
+        return {host: view.state for host, view in self._state.views.items()}
 
     def _compare(self, incident: Incident) -> None:
         if incident.id not in self._seen:

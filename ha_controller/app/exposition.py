@@ -6,14 +6,19 @@ second at every scrape, which the prober has to take for a stall: here a sample 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+import anyio
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
+from ha_controller import threads
 from ha_controller.app.tallies import Spread, Tally
+
+SHARE_MAX = 0.05  #: of the time of the event loop, for gathering, however often anybody asks
+TEXT_MAX_S = 20.0
 
 
 class Page:
@@ -58,6 +63,32 @@ class Page:
         registry = CollectorRegistry()
         registry.register(self)
         return generate_latest(registry).decode()
+
+
+class Scrapes:
+    """Answers scrapes: many at once get the same text, and gathering never takes more than its share of the loop."""
+
+    def __init__(self, gather: Callable[[], Page], now: Callable[[], float] = anyio.current_time) -> None:
+        """`gather` is called on the event loop; `now` gives monotonic seconds."""
+        self._gather, self._now = gather, now
+        self._one = anyio.Lock()
+        self._text, self._good_until = "", float("-inf")
+
+    async def text(self) -> str:
+        """What is so now, or was so just now.
+
+        Raises:
+            TimeoutError: it took too long to write it.
+        """
+        with anyio.fail_after(TEXT_MAX_S):
+            async with self._one:
+                if self._now() >= self._good_until:
+                    began_at = self._now()
+                    page = self._gather()
+                    rest_s = (self._now() - began_at) / SHARE_MAX
+                    self._text = await threads.run_sync(page.text, abandon_on_cancel=True)
+                    self._good_until = began_at + rest_s
+                return self._text
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ import anyio
 import structlog
 from pydantic import SecretStr
 
-from ha_controller import threads
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
 from ha_controller.app import drills, messages, metrics, reloading, standing, vm_pages
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.doctor import examine, ssh_timeout
+from ha_controller.app.exposition import Scrapes
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import report, trust
@@ -28,7 +28,6 @@ log = structlog.get_logger(__name__)
 
 Json = Any
 TRAIL_CHECKED = 5000  #: entries
-METRICS_MAX_S = 20.0
 ONEADMIN = 0  #: the id of the user that OpenNebula itself uses
 
 
@@ -50,6 +49,7 @@ class ControllerSources:
         self._ledger = ledger
         self._second_master = second_master
         self._black_box = black_box
+        self._scrapes = Scrapes(lambda: metrics.exposition(runtime, self.round_age_s()))
 
     @property
     def _state(self) -> State:
@@ -224,10 +224,8 @@ class ControllerSources:
         return await self._runtime.foresight.capacity()
 
     async def metrics(self) -> str:
-        """Prometheus text, written in a thread: for 1,000 hosts it takes a while."""
-        page = metrics.exposition(self._runtime, self.round_age_s())
-        with anyio.fail_after(METRICS_MAX_S):
-            return await threads.run_sync(page.text, abandon_on_cancel=True)
+        """Prometheus text."""
+        return await self._scrapes.text()
 
     def round_age_s(self) -> float:
         """How long ago the decision loop finished a round."""

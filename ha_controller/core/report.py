@@ -29,7 +29,8 @@ def status(state: State, now: float, round_age_s: float = 0.0) -> Json:
     """The cloud in one sentence, an exit code and counts. `round_age_s`: since something was last decided."""
     code, sentence = _verdict(state)
     if round_age_s >= ROUND_AGE_MAX_S:  # what the state says is as old as that
-        code, sentence = DEGRADED, f"{STANDS_STILL}: for {round_age_s:.0f} s nothing was decided. It said last: {sentence}"
+        still = f"{STANDS_STILL}: for {round_age_s:.0f} s nothing was decided."
+        code, sentence = DEGRADED, f"{still} It said last: {sentence}"
     counts = {each.value: 0 for each in HostState}
     for host in state.hosts.values():
         counts[state.view(host.id).state.value] += 1

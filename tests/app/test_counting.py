@@ -8,18 +8,20 @@ from dataclasses import dataclass
 import anyio
 import anyio.lowlevel
 import pytest
-from world import SETTINGS, Cloud
+from world import SETTINGS, Cloud, seen
 
 from ha_controller.adapters.opennebula import NoAnswer
 from ha_controller.adapters.opennebula.timed import timed
 from ha_controller.app import metrics
 from ha_controller.app.counting import Counting
-from ha_controller.app.exposition import Page
+from ha_controller.app.exposition import Page, Scrapes
 from ha_controller.app.tallies import ROWS_MAX, Spread, Tally
 from ha_controller.core.controller import Controller, Decision
+from ha_controller.core.effects import WatchClosely
 from ha_controller.core.events import Event, TimePassed, Verb
 from ha_controller.core.incident import CloudRecord
-from ha_controller.core.model import Reading, Signal
+from ha_controller.core.model import HostState, Reading, Signal
+from ha_controller.core.state import HostView
 from ha_controller.engine import Engine
 
 COMMIT_S = 0.004
@@ -221,3 +223,35 @@ def test_what_names_may_hold_is_escaped_and_no_number_is_left_out():
         'ha_controller_x{name="kvm \\"one\\"\\\\\\n"} 1.0',
         'ha_controller_x{name="kvm-\\\\udc80é"} +Inf',
     ]
+
+
+def test_the_very_first_transition_counts_and_so_does_that_of_a_host_that_came_later():
+    cloud = seen()
+    counting = Counting(cloud.controller.state, lambda: cloud.now)
+    counting.restored([])
+    cloud.controller.state.view(3).state = HostState.SUSPECT
+    cloud.controller.state.views[99] = HostView(state=HostState.SUSPECT)
+    counting.round([], [WatchClosely(host=3, on=True)], cloud.now)
+    assert counting.transitions.rows["ok", "suspect"] == 2
+
+
+async def test_scrapes_without_end_cost_the_loop_a_twentieth_of_its_time():
+    now, gathered = 0.0, 0
+
+    def gather() -> Page:
+        nonlocal now, gathered
+        gathered += 1
+        now += 0.1  # so long the loop was held
+        page = Page()
+        page.gauge("gathered", "How often").add(gathered)
+        return page
+
+    scrapes = Scrapes(gather, lambda: now)
+    async with anyio.create_task_group() as group:
+        for _ in range(20):
+            group.start_soon(scrapes.text)
+    assert gathered == 1
+    now = 1.9
+    assert "ha_controller_gathered 1.0" in await scrapes.text()
+    now = 2.1
+    assert "ha_controller_gathered 2.0" in await scrapes.text()

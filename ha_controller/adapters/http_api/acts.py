@@ -95,9 +95,7 @@ class Acts:
     async def _unfence(self, call: Call) -> Json:
         """Give a host back to OpenNebula once it answers again."""
         sent = call.sent(questions.UnfenceBody)
-        return await self._order(
-            Verb.UNFENCE, call, incident=sent.incident, force=sent.force, repaired=sent.repaired
-        )
+        return await self._order(Verb.UNFENCE, call, incident=sent.incident, force=sent.force, repaired=sent.repaired)
 
     async def _drill(self, call: Call) -> Json:
         """Power a host in maintenance off and on with each of its fence devices. Takes minutes."""

@@ -101,7 +101,7 @@ class Feed:
             listener.cut_off = True
 
     async def frames(self, after: int | None) -> AsyncGenerator[bytes, None]:
-        """What a listener gets, from now on or from after a line; word that it is alive when nothing has happened for long.
+        """What a listener gets, from now on or from after a line; `alive` when nothing has happened for long.
 
         Raises:
             Problem: too many listen.
