@@ -148,6 +148,6 @@ def of_many(folder: Path) -> dict[str, str]:
     """Settings for a thousand hosts on a busy machine: nobody logs in at a thousand BMCs."""
     return {
         'channels = ["echo", "ssh", "bmc", "oned"]': 'channels = ["echo", "oned"]\ninterval = "1300ms"',
-        'poll = "2s"': 'poll = "15s"',
+        'poll = "2s"': 'poll = "15s"\ntimeout = "20s"',  # the embedded OpenNebula takes seconds to write them down
         _BMC.replace("FOLDER", str(folder)): 'agent = "manual"\ninstructions = "ask the technician"\n',
     }
