@@ -14,11 +14,17 @@ from ha_controller.core.events import OperatorCommanded
 from ha_controller.core.incident import CloudRecord
 from ha_controller.core.state import State
 
-OVER = "Nothing is powered off for the settle time, then all goes on. To pause again: ha-controller pause"
+OVER = (
+    "VMs of hosts that are off are moved from now on; nothing is powered off for the settle time. "
+    "To pause again: ha-controller pause"
+)
 
 
 def begin(state: State, command: OperatorCommanded, who: str, now: float) -> None:
-    """Pause, with an end or without one. A later pause takes the place of the one before."""
+    """Pause, with an end or without one. One that ends later takes the place of the one before, and no other does:
+
+    whoever paused first relies on it, and may not know of those who pause for a moment.
+    """
     if state.leader and not command.here:
         text = (
             f"{state.leader} leads, not this controller: nothing was paused. Pause it there. That this controller "
@@ -26,8 +32,13 @@ def begin(state: State, command: OperatorCommanded, who: str, now: float) -> Non
         )
         state.answer(command.request, NOT_LEADING, text)
         return
-    until = None if command.for_s is None else now + command.for_s
-    state.save_cloud(paused(state.cloud, who, now, until))
+    before, until = state.cloud, None if command.for_s is None else now + command.for_s
+    if before.paused_by and until is not None and (before.paused_until is None or before.paused_until > until):
+        lasts = "without an end" if before.paused_until is None else f"for {before.paused_until - now:.0f} s more"
+        stays = f" It was paused by {before.paused_by} {lasts}, and stays so. To end it sooner: ha-controller resume"
+        state.answer(command.request, DONE, f"{_whose(state)}{stays}")
+        return
+    state.save_cloud(paused(before, who, now, until))
     state.answer(command.request, DONE, f"{_whose(state)}{_until(command)}")
 
 
@@ -43,13 +54,16 @@ def end(state: State, command: OperatorCommanded) -> None:
 
 
 def end_when_due(state: State, now: float) -> None:
-    """End a pause whose time is over. People get the settle time to press it again before anything is powered off."""
+    """End a pause whose time is over. People get the settle time to press it again before anything is powered off.
+
+    It counts from when it is told: the process may have stood still, and heard nothing, over the end of the pause.
+    """
     until = state.cloud.paused_until
     if until is None or now < until:
         return
     who = state.cloud.paused_by
     state.save_cloud(paused(state.cloud, by=""))
-    state.settle_until = max(state.settle_until, until + state.settings.settle_s)
+    state.settle_until = max(state.settle_until, now + state.settings.settle_s)
     state.tell(Severity.WARNING, f"the pause has ended, its time is over (paused by {who})", OVER)
 
 

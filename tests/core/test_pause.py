@@ -82,6 +82,47 @@ def test_a_pause_without_a_time_never_ends_and_takes_the_place_of_one_with(cloud
     assert cloud.controller.state.cloud.paused_until is None
 
 
+@pytest.mark.parametrize("first_s", [None, 300.0])
+def test_a_pause_that_ends_sooner_leaves_the_one_before_in_force_and_says_so(cloud, first_s):
+    cloud.run(6)
+    cloud.operator(Verb.PAUSE, for_s=first_s)
+    cloud.operator(Verb.PAUSE, for_s=10.0)
+    code, text = answers(cloud)[-1]
+    assert code == 0
+    assert "It was paused by ann" in text
+    assert "and stays so" in text
+    cloud.kill(3, "off")
+    cloud.run(120)
+    assert cloud.cloud.paused_by == "ann"
+    assert not fenced_at(cloud)
+
+
+def test_a_process_that_stood_still_over_the_end_of_a_pause_gives_people_the_settle_time_all_the_same(cloud):
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.operator(Verb.PAUSE, for_s=30.0)
+    cloud.run(20)
+    cloud.now += 600
+    woke_at = cloud.now
+    cloud.run(60)
+    assert "the pause has ended" in cloud.told()
+    assert min(fenced_at(cloud)) >= woke_at + cloud.settings.settle_s
+
+
+def test_the_end_of_a_pause_says_that_vms_are_moved_at_once(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, settle_s=40.0))
+    cloud.run(41)
+    cloud.kill(3, "off")
+    while cloud.state(3) is not HostState.FENCED:
+        cloud.run(0.2)
+    cloud.operator(Verb.PAUSE, for_s=30.0)
+    cloud.run(29)
+    assert not cloud.ordered(MoveVm)
+    cloud.run(30)
+    assert cloud.ordered(MoveVm), "the settle time is for power-offs"
+    assert "VMs of hosts that are off are moved from now on" in cloud.told()
+
+
 def test_where_another_one_leads_a_pause_is_refused_with_its_name_and_changes_nothing(standby):
     standby.operator(Verb.PAUSE)
     ((code, text),) = answers(standby)
