@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+from ha_controller.core import shared_cause
 from ha_controller.core.detector import (
     VerdictKind,
     alive_channels,
@@ -17,7 +18,6 @@ from ha_controller.core.detector import (
     dump_under_way,
     last_life,
     leaving_since,
-    power_is_blind,
 )
 from ha_controller.core.effects import Fence
 from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult, SelfChecked
@@ -26,8 +26,6 @@ from ha_controller.core.model import Domain, Host, HostState, OnedHostState, Sig
 from ha_controller.core.state import State
 
 DAY_S = 86400.0
-SHARED_WITHIN_S = 300.0  #: hosts that fall silent this close to each other may have a cause in common
-SHARED_MIN = 2
 STORM_SAVED_EVERY_S, CAUSE_SAVED_EVERY_S = 1.0, 10.0
 
 
@@ -163,70 +161,17 @@ def _shared_cause(state: State, host: Host, incident: Incident, now: float) -> _
         return _Answer(True, f"approved by {incident.approved_by}")
     if incident.verdict == VerdictKind.POWERED_OFF:
         return _Answer(True, "its own power device proves it off")
-    if cause := common_cause(state, host, now):
+    fallen = shared_cause.fallen_together(state, host)
+    if cause := shared_cause.cause_among(fallen, state, host, now):
         return _Answer(False, cause, needs_person=True)
     view = state.view(host.id)
     if view.cause_at and now - view.cause_at < state.settings.storm_cooldown_s:
         text = "others shared its silence a moment ago, and some are back:"
         return _Answer(False, f"{text} it has {state.settings.storm_cooldown_s:g} s to come back, too")
-    others = sum(each.id != host.id for each in _fallen_together(state, host))
+    others = sum(each.id != host.id for each in fallen.either)
     if not others:
         return _Answer(True, "no other host fell silent at about the same time")
     return _Answer(True, f"{others} others fell silent at about the same time; they share nothing of their own")
-
-
-def common_cause(state: State, host: Host, now: float) -> str:
-    """What makes it likely that a silent host lives, like others that fell silent with it; empty if nothing does."""
-    fallen = _fallen_together(state, host)
-    idle = [each for each in fallen if not _is_being_fenced(state, each)]  # a device in use is not read beside that
-    blind = [each for each in idle if power_is_blind(state.view(each.id).views, state.rules(each.id), now)]
-    if host in blind and len(blind) >= SHARED_MIN and 2 * len(blind) >= len(fallen):
-        return f"the fence devices of {_names(blind)} fell silent together with their hosts: more likely the network"
-    ours = [each for each in state.hosts.values() if not each.excluded]
-    for place in host.places:
-        members = [each for each in ours if place in each.places]
-        silent = [each for each in fallen if place in each.places]
-        if len(members) < len(ours) and len(silent) >= SHARED_MIN and 2 * len(silent) >= len(members):
-            where = f"{place[0]} {place[1]}"
-            text = f"{_names(silent)} fell silent together, {len(silent)} of {len(members)} hosts of {where}"
-            return f"{text}: more likely that than the hosts"
-    return ""
-
-
-def _fallen_together(state: State, host: Host) -> list[Host]:
-    """The host, and those whose trouble began about when its own did."""
-    began = _troubles_at(state, host)
-    return [
-        each
-        for each in state.hosts.values()
-        if not each.excluded
-        and state.view(each.id).state is not HostState.OK
-        and any(abs(at - own) <= SHARED_WITHIN_S for at in _troubles_at(state, each) for own in began)
-    ]
-
-
-def _is_being_fenced(state: State, host: Host) -> bool:
-    incident = state.incidents.get(host.id)
-    return incident is not None and bool(incident.attempts)
-
-
-def _troubles_at(state: State, host: Host) -> list[float]:
-    """When its trouble began: for us, and for everybody, which is later where neighbours saw it for longer.
-
-    Either may be the moment at which it fell with others: what cuts them off need not cut all ways at once.
-    """
-    incident, view = state.incidents.get(host.id), state.view(host.id)
-    if incident is None:
-        return [view.since]
-    if view.state is HostState.RECOVERED and view.answers_since is None:  # it was on again, and fell silent once more
-        return [max(incident.opened_at, last_life(view.views))]
-    silent_at = view.since if view.state is HostState.SUSPECT else incident.suspect_at
-    return [incident.opened_at] if silent_at is None else [silent_at, incident.opened_at]
-
-
-def _names(hosts: list[Host]) -> str:
-    more = f" and {len(hosts) - 4} more" if len(hosts) > 4 else ""
-    return f"{', '.join(sorted(host.name for host in hosts)[:4])}{more}"
 
 
 def _budget(state: State, host: Host, incident: Incident, now: float) -> _Answer:

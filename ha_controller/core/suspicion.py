@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard, situation, takeover, trust
+from ha_controller.core import guard, shared_cause, situation, takeover, trust
 from ha_controller.core.detector import (
     TroubleKind,
     Verdict,
@@ -254,7 +254,7 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     if incident is None and not vms_are_known(view, now):
         ask_for_vms(state, host.id, now)
         if not vms_are_known(view, now):
-            if guard.common_cause(state, host, now):
+            if shared_cause.common_cause(state, host, now):
                 guard.note_cause(state, host, now)
             tell_that_oned_is_needed(state, host, f"is {verdict.kind.value} ({verdict.reason})")
             return  # an incident without its VMs would forget them; the reading is on its way

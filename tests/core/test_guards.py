@@ -304,6 +304,27 @@ def test_a_shared_cause_that_neighbours_see_in_parts_is_still_one(make_cloud, se
     assert said in cloud.incident(2).hold
 
 
+def test_hosts_that_fell_with_others_in_one_way_only_do_not_outvote_those_whose_fence_devices_vanished(
+    make_cloud, settings
+):
+    """Three fall with them for us and are cared for at once; two stay in sight of neighbours, both without a device."""
+    cloud = seen_by_neighbours(make_cloud, settings, {})
+    for host, power in ((1, "mute"), (2, "mute"), (10, "off"), (11, "off"), (12, "off")):
+        cloud.kill(host, power)
+    for host in (10, 11, 12):
+        say(cloud, host, neighbours=Signal.SILENT)
+    cloud.run(320)
+    assert {order.host for order in cloud.ordered(Fence)} == {10, 11, 12}
+    cloud.operator(Verb.PAUSE)  # both are on record before the guards are asked for the first
+    say(cloud, 1, neighbours=Signal.SILENT)
+    say(cloud, 2, neighbours=Signal.SILENT)
+    cloud.run(70)
+    cloud.operator(Verb.RESUME)
+    cloud.run(40)
+    assert {order.host for order in cloud.ordered(Fence)} == {10, 11, 12}
+    assert "the fence devices of kvm-01, kvm-02 fell silent together" in cloud.incident(1).hold
+
+
 # --- budget and capacity ----------------------------------------------------------------------------------------------
 
 
