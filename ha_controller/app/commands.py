@@ -180,19 +180,19 @@ async def _run(runtime: Runtime) -> int:
 
 
 async def _obey_signals(stop: Callable[[], None], runtime: Runtime) -> None:
-    with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
-        async for number in signals:
-            if number == signal.SIGHUP:
-                await _reload(runtime)
-            else:
-                log.info("stopping", signal=signal.Signals(number).name)
-                await _note(runtime, "stop", signal.Signals(number).name)
-                stop()
-                return
+    async with anyio.create_task_group() as reloads:
+        with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+            async for number in signals:
+                if number != signal.SIGHUP:
+                    log.info("stopping", signal=signal.Signals(number).name)
+                    await _note(runtime, "stop", signal.Signals(number).name)
+                    stop()
+                    return
+                reloads.start_soon(_reload, runtime)  # beside it: secrets may take their time, and a stop none
 
 
 async def _reload(runtime: Runtime) -> None:
-    """Within its deadline; a stop that was ordered meanwhile waits no longer than that."""
+    """One at a time, each within its deadline."""
     try:
         await runtime.reloader.reload(who=_own_name(), origin=_own_origin())
     except TimeoutError:

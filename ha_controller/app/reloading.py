@@ -23,8 +23,9 @@ log = structlog.get_logger(__name__)
 
 Json = Any
 SCHEMA = "ha-controller/v1"
-GOOD, NEEDS_RESTART, BAD = 0, 1, 78
+GOOD, NEEDS_RESTART, NOT_DONE, BAD = 0, 1, 1, 78
 READ_MAX_S = 60.0  #: secrets may come from commands
+NOTE_MAX_S = 2.0
 #: what a running controller does not take over from a new configuration
 NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "notify", "log")
 DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
@@ -63,7 +64,7 @@ class Reloader:
         self._reader = anyio.CapacityLimiter(1)
 
     async def reload(self, *, who: str, origin: str, reason: str = "", dry_run: bool = False) -> Json:
-        """Take over what may be; with `dry_run` only say what that would be. What was done is on the audit trail.
+        """Take over what may be; with `dry_run` only say what that would be. It is on record before it is done.
 
         Raises:
             TimeoutError: the configuration could not be read in time; nothing was changed.
@@ -72,13 +73,31 @@ class Reloader:
         if path is None:
             return _answer(NEEDS_RESTART, "This controller was not started from a file.")
         async with self._one:
-            answer = await self._read(path, dry_run=dry_run)
-            if not dry_run:
-                note = partial(self._runtime.audit.note, who=who, origin=origin, what="reload", reason=reason)
-                await note(code=answer["code"], result=answer["text"])
+            answer, after = await self._judged(path, dry_run=dry_run)
+            if dry_run:
+                return answer
+            what = {"who": who, "origin": origin, "reason": reason, "result": answer["text"]}
+            noted = await self._noted(code=BAD if after is None else 0, **what)
+            if after is None:
+                return answer
+            if not noted:
+                log.error("the reload could not be put on record; the old configuration stays in force", who=who)
+                return _answer(NOT_DONE, "It could not be put on record, so nothing was taken over. See: doctor")
+            self._runtime.take_over(after)
+            log.info("the configuration was read again", mode=after.mode, result=answer["text"])
             return answer
 
-    async def _read(self, path: Path, *, dry_run: bool) -> Json:
+    async def _noted(self, *, code: int, who: str, origin: str, reason: str, result: str) -> bool:
+        """Whether it is on record. A disk that hangs keeps nobody from stopping."""
+        with anyio.move_on_after(NOTE_MAX_S):
+            return await self._runtime.audit.note(
+                who=who, origin=origin, what="reload", reason=reason, code=code, result=result
+            )
+        return False
+
+    async def _judged(self, path: Path, *, dry_run: bool) -> tuple[Json, Config | None]:
+        """The answer, and what would be in force; None: it is bad."""
+        counting = self._runtime.counting
         try:
             with anyio.fail_after(READ_MAX_S):
                 config, _ = await threads.run_sync(
@@ -86,26 +105,20 @@ class Reloader:
                 )
         except (ConfigError, PluginConflict) as error:
             problems = [str(each) for each in error.problems] if isinstance(error, ConfigError) else [str(error)]
-            self._runtime.counting.config_is_bad = True
+            counting.config_is_bad = True
             log.error("the configuration is bad; the old one stays in force", problems=problems)
             count = f"{len(problems)} error{'s' if len(problems) != 1 else ''}"
             text = f"The configuration is bad ({count}); the one before stays in force."
-            return _answer(BAD, text, problems=problems)
-        self._runtime.counting.config_is_bad = False
-        return self._take_over(config, dry_run=dry_run)
-
-    def _take_over(self, config: Config, *, dry_run: bool) -> Json:
-        runtime, before = self._runtime, self._runtime.config
-        after = as_taken_over(runtime, config)
+            return _answer(BAD, text, problems=problems), None
+        counting.config_is_bad = False
+        before, after = self._runtime.config, as_taken_over(self._runtime, config)
         waits = {each.name for each in differences(after, config)}
         changes = [
             {"name": each.name, "before": each.before, "after": each.after, "needs_restart": each.name in waits}
             for each in differences(before, config)
         ]
-        if not dry_run:
-            runtime.take_over(after)
-            log.info("the configuration was read again", mode=after.mode, need_restart=sorted(waits))
-        return _answer(NEEDS_RESTART if waits else GOOD, _said(changes, dry_run=dry_run), changes=changes)
+        answer = _answer(NEEDS_RESTART if waits else GOOD, _said(changes, dry_run=dry_run), changes=changes)
+        return answer, after
 
 
 def _said(changes: list[Json], *, dry_run: bool) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
+from ha_controller.adapters.journal import Entry, Journal
 from ha_controller.adapters.plugins import Registry, find_plugins
+from ha_controller.app import reloading
+from ha_controller.app.audit import REFUSALS_PER_MINUTE
+from ha_controller.app.ledger import Ledger
 from ha_controller.app.reloading import as_taken_over
 from ha_controller.app.runtime import Runtime
 from ha_controller.config import Config, differences
@@ -51,3 +57,43 @@ def test_fence_devices_of_a_kind_that_was_installed_meanwhile_wait_and_those_in_
     taken = as_taken_over(Runtime(before, registry), after)
     assert (taken.fence, taken.mode) == ((), "approve")
     assert "fence.0.agent" in {each.name for each in differences(taken, after)}
+
+
+def running(registry: Registry, ledger: Ledger, new: Config, monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    """A runtime whose file says `new` by now."""
+    runtime = Runtime(configured(), registry)
+    runtime.config_path, runtime.ledger = Path("config.toml"), ledger
+    monkeypatch.setattr(reloading, "load_config", lambda path: (new, registry))
+    return runtime
+
+
+async def test_what_cannot_be_put_on_record_in_time_is_not_taken_over_and_a_hung_disk_holds_nobody(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Hung(Ledger):
+        async def note(self, entry: Entry) -> None:
+            await anyio.sleep_forever()
+
+    journal = Journal.open(tmp_path / "journal.db")
+    runtime = running(registry, Hung(journal), configured(mode="auto"), monkeypatch)
+    monkeypatch.setattr(reloading, "NOTE_MAX_S", 0.05, raising=False)
+    with anyio.fail_after(5):
+        answer = await runtime.reloader.reload(who="ann", origin="here")
+    await journal.close()
+    assert (answer["code"], runtime.config.mode) == (1, "observe")
+    assert "could not be put on record" in answer["text"]
+
+
+async def test_a_reload_that_leaves_something_to_a_restart_is_no_refusal_and_is_on_record_in_a_flood_of_them(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    journal = Journal.open(tmp_path / "journal.db")
+    new = configured(mode="auto", log={"level": "debug"})
+    runtime = running(registry, Ledger(journal), new, monkeypatch)
+    for _ in range(REFUSALS_PER_MINUTE + 1):
+        await runtime.audit.note(who="eve", origin="tcp", what="GET /", code=8, result="no")
+    answer = await runtime.reloader.reload(who="ann", origin="here", reason="go live")
+    entry = (await journal.entries())[-1]
+    await journal.close()
+    assert (answer["code"], runtime.config.mode) == (1, "auto")
+    assert entry.text.startswith("ann orders reload: go live")
