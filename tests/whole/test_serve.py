@@ -176,7 +176,7 @@ async def reload_success(folder: Path) -> str:
         aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(folder / "socket"))) as session,
         session.get("http://controller/metrics") as answer,
     ):
-        found = re.search(r"^ha_controller_config_last_reload_success (\d)$", await answer.text(), re.MULTILINE)
+        found = re.search(r"^ha_controller_config_last_reload_success (\d)\.0$", await answer.text(), re.MULTILINE)
         assert found is not None
         return found[1]
 
