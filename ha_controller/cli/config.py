@@ -82,7 +82,8 @@ def config_schema() -> None:
 def reload(reason: str, form: Form) -> None:
     """Check the configuration as a whole, then take over what may change without a restart. A bad one changes nothing.
 
-    Exit code 1: something needs a restart, which is named; open incidents go on after it. 78: it is bad.
+    Exit code 1: something needs a restart, which is named; open incidents go on after it. Or it could not be put on
+    record: nothing was taken over. 78: it is bad.
     """
     answer = form.show(lambda: client.request("POST", "/api/v1/reload", {"reason": reason}), _show_reload)
     client.finish(answer["code"])

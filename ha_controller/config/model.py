@@ -45,7 +45,7 @@ from ha_controller.config.values import (
 )
 from ha_controller.durations import Duration, Share, duration_field
 
-_LOGIN = re.compile(r"//[^/@\s]*@")
+_LOGIN = re.compile(r"//\S*@")  #: up to the last @: a password may have a "/" or an "@" in it
 
 
 class OpenNebula(Section):

@@ -33,9 +33,10 @@ def test_a_secret_that_differs_is_found_and_shown_by_nobody(site):
     assert (found.name, found.before, found.after) == ("fence.0.password", "**********", "**********")
 
 
-def test_login_data_in_an_address_is_masked(site):
+@pytest.mark.parametrize("password", ["hunter2", "hun/ter2", "hun@ter2", "@/hunter2"])
+def test_login_data_in_an_address_is_masked(site, password):
     config = site.load(
-        f"{site.good}[channel.ssh]\nport = 22\n".replace("{FENCE_IP}", "http://root:hunter2@192.0.2.9/x")
+        f"{site.good}[channel.ssh]\nport = 22\n".replace("{FENCE_IP}", f"http://root:{password}@192.0.2.9/x")
     )
     values = {each.name: each.value for each in in_force(config)}
     assert values["fence.0.address"] == "http://***@192.0.2.9/x"

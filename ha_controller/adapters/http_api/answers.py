@@ -325,7 +325,10 @@ class ConfigChange(Answer):
 class Reloaded(Versioned):
     """What came of reading the configuration again."""
 
-    code: Literal[0, 1, 78] = Field(description="0 all is in force, 1 something needs a restart, 78 it is bad.")
+    code: Literal[0, 1, 78] = Field(
+        description="0 all is in force; 1 something needs a restart, or, without changes, it could not be put on "
+        "record and was not done; 78 it is bad."
+    )
     text: str
     problems: list[str]
     changes: list[ConfigChange]
