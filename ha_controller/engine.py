@@ -16,6 +16,8 @@ import anyio.lowlevel
 
 from ha_controller.core.controller import TICK_S, Controller, Decision
 from ha_controller.core.effects import (
+    DONE,
+    LOOK_AGAIN,
     Answer,
     DestroyDomain,
     Drill,
@@ -26,6 +28,7 @@ from ha_controller.core.effects import (
     LockVm,
     MarkMaintenance,
     MoveVm,
+    Order,
     OrderHost,
     PowerOn,
     RecoverVm,
@@ -59,6 +62,10 @@ EXPLAINED = ("what", "because", "next_step", "evidence", "guards", "plan", "reje
 COMMANDED = ("who", "origin", "verb", "reason", "request", "for_s", "force", "repaired", "here")
 
 
+class NotShared(Exception):
+    """It is durable here, and not known to be where the next leader reads it: no order may leave."""
+
+
 class JournalPort(Protocol):
     """What the engine needs of a journal."""
 
@@ -70,7 +77,11 @@ class JournalPort(Protocol):
         entries: Sequence[TrailEntry],
         term: int | None = None,
     ) -> None:
-        """Make all of it durable, or raise. `term`: in which it was decided; never lower than one on record."""
+        """Make all of it durable, or raise. `term`: in which it was decided; never lower than one on record.
+
+        Raises:
+            NotShared: it is durable, but not for the next leader. Anything else: it is not durable.
+        """
 
 
 class Engine:
@@ -118,6 +129,7 @@ class Engine:
 
         Raises:
             whatever the journal raises when a record could not be made durable: nothing of that round was dispatched.
+            When it could not be shared, the orders of that round were not, and the loop goes on.
         """
         now = self._clock()
         await self._carry_out([self.controller.resume(now)], (), now)
@@ -155,13 +167,16 @@ class Engine:
             cloud = decision.cloud or cloud
             term = term if decision.term is None else decision.term
             effects.extend(decision.effects)
-        entries = self._entries(events, effects)
+        entries, leaving = self._entries(events, effects), effects
         is_new_term = term is not None and term != self._term  # on record before anything is done in it
         if incidents or cloud or trusts or entries or is_new_term:
             changed = [incidents[number] for number in sorted(incidents)]
-            await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries, term)
+            try:
+                await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries, term)
+            except NotShared as error:
+                leaving = [each for effect in effects if (each := _unshared(effect, str(error)))]
             self._term = self._term if term is None else term
-        for effect in effects:
+        for effect in leaving:
             if report := self.controller.taken_back(effect, self._inbox):
                 self.post(report)
             else:
@@ -178,6 +193,14 @@ class Engine:
             elif line := _announced(effect, now):
                 lines.append(line)
         return lines
+
+
+def _unshared(effect: Effect, why: str) -> Effect | None:
+    """What is left of an effect that the next leader may never hear of. A person is not told that it is done."""
+    if isinstance(effect, Answer) and effect.code == DONE:
+        text = f"Not done: {why}. Say it again to the controller that leads."
+        return Answer(request=effect.request, code=LOOK_AGAIN, text=text)
+    return None if isinstance(effect, Order) else effect
 
 
 #: of the exit codes that the core answers with

@@ -7,7 +7,7 @@ how long a lead is good for without asking again is counted by the controller, f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Generic, TypeVar
@@ -88,6 +88,45 @@ class ArbiterContext:
     opennebula: OpenNebulaAccount | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Shared:
+    """What the engine keeps of the record."""
+
+    texts: Mapping[str, str]
+    whole: bool  #: it has all that was ordered before this term
+    term: int  #: the last one of which that was true; 0: of none
+
+
+class SharedRecord(ABC):
+    """The record of what is open, kept by the engine for the next leader. Texts by key; none holds a secret.
+
+    Both calls are safe to cancel at any await. A write that was cancelled, or had no answer, may have been taken in.
+    """
+
+    @abstractmethod
+    async def read(self, term: int) -> Shared:
+        """Read all of it from a quorum, as the one who leads in this term: nobody else can have written since.
+
+        Raises:
+            NotLeading: this term is over.
+            ArbiterUnreachable: nothing is known. Unknown is not empty.
+        """
+
+    @abstractmethod
+    async def write(self, term: int, changes: Mapping[str, str | None]) -> None:
+        """Change texts (None deletes), in this order, if this very term goes on and nobody else has written since.
+
+        What is there after the first write of a term is whole: it must hold all that `read` did not find whole.
+        What is too much for one transaction is written in several, of which none tears apart what begins with the same
+        two words (`incident/7`), if that fits; the first that fails ends it. It tries until it is
+        known what became of it: whoever calls sets a deadline.
+
+        Raises:
+            NotLeading: this term is over; the last part was not written.
+            ArbiterUnreachable: it is not known to be written.
+        """
+
+
 class Arbiter(ABC, Generic[ArbiterConfigT]):
     """Gives the lead to one controller at a time. A term is a number that only ever grows, and names one lead.
 
@@ -108,6 +147,8 @@ class Arbiter(ABC, Generic[ArbiterConfigT]):
     what the engine waits before it gives the lead to another, by more than any error of the clocks."""
     ask_every_s: float = 1.0  #: how often to ask for a lead that somebody else has
     renew_every_s: float = 5.0
+    record: SharedRecord | None = None
+    """Where a leader leaves what the next one must know; None: nowhere. So far for arbiters that come with us only."""
 
     def __init__(self, config: ArbiterConfigT, context: ArbiterContext) -> None:
         """Keep the settings. No I/O here."""
@@ -176,4 +217,6 @@ __all__ = [
     "Member",
     "NotLeading",
     "OpenNebulaAccount",
+    "Shared",
+    "SharedRecord",
 ]

@@ -150,9 +150,9 @@ class Cloud:
         self.recorder = Recorder(self.controller, self.now)
         self._begin()
 
-    def _begin(self) -> None:
+    def _begin(self, lead: LeadChanged = LeadChanged(term=1)) -> None:  # noqa: B008 - frozen
         self.inventory()
-        self.feed(LeadChanged(term=1))
+        self.feed(lead)
         self.feed(SelfChecked(ok=True, detail="gateway answers"))
         self.feed(SecondMasterLooked(present=False, detail="no failure hook"))
         for host in range(self.hosts):
@@ -467,6 +467,14 @@ class Cloud:
         self._take_down(resumed)
         self._begin()
         self._carry_out(done)
+
+    def other_controller(self) -> None:
+        """Another one looks at the same cloud from now on; its journal is empty, and somebody else leads."""
+        self.incidents, self.cloud, self.trusts = {}, CloudRecord(), {}
+        self.effects = []
+        self.controller = Controller(self.settings, self.now)
+        self.recorder = Recorder(self.controller, self.now)
+        self._begin(LeadChanged(term=None, leader="one"))
 
     # --- what is asserted ---
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -11,7 +12,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ha_controller import __version__
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.journal_schema import NewerJournal
-from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
+from ha_controller.core.incident import CloudRecord, Incident, TrailEntry, VmRecord
 from ha_controller.core.model import HostTrust
 from ha_controller.sealing import Head
 
@@ -21,6 +22,8 @@ _STRICT = ConfigDict(extra="forbid")
 _INCIDENTS = TypeAdapter(list[Incident], config=_STRICT)
 _CLOUDS = TypeAdapter(list[CloudRecord], config=_STRICT)
 _TRUSTS = TypeAdapter(list[HostTrust], config=_STRICT)
+_VMS = TypeAdapter(list[VmRecord])
+VMS_A_TEXT = 16  #: a VM that is moved changes one text of some kilobytes, and 500 of them fit into a transaction
 _INCIDENT, _CLOUD, _TRUST = TypeAdapter(Incident), TypeAdapter(CloudRecord), TypeAdapter(HostTrust)
 
 
@@ -141,3 +144,82 @@ def _incident(text: str) -> dict[str, Any]:
         }
         record["in_force"] = [(name, used.get(name, "")) for name in record["in_force"]]
     return record
+
+
+# --- the same for other controllers -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SharedState:
+    """What controllers share."""
+
+    incidents: tuple[Incident, ...]  #: all that are open
+    cloud: CloudRecord
+    trusts: tuple[HostTrust, ...]
+    left_over: tuple[str, ...]  #: keys of VMs whose incident is not there: it was over when its writer died
+
+
+def shared_changes(
+    incidents: Sequence[Incident], cloud: CloudRecord | None, trusts: Sequence[HostTrust], known: Mapping[str, str]
+) -> dict[str, str | None]:
+    """What these are in the shared record, where `known` is; None deletes. What is over is in the journal alone.
+
+    In an order of which any beginning may be read: the number of an incident before it, its VMs before itself.
+    """
+    changes: dict[str, str | None] = {} if cloud is None else {"cloud": cloud_text(cloud)}
+    changes |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in trusts}
+    for incident in incidents:
+        key, vms = f"incident/{incident.id}", incident.vms
+        if not incident.open:
+            changes |= dict.fromkeys([key, *(each for each in known if each.startswith(f"{key}/"))])
+            continue
+        for start in range(0, len(vms), VMS_A_TEXT):
+            part = list(vms[start : start + VMS_A_TEXT])
+            changes[f"{key}/vms/{start // VMS_A_TEXT:04}"] = _VMS.dump_json(part).decode()
+        changes |= dict.fromkeys(each for each in known if each.startswith(f"{key}/") and each not in changes)
+        about = _INCIDENT.dump_python(replace(incident, vms=()), mode="json")
+        changes[key] = json.dumps({"vms": len(vms), "incident": about})
+    return changes
+
+
+def of_shared(texts: Mapping[str, str]) -> SharedState:
+    """What stands in the shared record.
+
+    Raises:
+        NewerJournal: another version wrote what this one does not know. JournalError: a part of it is missing.
+    """
+    try:
+        heads = {key: json.loads(text) for key, text in texts.items() if _is_head(key)}
+        incidents = [_joined(key, head, texts) for key, head in heads.items()]
+        trusts = _TRUSTS.validate_python([json.loads(text) for text in _texts(texts, "trust/")])
+        cloud = cloud_of(texts)
+    except (ValueError, KeyError, TypeError) as error:
+        found = error.errors()[0] if isinstance(error, ValidationError) else None
+        what = f"{'.'.join(map(str, found['loc'][1:]))}: {found['msg']}" if found else repr(error)
+        raise NewerJournal(
+            f"the shared record holds what ha-controller {__version__} does not know ({what}). Install the same "
+            "version on all controllers"
+        ) from error
+    parts = [key for key in texts if key.startswith("incident/") and not _is_head(key)]
+    return SharedState(
+        incidents=tuple(sorted(incidents, key=lambda each: each.id)),
+        cloud=cloud,
+        trusts=tuple(trusts),
+        left_over=tuple(key for key in parts if key.rsplit("/", 2)[0] not in heads),
+    )
+
+
+def _is_head(key: str) -> bool:
+    return key.startswith("incident/") and key.count("/") == 1
+
+
+def _joined(key: str, head: dict[str, Any], texts: Mapping[str, str]) -> Incident:
+    parts = sorted(each for each in texts if each.startswith(f"{key}/vms/"))
+    vms = [vm for part in parts for vm in json.loads(texts[part])]
+    if len(vms) != head["vms"]:
+        raise JournalError(
+            f"the shared record of {key} has {len(vms)} VMs of {head['vms']}: it is not complete. If every controller "
+            "says so, delete the record in etcd (docs/decisions/0017): what is open then waits for a person"
+        )
+    (incident,) = _INCIDENTS.validate_python([{**head["incident"], "vms": vms}])
+    return incident

@@ -38,6 +38,7 @@ from ha_controller.app.reloading import Reloader
 from ha_controller.app.renewal import LoginRenewal
 from ha_controller.app.reserve import reserve_watch
 from ha_controller.app.settings import core_settings, host_login, scope
+from ha_controller.app.shared_ledger import shared_behind
 from ha_controller.app.sources import ControllerSources
 from ha_controller.app.standing import StateDirectory, account_of, build_leadership
 from ha_controller.app.surroundings import SecondMaster
@@ -95,7 +96,7 @@ class Runtime:
         account = account_of(config)
         self.leadership = build_leadership(config, registry, self.directory, account, self.post, self.outside.moment)
         self._group: anyio.abc.TaskGroup | None = None
-        settings = core_settings(config, registry.probes)
+        settings = core_settings(config, registry.probes, self.leadership.arbiter)
         self.controller = Controller(settings, self.clock())
         self.counting = Counting(self.controller.state, self.clock)
         self.counting.equipped([fence.agent for fence in config.fence])
@@ -322,10 +323,11 @@ class Runtime:
             await self.directory.lock()  # again: now the last term is known, which may be another arbiter's
             self.controller.restore(incidents, cloud, self.clock(), trusts)
             self.counting.restored(incidents)
+            journal_port = self.counting.timed(self.wrap_journal(ledger))
             black_box = BlackBox(self.controller, state_dir / "flights", self.clock())
             self.engine = Engine(
                 self.controller,
-                journal=self.counting.timed(self.wrap_journal(ledger)),
+                journal=shared_behind(journal_port, ledger, self.leadership, self.post),
                 dispatch=self.dispatch,
                 record=self.counting.beside(black_box.note),
                 clock=self.clock,
@@ -395,4 +397,4 @@ class Runtime:
         self.renewal.take(config.opennebula.auth)
         self.config = self.armory.config = config
         self.recoverer.scope = scope(config)
-        self.post(SettingsChanged(settings=core_settings(config, self.registry.probes)))
+        self.post(SettingsChanged(settings=core_settings(config, self.registry.probes, self.leadership.arbiter)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from ha_controller.adapters.recoverer import Scope
 from ha_controller.adapters.ssh_login import SshLogin
@@ -11,18 +12,21 @@ from ha_controller.config import Config, Detect
 from ha_controller.core.model import Domain, VmPolicy
 from ha_controller.core.settings import Channel, Mode, Policy, Settings
 from ha_controller.durations import parse_duration
-from ha_controller.plugin import Probe, ProbeConfig, SlowProbeConfig
+from ha_controller.plugin import Arbiter, Probe, ProbeConfig, SlowProbeConfig
 
 VANTAGE_GAP_MAX_S = 10.0  #: neighbours take seconds to answer
 SLOW_GAP_ROUNDS = 3  #: a channel that is asked slowly is blind after so many rounds without a word
 
 
-def core_settings(config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]]) -> Settings:
-    """The core's settings."""
+def core_settings(
+    config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]], arbiter: Arbiter[Any] | None = None
+) -> Settings:
+    """The core's settings. `arbiter`: whether the record is shared; None: it is not."""
     guard = config.guard
     settings = Settings(
         mode=Mode(config.mode),
         policies={name.replace("_", " "): Policy(value) for name, value in config.policy.model_dump().items()},
+        record_is_shared=arbiter is not None and arbiter.record is not None,
         settle_s=guard.settle_s,
         max_failed_share=guard.max_failed_hosts,
         fences_max=guard.max_fences.count,

@@ -161,5 +161,7 @@ def why_no_step_down(leadership: Leadership, state: State, *, force: bool) -> st
     under_way = [each.host_name for each in state.incidents.values() if each.state is not HostState.RECOVERED]
     if under_way:
         names = ", ".join(sorted(under_way))
-        return f"{names}: the next leader would leave what is open to a person. To step down all the same: --force"
+        shares = leadership.arbiter.record is not None
+        what = "looks for every order anew before it goes on" if shares else "would leave what is open to a person"
+        return f"{names}: the next leader {what}. To step down all the same: --force"
     return ""

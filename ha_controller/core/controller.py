@@ -16,6 +16,7 @@ from ha_controller.core import (
     device_checks,
     fencing,
     guard,
+    handover,
     lasting,
     leftovers,
     lever,
@@ -59,6 +60,7 @@ from ha_controller.core.events import (
     PoweredOn,
     PowerRead,
     ReadyRead,
+    RecordTakenOver,
     ReserveAssessed,
     SecondMasterLooked,
     SelfChecked,
@@ -107,35 +109,12 @@ class Controller:
     def restore(
         self, incidents: Iterable[Incident], cloud: CloudRecord, now: float, trusts: Iterable[HostTrust] = ()
     ) -> None:
-        """Take over what the journal holds, before the first step.
-
-        The clock may have been set back since: no moment on record may lie in the future, or all would wait for it.
-        """
-        self.state.trusts = {known.host: known for known in trusts}
-        fences = tuple((min(at, now), host) for at, host in cloud.fences)
-        deaths = tuple(replace(death, at=min(death.at, now)) for death in cloud.deaths)
-        self.state.cloud = replace(
-            pause.restored(cloud, now),
-            fences=fences,
-            storm_at=min(cloud.storm_at, now),
-            inherited_at=min(cloud.inherited_at, now),
-            deaths=deaths,
-        )
-        for incident in sorted((incident.not_after(now) for incident in incidents), key=lambda incident: incident.id):
-            if incident.open:
-                self.state.incidents[incident.host] = incident
-                self.state.views[incident.host] = HostView(
-                    state=incident.state, since=incident.opened_at, cause_at=incident.cause_at
-                )
+        """Take over what the journal holds, before the first step."""
+        handover.restore(self.state, incidents, cloud, now, trusts)
 
     def resume(self, now: float) -> Decision:
         """Take up open incidents after a restart. No deadline survives; unknown outcomes are looked at first."""
-        for incident in list(self.state.incidents.values()):
-            self.state.watch(incident.host, True)
-            fencing.resume(self.state, incident, now)
-            moving.resume(self.state, incident, now)
-            if incident.rebooted:
-                reboot.resume(self.state, incident, now)
+        handover.resume(self.state, now)
         return self._decided()
 
     def step(self, event: Event, now: float) -> Decision:
@@ -195,6 +174,8 @@ class Controller:
                 commands.drill_reported(state, event, now)
             case HostIdentified():
                 trust.host_identified(state, event)
+            case RecordTakenOver():
+                handover.take_over(state, event, now)
             case MonitoringRestarted():
                 suspicion.monitoring_restarted(state, event)
             case DomainsRead():

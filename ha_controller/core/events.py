@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from ha_controller.core.effects import HostStep
-from ha_controller.core.model import Host, Identity, PowerState, Reading, Vm
+from ha_controller.core.incident import CloudRecord, Incident
+from ha_controller.core.model import Host, HostTrust, Identity, PowerState, Reading, Vm
 from ha_controller.core.resources import VmGroup
 from ha_controller.core.settings import Settings
 
@@ -267,6 +268,17 @@ class LeadChanged:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RecordTakenOver:
+    """Before `LeadChanged`: what the leader before has left on the shared record. It takes the place of ours."""
+
+    term: int
+    led_meanwhile: str  #: who, in words; empty: nobody but us
+    incidents: tuple[Incident, ...]  #: all that are open
+    cloud: CloudRecord
+    trusts: tuple[HostTrust, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class SelfChecked:
     """We looked at our own witnesses. None: could not tell."""
 
@@ -378,5 +390,5 @@ Event = (
     | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
     | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
-    | SecondMasterLooked | ReserveAssessed | SettingsChanged | TimePassed | OperatorCommanded
+    | SecondMasterLooked | RecordTakenOver | ReserveAssessed | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

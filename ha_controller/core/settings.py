@@ -62,6 +62,7 @@ class Settings:
     weights: Mapping[Domain, int] = field(default_factory=dict)  #: 1 for a domain that is not named
     single_domain_after_s: float = 60.0  #: silence of the only deciding domain
     hung_after_s: float = 180.0
+    record_is_shared: bool = False  #: incidents and what people ordered are kept for all controllers, by the leader
     settle_s: float = 30.0  #: no power-off this soon after start or change of leader
     max_failed_share: float = 0.25
     fences_max: int = 2

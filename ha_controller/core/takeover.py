@@ -1,8 +1,8 @@
 """Who leads, and what a new leader may take up.
 
-Until the record of incidents is shared, a controller that leads after another one does not know what that one ordered:
-which destinations were chosen, whether an order is still on its way. So it acts only on failures that it saw begin: a
-host must have shown life since the lead was taken, or a person releases its incident.
+Where the record of incidents is not shared, or was lost, a controller that leads after another one does not know what
+that one ordered: which destinations were chosen, whether an order is still on its way. So it acts only on failures that
+it saw begin: a host must have shown life since the lead was taken, or a person releases its incident.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def lead_changed(state: State, event: LeadChanged, now: float) -> None:
     if event.term != state.term:
         state.settle_until = now + state.settings.settle_s
     if event.term is not None and state.term is None and state.led_term is not None:
-        _forgive(state)
+        forgive(state)
     if event.term is not None and event.term != state.led_term:
         if event.inherited:
             _inherit(state, event.term, event.inherited, now)
@@ -51,7 +51,7 @@ def forget_when_all_were_seen(state: State) -> None:
         state.save_cloud(replace(state.cloud, inherited_at=0.0, inherited=""))
 
 
-def _forgive(state: State) -> None:
+def forgive(state: State) -> None:
     """Power-offs that ended with the lead must not count as tried; nobody knows which of them left."""
     for incident in list(state.incidents.values()):
         if incident.state is HostState.FAILED:

@@ -49,9 +49,10 @@ class Store:
             await anyio.sleep_forever()
         self.keys[key] = Kept(value=value, mod_revision=1, lease=lease)
 
-    async def put_if(self, expected: Mapping[str, int], values: Mapping[str, tuple[str, int]]) -> bool:
-        for key, (value, lease) in values.items():
-            self.keys[key] = Kept(value=value, mod_revision=1, lease=lease)
+    async def put_if(self, expected: Mapping[str, int | str], values: Mapping[str, tuple[str, int] | None]) -> bool:
+        for key, written in values.items():
+            assert written is not None
+            self.keys[key] = Kept(value=written[0], mod_revision=1, lease=written[1])
         return True
 
 
@@ -60,7 +61,7 @@ def arbiter(store: Store) -> EtcdArbiter:
         EtcdConfig.model_validate({"endpoints": ["http://127.0.0.1:1"]}),
         ArbiterContext(name="one", instance="id-one", state_dir=Path("/nowhere"), last_term=lambda: 0),
     )
-    made._gateway = store  # type: ignore[assignment]
+    made._gateway = made._record._gateway = store  # type: ignore[assignment]
     return made
 
 

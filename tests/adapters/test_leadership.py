@@ -126,6 +126,52 @@ async def test_the_lead_is_taken_reported_and_given_back_at_the_end(rig: Rig):
     assert not await leadership.may_act(1)
 
 
+async def test_what_the_leader_before_has_left_is_taken_up_before_anybody_hears_of_the_lead(rig: Rig):
+    rig.engine.meanwhile = "them led in term 0"
+    heard: list[object] = []
+
+    async def take_over(term: int) -> str:
+        heard.append((term, rig.leadership.term, list(rig.told)))
+        return ""
+
+    rig.leadership.take_over = take_over
+    async with rig.running():
+        await rig.until(lambda: rig.told)
+    assert heard == [(1, None, [])]
+    assert rig.told == [LeadChanged(term=1)], "all that was done is on record"
+
+
+@pytest.mark.parametrize(
+    ("error", "soon"),
+    [(ArbiterUnreachable("no answer"), True), (NotLeading("of a newer version"), False), (KeyError("x"), False)],
+)
+async def test_a_lead_with_a_record_that_cannot_be_read_is_given_back(rig: Rig, error: Exception, soon: bool):
+    async def take_over(term: int) -> str:
+        raise error
+
+    rig.leadership.take_over = take_over
+    async with rig.running() as leadership:
+        await rig.until(lambda: rig.engine.released)
+        await rig.until(lambda: rig.told)
+        assert (rig.told[0].term, leadership.term, await leadership.may_act(1)) == (None, None, False)
+        words = {"KeyError": "bug in the arbiter"}.get(type(error).__name__, str(error))
+        assert f"the record of the leader before cannot be taken over: {words}" in rig.told[0].trouble
+        assert leadership._stays_out() is not soon, "another one may be able to"
+
+
+async def test_a_lead_that_is_given_up_is_over_for_good_and_asked_for_again(rig: Rig):
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+        leadership.give_up(7, "not ours")
+        assert leadership.term == 1
+        leadership.give_up(1, "the record takes nothing")
+        assert not await leadership.may_act(1)
+        await rig.until(lambda: rig.engine.released == [1])
+        assert LeadChanged(term=None, trouble="the record takes nothing") in rig.told
+        await rig.until(lambda: leadership.term == 2)
+        assert not await leadership.may_act(1)
+
+
 async def test_a_standby_reports_who_leads_once(rig: Rig):
     rig.engine.free = False
     async with rig.running() as leadership:

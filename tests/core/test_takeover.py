@@ -8,8 +8,9 @@ import pytest
 from world import SETTINGS, Cloud, seen
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Drill, Explain, Fence, MoveVm, Order, OrderHost, ResumeVm, Tell
-from ha_controller.core.events import FenceReported, FenceResult, LeadChanged, Verb
+from ha_controller.core.effects import Answer, Drill, Explain, Fence, MoveVm, Order, OrderHost, ResumeVm, Tell
+from ha_controller.core.events import FenceReported, FenceResult, LeadChanged, RecordTakenOver, Verb
+from ha_controller.core.incident import CloudRecord, VmStage
 from ha_controller.core.model import HostState
 
 INHERITED = "one led in term 1"
@@ -224,3 +225,166 @@ def test_power_offs_that_were_refused_for_want_of_the_lead_do_not_count_as_tried
     standby.deaf = set()
     standby.run(60)
     assert standby.state(3) is HostState.RECOVERED
+
+
+# --- with a shared record ---------------------------------------------------------------------------------------------
+
+
+def left_by(cloud: Cloud, term: int = 2, led_meanwhile: str = INHERITED) -> RecordTakenOver:
+    """The record as its leader leaves it."""
+    state = cloud.controller.state
+    return RecordTakenOver(
+        term=term,
+        led_meanwhile=led_meanwhile,
+        incidents=tuple(state.incidents.values()),
+        cloud=state.cloud,
+        trusts=tuple(state.trusts.values()),
+    )
+
+
+def goes_on(cloud: Cloud, record: RecordTakenOver, inherited: str = "") -> None:
+    """What the leadership reports: first the record, then the lead."""
+    begin = len(cloud.effects)
+    cloud.feed(record)
+    cloud.feed(LeadChanged(term=record.term, inherited=inherited))
+    cloud._carry_out(begin)
+
+
+def followed(cloud: Cloud) -> RecordTakenOver:
+    """Its leader dies, and another controller has looked for some seconds."""
+    record = left_by(cloud)
+    cloud.deaf = set()
+    cloud.other_controller()
+    cloud.run(10)
+    assert not acted(cloud)
+    return record
+
+
+@pytest.fixture
+def leader(make_cloud) -> Cloud:
+    cloud = make_cloud()
+    cloud.run(10)
+    return cloud
+
+
+def test_a_standby_that_knows_nothing_goes_on_with_the_incident_of_the_leader(leader):
+    leader.deaf = {MoveVm}
+    leader.kill(3, "off")
+    leader.run(30)
+    theirs = leader.incident(3)
+    chosen = {record.id: record.destination for record in theirs.vms if record.stage is VmStage.MOVING}
+    assert (theirs.state, bool(chosen)) == (HostState.FENCED, True)
+    goes_on(leader, followed(leader))
+    taken = leader.incident(3)
+    assert (taken.id, taken.state, taken.foreign) == (theirs.id, HostState.FENCED, "")
+    assert all(record.maybe_done for record in taken.vms if record.id in chosen)
+    leader.run(120)
+    assert leader.state(3) is HostState.RECOVERED
+    assert not [effect for effect in acted(leader) if isinstance(effect, Fence) and effect.send], "it was verified off"
+    moves = [effect for effect in acted(leader) if isinstance(effect, MoveVm)]
+    assert {move.vm: move.destination for move in moves} | chosen == {move.vm: move.destination for move in moves}
+    text = f"this controller leads now, term 2, and {INHERITED}. Its record was read; open on it: kvm-03"
+    assert text in leader.told()
+
+
+def test_a_move_without_an_answer_waits_until_it_has_surely_ended(leader):
+    leader.deaf = {MoveVm}
+    leader.kill(3, "off")
+    leader.run(30)
+    goes_on(leader, followed(leader))
+    taken_at = leader.now
+    leader.run(120)
+    assert leader.first(MoveVm) - taken_at >= SETTINGS.order_timeout_s
+
+
+def test_a_power_off_that_was_announced_and_has_no_answer_is_sent_again(leader):
+    leader.deaf = {Fence}
+    leader.kill(3, "off")
+    leader.run(30)
+    theirs = leader.incident(3)
+    assert theirs.state is HostState.FAILED
+    goes_on(leader, followed(leader))
+    leader.run(60)
+    sent = [effect for effect in acted(leader) if isinstance(effect, Fence)]
+    assert sent[0].send
+    assert sent[0].attempt == theirs.attempts[-1].number + 1
+    assert (leader.state(3), leader.incident(3).id) == (HostState.RECOVERED, theirs.id)
+
+
+def test_a_host_that_answers_is_not_powered_off_whatever_the_record_says(leader):
+    leader.deaf = {Fence}
+    leader.kill(3, "off")
+    leader.run(30)
+    record = left_by(leader)
+    del leader.dead[3]
+    leader.deaf = set()
+    leader.other_controller()
+    leader.run(10)
+    goes_on(leader, record)
+    leader.run(60)
+    assert not acted(leader), "an attempt with an unknown outcome, and life: a person decides"
+    assert leader.incident(3).stopped
+
+
+def test_what_the_leader_paused_stays_so(leader):
+    leader.operator(Verb.PAUSE)
+    goes_on(leader, followed(leader))
+    leader.kill(2, "off")
+    leader.run(60)
+    assert leader.controller.state.cloud.paused_by
+    assert not acted(leader)
+
+
+def test_an_old_incident_of_ours_that_is_over_on_the_record_is_closed_here(leader):
+    leader.kill(3, "off")
+    leader.run(40)
+    ours = leader.incident(3)
+    assert leader.state(3) is HostState.RECOVERED
+    leader.feed(LeadChanged(term=None, leader="two"))
+    del leader.dead[3]
+    leader.run(20)
+    leader.effects.clear()
+    empty = RecordTakenOver(term=4, led_meanwhile="two led in term 3", incidents=(), cloud=CloudRecord(), trusts=())
+    goes_on(leader, empty)
+    assert 3 not in leader.controller.state.incidents
+    closed = leader.incidents[ours.id]
+    assert (closed.open, "the shared record" in closed.closing) == (False, True)
+    assert leader.controller.state.cloud.next_incident > ours.id, "no number is given twice"
+    leader.run(60)
+    assert leader.state(3) is HostState.OK
+    assert not acted(leader)
+
+
+def test_a_host_of_which_nothing_is_on_the_record_needs_no_person(leader):
+    record = left_by(leader)
+    leader.kill(3, "off")
+    leader.other_controller()
+    leader.run(20)
+    goes_on(leader, record)
+    leader.run(60)
+    assert leader.state(3) is HostState.RECOVERED, "nothing was ordered before"
+
+
+def test_a_record_that_is_not_whole_is_taken_over_and_waits_for_a_person(leader):
+    leader.deaf = {MoveVm}
+    leader.kill(3, "off")
+    leader.run(30)
+    theirs = leader.incident(3)
+    goes_on(leader, followed(leader), inherited=INHERITED)
+    leader.run(60)
+    assert not acted(leader)
+    assert leader.incident(3).id == theirs.id
+    assert leader.incident(3).hold.startswith("takeover: one led in term 1")
+
+
+@pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.RESUME, Verb.HOLD, Verb.RELEASE, Verb.CONFIRM_OFF, Verb.FENCE])
+def test_a_standby_refuses_what_only_the_record_of_the_leader_would_keep(make_cloud, verb):
+    cloud = make_cloud(settings=replace(SETTINGS, record_is_shared=True))
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(5)
+    before = cloud.controller.state.cloud, dict(cloud.controller.state.incidents)
+    cloud.operator(verb, host=3)
+    (answer,) = cloud.ordered(Answer)
+    assert answer.code == 4
+    assert answer.text.startswith("One leads, not this controller")
+    assert (cloud.controller.state.cloud, cloud.controller.state.incidents) == before

@@ -125,6 +125,12 @@ class Etcd:
             assert member.process is not None
             os.kill(member.process.pid, signal.SIGSTOP)
             member.frozen = True
+            while not self._has_stopped(member.process.pid):  # its threads stop one after the other
+                time.sleep(0.001)
+
+    def _has_stopped(self, pid: int) -> bool:
+        stats = [each.read_text() for each in Path(f"/proc/{pid}/task").glob("*/stat")]
+        return all(stat.rpartition(")")[2].split()[0] in "TZ" for stat in stats)
 
     def thaw(self, *members: Member) -> None:
         for member in members:

@@ -47,6 +47,7 @@ class Record(NamedTuple):
     settle: int = 0
     wait: int = 0  #: until an order without a sign of it may be repeated
     proof: int = OLD  #: age of the last reading of OFF after the proof, or what there is instead
+    unshared: bool = False  #: on disk here, and not yet on the shared record: the decision loop waits
     doing: str = ""  #: how far the executor is with an order
     age: int = 0  #: of that order; of its end, once it was sent
 
@@ -94,6 +95,8 @@ class World(NamedTuple):
     sent_by: int = 0  #: and whose it was
     first: Record = Record()
     second: Record = Record()
+    shared: tuple[str, int] = ("OK", 0)  #: phase and destination on the shared record
+    known_to: frozenset[int] = frozenset({1, 2})  #: who has read or written what is there
 
     @property
     def answers(self) -> bool:
@@ -132,6 +135,11 @@ class Rules:
     running_is_seen: bool = True
     outcome_comes_first: bool = True
     release_waits: bool = True
+    # of the shared record
+    record_is_shared: bool = False
+    shared_comes_first: bool = True
+    shared_compares_term: bool = True
+    takeover_reads: bool = True
     # what the protocol relies on: false is a world that is worse than it was made for
     calls_end: bool = True
     hosts_start_nothing: bool = True
@@ -149,12 +157,24 @@ class Protocol:
 
     def steps(self, world: World) -> Steps:
         """Everything that may happen next."""
+        if not self.rules.record_is_shared:
+            yield from self.each_step(world)
+            return
+        for told, after, broken in self.each_step(world):
+            yield told, _noted(world, after), broken
+        for who in (1, 2):
+            yield from self.shares(world, who)
+
+    def each_step(self, world: World) -> Steps:
+        """Everything but the writing of the shared record."""
         yield "time passes", self.tick(world), ""
         yield from self.world_goes_on(world)
         for index, order in enumerate(world.orders):
             yield from self.arrives(world._replace(orders=world.orders[:index] + world.orders[index + 1 :]), order)
         for who in (1, 2):
             yield from self.leads(world, who)
+            if world.record(who).unshared and self.rules.shared_comes_first:
+                continue
             yield from self.fences(world, who)
             yield from self.moves(world, who)
             yield from self.is_told(world, who)
@@ -231,7 +251,8 @@ class Protocol:
     def arrives(self, world: World, order: Order) -> Steps:
         """An order has its effect, late or not. Whether its answer is lost makes no difference: only looks count."""
         record = world.record(order.sender)
-        announced = record.phase != "OK" and order.destination in (0, record.destination)
+        on_record = [(record.phase, record.destination)] + [world.shared] * self.rules.record_is_shared
+        announced = all(phase != "OK" and order.destination in (0, chosen) for phase, chosen in on_record)
         broken = "" if announced else "D1"
         broken = broken or ("G2" if order.term < world.sent_term and order.sender != world.sent_by else "")
         whose = f"of C{order.sender}, term {order.term},"
@@ -265,6 +286,9 @@ class Protocol:
         record, left, me = world.record(who), world.faults, f"C{who}"
         if record.term == 0 and world.holder == 0 and (world.led_last or who == 1):  # both are alike: 1 is who began
             term = world.term + 1
+            if self.rules.record_is_shared:
+                yield self.takes_over(world, who, term)
+                return
             inherits = self.rules.takeover_asks and world.led_last not in (0, who)
             yield (
                 f"{me} takes the lead, term {term} (takeover.lead_changed)",
@@ -299,6 +323,42 @@ class Protocol:
             after = after._replace(term=0, settle=0, wait=wait, proof=OLD, doing="", age=0)
             spent = left._replace(crash=left.crash - 1)
             yield f"{me} is killed and starts again (Controller.resume)", world.having(who, after, faults=spent), ""
+
+    # --- the shared record ---
+
+    def takes_over(self, world: World, who: int, term: int) -> Step[World]:
+        """The record is read before anything is decided, and gone on from as after a restart."""
+        (phase, destination), known_to = world.shared, world.known_to | {who}
+        record = world.record(who)
+        if not self.rules.takeover_reads:
+            phase, destination, known_to = record.phase, record.destination, world.known_to
+        settle = SETTLE if self.rules.new_leader_settles else 0
+        wait = REPEAT if destination and self.rules.restart_waits else 0
+        after = Record(phase=phase, destination=destination, term=term, settle=settle, wait=wait)
+        changes: dict[str, object] = {"holder": who, "term": term, "led_last": who, "known_to": known_to}
+        told = f"C{who} takes the lead, term {term}, and reads the record (handover.take_over)"
+        return told, world.having(who, after, **changes), ""
+
+    def shares(self, world: World, who: int) -> Steps:
+        """One transaction: it is taken in while the lead is held, and otherwise the lead is given up."""
+        record, me, left = world.record(who), f"C{who}", world.faults
+        if not record.unshared:
+            return
+        given_up = record._replace(unshared=False, term=0, doing="", age=0)
+        if not _leads(world, who) and self.rules.shared_compares_term:
+            told = f"{me}: nothing is taken in, it does not lead (SharedLedger.commit)"
+            yield told, world.having(who, given_up), ""
+            return
+        broken = "" if who in world.known_to else "D2"
+        on_it: dict[str, object] = {
+            "shared": (record.phase, record.destination), "known_to": frozenset({who})
+        }  # fmt: skip
+        done = record._replace(unshared=False)
+        yield f"{me}: it is on the shared record (SharedLedger.commit)", world.having(who, done, **on_it), broken
+        if left.lead_lost:
+            spent = left._replace(lead_lost=left.lead_lost - 1)
+            told = f"{me}: it is on the shared record, and the answer is lost (SharedLedger.commit)"
+            yield told, world.having(who, given_up, faults=spent, **on_it), broken
 
     # --- fence and verify ---
 
@@ -489,6 +549,8 @@ class Protocol:
     def is_told(self, world: World, who: int) -> Steps:
         """What a person says to a controller, after a look at the host and at the other controller's journal."""
         record, other = world.record(who), 3 - who
+        if self.rules.record_is_shared and not record.term:
+            return  # refused (commands.obey)
         is_quiet = not world.record(other).doing and not any(order.sender == other for order in world.orders)
         if record.foreign and record.term and is_quiet and not world.answers:
             yield (
@@ -522,6 +584,18 @@ def has_outcome(world: World) -> bool:
     """The VM runs where OpenNebula shows it, and nothing is left to do for the controller that leads."""
     runs = world.shown == RUNNING and world.place in world.runs and (world.place != A or world.answers)
     return runs and world.holder > 0 and world.record(world.holder).phase in ("OK", "RECOVERED", "STOPPED")
+
+
+def _noted(before: World, after: World) -> World:
+    """What a leader has put on its own record waits for the shared one; what another one changes is its own."""
+    for who in (1, 2):
+        was, now = before.record(who), after.record(who)
+        took = now.term != was.term
+        changed = (now.phase, now.destination) != (was.phase, was.destination)
+        unshared = bool(now.term) and not took and (now.unshared or changed)
+        if unshared is not now.unshared:
+            after = after.having(who, now._replace(unshared=unshared))
+    return after
 
 
 def _leads(world: World, who: int) -> bool:

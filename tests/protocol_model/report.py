@@ -30,6 +30,13 @@ WORLDS = {
     "flapping": Faults(silence=2, lead_lost=1),
     "take-over": Faults(silence=1, power_on=1, lead_lost=1),
 }
+SHARED = replace(RIGHT, record_is_shared=True)
+#: the same, with a shared record
+SHARED_WORLDS = {
+    "shared, killed": Faults(silence=1, power_on=1, crash=1),
+    "shared, frozen": Faults(silence=1, lead_lost=1),
+}
+ALL_WORLDS = {**dict.fromkeys(WORLDS, RIGHT), **dict.fromkeys(SHARED_WORLDS, SHARED)}  #: and the rules in each
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +50,14 @@ class Variant:
     breaks: str
 
 
+def faults(world: str) -> Faults:
+    """What may happen in a world."""
+    return {**WORLDS, **SHARED_WORLDS}[world]
+
+
 def _variant(name: str, rule: int, world: str, breaks: str, *off: str) -> Variant:
-    return Variant(name=name, rule=rule, rules=replace(RIGHT, **dict.fromkeys(off, False)), world=world, breaks=breaks)
+    rules = replace(ALL_WORLDS[world], **dict.fromkeys(off, False))
+    return Variant(name=name, rule=rule, rules=rules, world=world, breaks=breaks)
 
 
 VARIANTS = (
@@ -67,6 +80,9 @@ VARIANTS = (
     _variant("given back as soon as it answers", 12, "lies", "D1", "release_waits"),
     _variant("a new leader acts at once", 13, "flapping", "G2", "new_leader_settles"),
     _variant("a take-over from the beginning, at once", 13, "take-over", "G2", "new_leader_settles", "takeover_asks"),
+    _variant("the shared record is written after the order", 15, "shared, killed", "D1", "shared_comes_first"),
+    _variant("the shared record is written whoever leads", 15, "shared, frozen", "D2", "shared_compares_term"),
+    _variant("a new leader begins with its own record", 16, "shared, killed", "D2", "takeover_reads"),
 )  # fmt: skip
 
 #: what the protocol is not safe against: each is a fact about it as it is
@@ -83,12 +99,12 @@ LIMITS = {
 SPARE = ("takeover_asks",)
 
 
-def look(faults: Faults, rules: Rules) -> Result:
+def look(given: Faults, rules: Rules) -> Result:
     """Every state of the protocol by these rules in a world with these faults."""
     model = Protocol(rules)
     gc.disable()  # nothing here goes in circles, and all of it is kept
     try:
-        return Checker(first=World(faults=faults), steps=model.steps, broken=broken, goal=has_outcome).run()
+        return Checker(first=World(faults=given), steps=model.steps, broken=broken, goal=has_outcome).run()
     finally:
         gc.enable()
 
@@ -96,24 +112,24 @@ def look(faults: Faults, rules: Rules) -> Result:
 @cache
 def right() -> dict[str, Result]:
     """The protocol, in each world."""
-    return {name: look(faults, RIGHT) for name, faults in WORLDS.items()}
+    return {name: look(faults(name), rules) for name, rules in ALL_WORLDS.items()}
 
 
 @cache
 def naive() -> dict[str, Result]:
     """Its variants."""
-    return {variant.name: look(WORLDS[variant.world], variant.rules) for variant in VARIANTS}
+    return {variant.name: look(faults(variant.world), variant.rules) for variant in VARIANTS}
 
 
 @cache
 def beyond() -> dict[str, Result]:
     """The protocol in worlds that it was not made for."""
-    return {name: look(faults, rules) for name, (faults, rules, _) in LIMITS.items()}
+    return {name: look(given, rules) for name, (given, rules, _) in LIMITS.items()}
 
 
-def _faults(faults: Faults) -> str:
+def _faults(given: Faults) -> str:
     words = [f"{name.replace('_', ' ')}{f' ({times} times)' if times > 1 else ''}" for name, times in
-             zip(Faults._fields, faults, strict=True) if times]  # fmt: skip
+             zip(Faults._fields, given, strict=True) if times]  # fmt: skip
     return ", ".join(words)
 
 
@@ -140,7 +156,7 @@ def page() -> str:
         "|---|---|---|",
     ]
     results = right()
-    lines += [f"| {name} | {_faults(faults)} | {results[name].states:,} |" for name, faults in WORLDS.items()]
+    lines += [f"| {name} | {_faults(faults(name))} | {results[name].states:,} |" for name in ALL_WORLDS]
     lines += [f"| all | | {sum(result.states for result in results.values()):,} |", ""]
     lines += ["## Naive variants", "", "| variant | without rule | breaks | steps | world |", "|---|---|---|---|---|"]
     for variant in VARIANTS:

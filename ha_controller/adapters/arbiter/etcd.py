@@ -2,7 +2,8 @@
 
 Keys, below the prefix: `leader` (on the lease; exists while somebody leads), `term` (for good: the last term, whose it
 was, and in which cluster of etcd), `members/INSTANCE` (on a lease of its own). Taking the lead is one transaction: if
-`leader` is not there and `term` is what was read, both are written.
+`leader` is not there and `term` is what was read, both are written. Below `record/` is what the next leader has to know
+(`etcd_record`).
 
 It must never take a time-out for a proof, nor a keep-alive alone: an etcd member that was cut off or frozen may answer
 one by itself for a moment, and a lease may outlive its time. So every renewal also reads `leader` through a quorum.
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 import anyio
 from pydantic import Field, field_validator, model_validator
 
+from ha_controller.adapters.arbiter.etcd_record import EtcdRecord, Written
 from ha_controller.adapters.arbiter.gateway import NOT_FOUND, Gateway, Kept, Refused
 from ha_controller.plugin import (
     Arbiter,
@@ -141,6 +143,7 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         )
         self._leader_key, self._term_key = f"{config.prefix}/leader", f"{config.prefix}/term"
         self._members_prefix = f"{config.prefix}/members/"
+        self.record = self._record = EtcdRecord(self._gateway, f"{config.prefix}/record/", self._leader_key)
         self._held: _Held | None = None
         self._led_meanwhile = ""
         self._seen_term = 0  #: the highest that anybody was seen to lead in, whatever etcd holds by now
@@ -179,8 +182,9 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
             self._note_term(_of_json(leader.value).get("term"))
             return None
         last = await self._gateway.read(self._term_key)
-        last_term = _term_of(last)
+        last_term, written = _term_of(last), await self._record.written()
         self._note_term(last_term)
+        self._note_term(written.term)
         about, own_term = _of_json(None if last is None else last.value), self.context.last_term()
         # with its data etcd loses who led; restored from a backup, it is another cluster
         ours = (self.context.instance, own_term, self._gateway.cluster)
@@ -190,14 +194,18 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         term = max(self._seen_term, own_term) + 1
         lease = await self._gateway.grant(int(self.config.lease_s))
         held = _Held(term=term, lease=lease, value=self._about_us(term=term, nonce=uuid.uuid4().hex))
+        cluster = self._gateway.cluster
+        goes_on = self._record.goes_on(written, last_term, cluster) and term == last_term + 1
+        record = self._record.next(written, term=term, cluster=cluster) if goes_on else written
         taken = False
         try:
-            taken = await self._take(held, 0 if last is None else last.mod_revision)
+            taken = await self._take(held, 0 if last is None else last.mod_revision, written, record)
         finally:
             if not taken:
                 await self._revoke(lease)
         if not taken:
             return None
+        self._record.begin(term, held.value, record, whole=goes_on, cluster=cluster)
         self._held, seen_term = held, self._seen_term
         self._note_term(term)
         self._led_meanwhile = "" if is_whole else _in_words(last, self._gateway.cluster, seen_term)
@@ -206,13 +214,17 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
     def _note_term(self, term: object) -> None:
         self._seen_term = max(self._seen_term, term if isinstance(term, int) else 0)
 
-    async def _take(self, held: _Held, term_revision: int) -> bool:
-        values = {
+    async def _take(self, held: _Held, term_revision: int, written: Written, record: Written) -> bool:
+        """`record`: what is said of the record from now on. One that was whole stays so: nobody led in between."""
+        expected = {self._leader_key: 0, self._term_key: term_revision, **self._record.expected(written)}
+        values: dict[str, tuple[str, int] | None] = {
             self._leader_key: (held.value, held.lease),
             self._term_key: (self._about_us(term=held.term, cluster=self._gateway.cluster), 0),
         }
+        if record != written:
+            values[self._record.written_key] = (record.text, 0)
         try:
-            return await self._gateway.put_if({self._leader_key: 0, self._term_key: term_revision}, values)
+            return await self._gateway.put_if(expected, values)
         except ArbiterUnreachable:
             # it may have been taken in: only the key itself tells. A later arrival fails, since its lease is revoked
             found = await self._gateway.read(self._leader_key)

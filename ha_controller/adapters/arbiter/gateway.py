@@ -24,6 +24,7 @@ T = TypeVar("T")
 
 UNAUTHENTICATED, INVALID, NOT_FOUND = 16, 3, 5  #: gRPC status codes
 _ANSWER_BYTES_MAX = 1 << 20
+_PAGE_KEYS, _PAGE_BYTES_MAX = 32, 1 << 24  #: of `read_all`: what one transaction may write fits often enough
 #: what reading an answer raises that is none of etcd's
 _NONSENSE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
@@ -80,9 +81,16 @@ class Gateway:
         return found
 
     async def read_all(self, prefix: str) -> list[tuple[str, Kept]]:
-        """All keys below a prefix, in their order."""
-        after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
-        return await self._call("/v3/kv/range", {"key": _packed(prefix), "range_end": _packed(after)}, _kept)
+        """All keys below a prefix, in their order, page by page: others may write meanwhile."""
+        after = _packed(prefix[:-1] + chr(ord(prefix[-1]) + 1))
+        found: list[tuple[str, Kept]] = []
+        begin, more = _packed(prefix), True
+        while more:
+            body = {"key": begin, "range_end": after, "limit": str(_PAGE_KEYS)}
+            page, more = await self._call("/v3/kv/range", body, _page)
+            found += page
+            begin = _packed(page[-1][0] + "\0") if page else after
+        return found
 
     async def grant(self, ttl_s: int) -> int:
         """A new lease. One whose answer is lost ends by itself."""
@@ -105,20 +113,24 @@ class Gateway:
         body = {"key": _packed(key), "value": _packed(value), "lease": str(lease)}
         await self._call("/v3/kv/put", body, bool, once=True)
 
-    async def put_if(self, expected: Mapping[str, int], values: Mapping[str, tuple[str, int]]) -> bool:
-        """Write keys (value, lease) if each of the expected ones still has its mod_revision (0: is not there).
+    async def put_if(self, expected: Mapping[str, int | str], values: Mapping[str, tuple[str, int] | None]) -> bool:
+        """Write keys (value, lease; None deletes) if each expected one has that mod_revision (0: none) or value.
 
         Raises:
             Refused: nothing was written.
             ArbiterUnreachable: it may have been written, also later: read back.
         """
         compare = [
-            {"key": _packed(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
-            for key, revision in expected.items()
+            {"key": _packed(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(wanted)}
+            if isinstance(wanted, int)
+            else {"key": _packed(key), "target": "VALUE", "result": "EQUAL", "value": _packed(wanted)}
+            for key, wanted in expected.items()
         ]
         success = [
-            {"request_put": {"key": _packed(key), "value": _packed(value), "lease": str(lease)}}
-            for key, (value, lease) in values.items()
+            {"request_delete_range": {"key": _packed(key)}}
+            if wanted is None
+            else {"request_put": {"key": _packed(key), "value": _packed(wanted[0]), "lease": str(wanted[1])}}
+            for key, wanted in values.items()
         ]
 
         def done(answer: Json) -> bool:
@@ -185,7 +197,9 @@ class Gateway:
 
     async def _exchanged(self, url: str, body: Json, headers: Mapping[str, str]) -> tuple[int, bytes]:
         async with self._opened().post(url, json=body, headers=headers, allow_redirects=False) as response:
-            return response.status, await _whole(response.content)
+            return response.status, await _whole(
+                response.content, _PAGE_BYTES_MAX if "limit" in body else _ANSWER_BYTES_MAX
+            )
 
     def _error(self, answer: Json) -> ArbiterUnreachable:
         inner = answer["error"] if isinstance(answer.get("error"), dict) else answer
@@ -210,10 +224,10 @@ class Gateway:
         return self._session
 
 
-async def _whole(content: aiohttp.StreamReader) -> bytes:
+async def _whole(content: aiohttp.StreamReader, bytes_max: int) -> bytes:
     """The answer to its end or the bound: one `read` gives what has arrived so far."""
     found = bytearray()
-    while len(found) < _ANSWER_BYTES_MAX and (piece := await content.read(_ANSWER_BYTES_MAX - len(found))):
+    while len(found) < bytes_max and (piece := await content.read(bytes_max - len(found))):
         found += piece
     return bytes(found)
 
@@ -254,3 +268,8 @@ def _kept(answer: Json) -> list[tuple[str, Kept]]:
         )
         for found in answer.get("kvs", [])
     ]
+
+
+def _page(answer: Json) -> tuple[list[tuple[str, Kept]], bool]:
+    """Keys, and whether there are more of them."""
+    return _kept(answer), bool(answer.get("more")) and bool(answer.get("kvs"))

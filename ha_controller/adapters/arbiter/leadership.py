@@ -12,7 +12,7 @@ the core as `LeadChanged`.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +29,7 @@ JUMP_S = 1.0  #: wall and monotonic clock may drift apart by this much between t
 PROOF_TIMEOUT_S = 6.0
 PROOF_VALID_S = 2.0  #: an order leaves within this after we began to ask for its proof
 ASK_TIMEOUT_S = 20.0
+TAKE_OVER_TIMEOUT_S = 5.0  #: the lead must last for some time behind it
 AGAIN_S = 0.5  #: a renewal that got no answer is tried again after this
 LOOK_EVERY_S = 5.0  #: at the members, for people
 LOOK_TIMEOUT_S = 1.5  #: a renewal must not wait for it
@@ -76,7 +77,12 @@ class Leadership:
     members: tuple[Member, ...] = ()  #: as last seen
     trouble: str = ""  #: why nobody can tell who leads; empty if somebody can
     ended: str = ""  #: why this process never leads again
+    take_over: Callable[[int], Awaitable[str]] | None = None
+    """Takes up in a term what the leader before has left, before anybody hears that we lead. Returns who may have done
+    what is not on record; empty if nobody. Whatever it raises, the lead is given back, and after NotLeading (it can be
+    read, and not by us) not asked for soon."""
     _lead: _Lead | None = None
+    _inherited: str = ""  #: who may have done what we do not know
     _told: LeadChanged | None = None
     _orders: set[anyio.CancelScope] = field(default_factory=set)
     _lost: list[int] = field(default_factory=list)  #: terms to be given back
@@ -194,9 +200,32 @@ class Leadership:
         if self.ended or self._stays_out() or self._is_over(lead, self.now()):
             self._lost.append(term)  # it took too long to be told, or we must not lead since
             return 0.0
+        if not await self._takes_over(term):
+            return self.arbiter.ask_every_s
+        if self.ended or self._stays_out() or self._is_over(lead, self.now()):
+            self._lost.append(term)
+            return 0.0
         self._lead, self._looked = lead, None
-        log.info("this controller leads", term=term, led_meanwhile=self.arbiter.led_meanwhile())
+        log.info("this controller leads", term=term, led_meanwhile=self._inherited)
         return min(self.arbiter.renew_every_s, AGAIN_S)
+
+    async def _takes_over(self, term: int) -> bool:
+        """Whether what the leader before has left could be taken up. What cannot be read is left to another one."""
+        self._inherited = self.arbiter.led_meanwhile()
+        if self.take_over is None:
+            return True
+        try:
+            with anyio.fail_after(TAKE_OVER_TIMEOUT_S):
+                self._inherited = await self.take_over(term)
+        except Exception as error:  # a border: a record that cannot be read must not end the one who looks and tells
+            self._lost.append(term)
+            why = one_line(str(error)) if isinstance(error, NotLeading) else _why(error)
+            self.trouble = f"the record of the leader before cannot be taken over: {why}"
+            if not isinstance(error, ArbiterUnreachable | TimeoutError):
+                self._out_since = self.now()  # another one may be able to
+            log.error("the lead is given back", term=term, why=self.trouble)
+            return False
+        return True
 
     async def _renew(self, lead: _Lead) -> float:
         asked = self.now()
@@ -245,6 +274,10 @@ class Leadership:
         self._out_since = self.now()
         if self._lead is not None:
             self._lose(self._lead.term, why)
+
+    def give_up(self, term: int, why: str) -> None:
+        """End a lead that cannot be used, if it is still held. It may be asked for again at once."""
+        self._lose(term, why)
 
     def end(self, why: str) -> None:
         """Never lead again in this process."""
@@ -297,7 +330,7 @@ class Leadership:
         others = [member.name for member in self.members if member.leads and member.instance != ours]
         told = LeadChanged(
             term=self._lead.term if self._lead is not None and usable else None,
-            inherited=self.arbiter.led_meanwhile() if usable else "",
+            inherited=self._inherited if usable else "",
             leader="" if usable or lost or self.trouble else ", ".join(others),
             trouble="" if usable else self.ended or lost or self.trouble,
         )

@@ -1,0 +1,155 @@
+"""The record that controllers share: what is open, in the engine of the lead, for whoever leads next.
+
+Our own journal comes first: it is the copy, with the trail and all that is over. Then what has changed of what is open
+goes to the engine, in the term in which it was decided. Without the engine's word for that no order leaves, and the
+lead is given up: the next leader, which may be this one, begins with what the engine holds.
+
+It must never take for read what could not be read, never say that something is shared when that is not known, and
+never keep the decision loop longer than `WRITE_TIMEOUT_S`. No secret is in the record: the core knows none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+
+from ha_controller.adapters.arbiter import Leadership
+from ha_controller.adapters.journal import JournalError
+from ha_controller.app import ledger as texts
+from ha_controller.app.ledger import Ledger
+from ha_controller.core.events import RecordTakenOver
+from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
+from ha_controller.core.model import HostTrust
+from ha_controller.engine import JournalPort, NotShared
+from ha_controller.lead import SharedRecord
+from ha_controller.plugin import ArbiterUnreachable, NotLeading
+
+log = structlog.get_logger(__name__)
+
+WRITE_TIMEOUT_S = 5.0
+
+Texts = dict[str, str]
+Changes = dict[str, str | None]
+
+
+@dataclass(kw_only=True, slots=True)
+class _Taken:
+    """A term, and what the engine holds in it."""
+
+    term: int
+    known: Texts  #: as it was read, and written since
+    whole: bool  #: False: all has to be written once
+    left_over: tuple[str, ...] = field(default=())  #: keys that belong to nothing
+
+
+class SharedLedger:
+    """The engine's journal, and the hand that a new leader takes up the record with."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        journal: JournalPort,
+        *,
+        record: SharedRecord,
+        leadership: Leadership,
+        post: Callable[[RecordTakenOver], None],
+    ) -> None:
+        """The ledger was loaded; what is committed goes through `journal` into it."""
+        self._ledger = ledger
+        self._journal = journal
+        self._record = record
+        self._leadership = leadership
+        self._post = post
+        self._taken: _Taken | None = None
+
+    async def take_over(self, term: int) -> str:
+        """Read what the leader before has left, and hand it to the core before it hears that we lead.
+
+        Returns who may have done what is on no record that we have; empty: nobody. Then what was open waits for a
+        person, with the newer of both records.
+
+        Raises:
+            ArbiterUnreachable: it cannot be read now. NotLeading: the term is over, or it is not of this version.
+        """
+        found = await self._record.read(term)
+        known = dict(found.texts)
+        try:
+            shared = texts.of_shared(known)
+        except JournalError as error:
+            raise NotLeading(str(error)) from error
+        meanwhile = self._leadership.arbiter.led_meanwhile()
+        self._taken = _Taken(term=term, known=known, whole=found.whole, left_over=shared.left_over)
+        if found.whole or (meanwhile and found.term > self._ledger.term):
+            self._post(
+                RecordTakenOver(
+                    term=term,
+                    led_meanwhile=meanwhile,
+                    incidents=shared.incidents,
+                    cloud=shared.cloud,
+                    trusts=shared.trusts,
+                )
+            )
+        return "" if found.whole else meanwhile
+
+    async def commit(
+        self,
+        incidents: Sequence[Incident],
+        cloud: CloudRecord | None,
+        trusts: Sequence[HostTrust],
+        entries: Sequence[TrailEntry],
+        term: int | None = None,
+    ) -> None:
+        """Make all of it durable here, and what a leader decided also where the next one reads it.
+
+        Raises:
+            JournalError: it is not durable here.
+            NotShared: it is not known to be on the shared record; the lead was given up.
+        """
+        await self._journal.commit(incidents, cloud, trusts, entries, term)
+        if term is None:
+            return
+        try:
+            with anyio.fail_after(WRITE_TIMEOUT_S):
+                await self._share(term, incidents, cloud, trusts)
+        except (NotLeading, ArbiterUnreachable, TimeoutError) as error:
+            why = str(error) or f"etcd did not answer within {WRITE_TIMEOUT_S:g} s"
+            why = f"what was decided could not be put on the shared record: {why}"
+            if self._taken is not None and self._taken.term == term:
+                self._taken = None  # what comes after a gap does not belong there
+            self._leadership.give_up(term, why)
+            raise NotShared(why) from error
+
+    async def _share(
+        self, term: int, incidents: Sequence[Incident], cloud: CloudRecord | None, trusts: Sequence[HostTrust]
+    ) -> None:
+        taken = self._taken
+        if taken is None or taken.term != term:
+            raise NotLeading(f"term {term} is over")
+        if taken.whole:
+            changes = texts.shared_changes(incidents, cloud, trusts, taken.known)
+        else:
+            every = texts.shared_changes(*await self._ledger.load(), {})
+            changes = {**every, **{key: None for key in taken.known if key not in every}}
+        changes = {**dict.fromkeys(taken.left_over), **changes}  # its number may be given again
+        changes = {key: text for key, text in changes.items() if taken.known.get(key) != text}
+        await self._record.write(term, changes)
+        taken.whole, taken.left_over = True, ()
+        for key, text in changes.items():
+            if text is None:
+                taken.known.pop(key, None)
+            else:
+                taken.known[key] = text
+
+
+def shared_behind(
+    journal: JournalPort, ledger: Ledger, leadership: Leadership, post: Callable[[RecordTakenOver], None]
+) -> JournalPort:
+    """The journal, and behind it the record for the next leader, where the engine of the lead keeps one."""
+    if leadership.arbiter.record is None:
+        return journal
+    shared = SharedLedger(ledger, journal, record=leadership.arbiter.record, leadership=leadership, post=post)
+    leadership.take_over = shared.take_over
+    return shared

@@ -1,0 +1,95 @@
+"""Going on with what a record holds: our own after a restart, or the one that the leader before has left.
+
+Both are the same: the incidents are laid down as they are on record, and what was ordered without an answer may have
+been carried out. It is looked for, never repeated blindly. What this controller has seen itself stays, if it ran.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from ha_controller.core import fencing, moving, pause, reboot, takeover
+from ha_controller.core.effects import Severity
+from ha_controller.core.events import RecordTakenOver
+from ha_controller.core.incident import CloudRecord, Incident
+from ha_controller.core.model import HostState, HostTrust
+from ha_controller.core.state import HostView, State
+
+
+def restore(
+    state: State, incidents: Iterable[Incident], cloud: CloudRecord, now: float, trusts: Iterable[HostTrust]
+) -> None:
+    """Lay down what is on record.
+
+    The clock may have been set back since: no moment on record may lie in the future, or all would wait for it.
+    """
+    state.trusts = {known.host: known for known in trusts}
+    fences = tuple((min(at, now), host) for at, host in cloud.fences)
+    deaths = tuple(replace(death, at=min(death.at, now)) for death in cloud.deaths)
+    state.cloud = replace(
+        pause.restored(cloud, now),
+        fences=fences,
+        storm_at=min(cloud.storm_at, now),
+        inherited_at=min(cloud.inherited_at, now),
+        deaths=deaths,
+    )
+    for incident in sorted((incident.not_after(now) for incident in incidents), key=lambda incident: incident.id):
+        if incident.open:
+            state.incidents[incident.host] = incident
+            _set_view(state, incident.host, incident.state, incident.opened_at, incident.cause_at)
+
+
+def resume(state: State, now: float) -> None:
+    """Take up open incidents. No deadline survives; unknown outcomes are looked at first."""
+    for incident in list(state.incidents.values()):
+        state.watch(incident.host, True)
+        fencing.resume(state, incident, now)
+        moving.resume(state, incident, now)
+        if incident.rebooted:
+            reboot.resume(state, incident, now)
+
+
+def take_over(state: State, event: RecordTakenOver, now: float) -> None:
+    """Put the shared record in the place of ours, which ends where we led last, and go on from there."""
+    before, theirs = dict(state.incidents), {incident.id for incident in event.incidents}
+    state.incidents.clear()
+    state.readiness.clear()
+    state.names.clear()
+    state.planned = None
+    for incident in before.values():
+        _set_view(state, incident.host, HostState.OK, now, 0.0)
+        if incident.id not in theirs:
+            closing = "the shared record of incidents, which has no such one, took the place of this one"
+            state.dirty[incident.id] = replace(incident, closed_at=now, closing=closing, hold="", stopped="")
+    trusts = state.trusts | {trust.host: trust for trust in event.trusts}
+    next_incident = max(event.cloud.next_incident, state.cloud.next_incident)
+    restore(state, event.incidents, replace(event.cloud, next_incident=next_incident), now, trusts.values())
+    state.dirty.update((incident.id, incident) for incident in state.incidents.values())
+    state.dirty_trusts.update(state.trusts)
+    state.cloud_dirty = True
+    resume(state, now)
+    takeover.forgive(state)
+    if event.led_meanwhile:
+        names = ", ".join(incident.host_name for incident in state.incidents.values())
+        what, goes_on = (f"; open on it: {names}", " What it had begun is gone on with.") if names else ("", "")
+        state.tell(
+            Severity.WARNING,
+            f"this controller leads now, term {event.term}, and {event.led_meanwhile}. Its record was read{what}",
+            f"See why the other one went.{goes_on}",
+        )
+
+
+def _set_view(state: State, host: int, host_state: HostState, since: float, cause_at: float) -> None:
+    """What we saw and found out of the host ourselves stays; what belonged to an incident does not."""
+    seen = state.views.get(host, HostView())
+    state.views[host] = HostView(
+        state=host_state,
+        since=since,
+        cause_at=cause_at,
+        views=seen.views,
+        devices=seen.devices,
+        answers_since=seen.answers_since,
+        boot_seen_at=seen.boot_seen_at,
+        boot_known_at=seen.boot_known_at,
+    )

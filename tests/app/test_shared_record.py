@@ -1,0 +1,187 @@
+"""The shared record and our journal: which one a new leader goes on from, and nothing leaves before both have it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from world import SETTINGS
+
+from ha_controller.adapters.journal import Journal
+from ha_controller.app import shared_ledger
+from ha_controller.app.ledger import Ledger, of_shared, shared_changes
+from ha_controller.app.shared_ledger import SharedLedger
+from ha_controller.core.controller import Controller
+from ha_controller.core.effects import Answer, Effect, Fence, Order, Severity, Tell
+from ha_controller.core.events import LeadChanged, OperatorCommanded, RecordTakenOver, Verb
+from ha_controller.core.incident import CloudRecord, Incident, VmRecord
+from ha_controller.core.model import HostState
+from ha_controller.engine import Engine, NotShared
+from ha_controller.lead import Shared, SharedRecord
+from ha_controller.plugin import ArbiterUnreachable, NotLeading
+
+INCIDENT = Incident(id=4, host=3, host_name="kvm-03", opened_at=1.0, state=HostState.FENCED, verdict="dead")
+THEIRS = Incident(id=9, host=2, host_name="kvm-02", opened_at=1.0, state=HostState.FENCED, verdict="dead")
+
+
+async def test_what_is_not_on_the_shared_record_is_not_ordered_and_nobody_hears_that_it_is_done():
+    """And the loop goes on: whoever lost the lead looks and tells."""
+    out: list[Effect] = []
+
+    class Record:
+        async def commit(self, *records: Any) -> None:
+            raise NotShared("etcd is full")
+
+    controller = Controller(SETTINGS, 0.0)
+    engine = Engine(
+        controller, journal=Record(), dispatch=out.append, record=lambda events, effects, now: None, clock=lambda: 1.0
+    )
+    controller.state.out += [
+        Fence(host=3, incident=1, attempt=1, devices=("bmc",), send=True, not_after=99.0),
+        Tell(severity=Severity.INFO, text="a", next_step="b"),
+    ]
+    engine.post(LeadChanged(term=1))
+    async with anyio.create_task_group() as group:
+        group.start_soon(engine.run)
+        for request in (1, 2):
+            engine.post(OperatorCommanded(request=request, verb=Verb.PAUSE, who="ann"))
+            with anyio.fail_after(5):
+                while not any(isinstance(each, Answer) and each.request == request for each in out):
+                    await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    assert not [each for each in out if isinstance(each, Order)]
+    assert any(isinstance(each, Tell) and each.text == "a" for each in out)
+    answers = [each for each in out if isinstance(each, Answer)]
+    assert {each.code for each in answers} == {6}
+    assert "Not done: etcd is full" in answers[0].text
+
+
+class SharedInMemory(SharedRecord):
+    """What an engine of the lead would keep; it fails, or hangs, when it is told to."""
+
+    def __init__(self, texts: dict[str, str], *, whole: bool, term: int) -> None:
+        self.texts, self.whole, self.term = texts, whole, term
+        self.fails: Exception | None = None
+        self.hangs = False
+
+    async def read(self, term: int) -> Shared:
+        return Shared(texts=dict(self.texts), whole=self.whole, term=self.term)
+
+    async def write(self, term: int, changes: Mapping[str, str | None]) -> None:
+        if self.hangs:
+            await anyio.sleep_forever()
+        if self.fails is not None:
+            raise self.fails
+        for key, text in changes.items():
+            self.texts.pop(key, None)
+            if text is not None:
+                self.texts[key] = text
+
+
+@dataclass
+class Leads:
+    """As much of a leadership as the shared ledger asks for."""
+
+    meanwhile: str = ""
+    given_up: list[str] = field(default_factory=list)
+
+    @property
+    def arbiter(self) -> Leads:
+        return self
+
+    def led_meanwhile(self) -> str:
+        return self.meanwhile
+
+    def give_up(self, term: int, why: str) -> None:
+        self.given_up.append(f"{term}: {why}")
+
+
+@pytest.fixture
+async def ours(tmp_path: Path) -> AsyncIterator[Ledger]:
+    """A journal in which incident 4 is open, written in term 5."""
+    journal = Journal.open(tmp_path / "journal.db")
+    ledger = Ledger(journal)
+    await ledger.commit([INCIDENT], CloudRecord(next_incident=5), [], [], 5)
+    yield ledger
+    await journal.close()
+
+
+def texts_of(incident: Incident) -> dict[str, str]:
+    changes = shared_changes([incident], CloudRecord(next_incident=10), [], {})
+    return {key: text for key, text in changes.items() if text is not None}
+
+
+@pytest.mark.parametrize(
+    ("whole", "term", "meanwhile", "taken", "inherited"),
+    [
+        (True, 7, "one led", [9], ""),  # the record has all
+        (False, 0, "", None, ""),  # there is none, and nobody led but us: our journal has all
+        (False, 4, "one led", None, "one led"),  # nobody has all: ours is the newer one
+        (False, 6, "one led", [9], "one led"),  # nobody has all: that one is the newer one
+    ],
+)
+async def test_which_record_a_new_leader_goes_on_from(ours, whole, term, meanwhile, taken, inherited):
+    posted: list[RecordTakenOver] = []
+    record = SharedInMemory(texts_of(THEIRS), whole=whole, term=term)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(meanwhile), post=posted.append)
+    assert await shared.take_over(8) == inherited
+    assert ([[each.id for each in event.incidents] for event in posted] or [None]) == [taken]
+
+
+async def test_a_record_that_was_not_whole_is_written_as_a_whole_with_the_first_decision(ours):
+    """A journal from before there was a shared record goes into it, and what does not belong there goes out."""
+    record = SharedInMemory(texts_of(THEIRS), whole=False, term=0)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
+    await shared.take_over(8)
+    await shared.commit([], CloudRecord(next_incident=6), [], [], 8)
+    state = of_shared(record.texts)
+    assert (state.incidents, state.cloud.next_incident) == ((INCIDENT,), 6)
+    record.texts["cloud"] = "a text that nobody changed is not written again"
+    await shared.commit([replace(INCIDENT, hold="x")], None, [], [], 8)
+    assert of_shared({**record.texts, "cloud": "{}"}).incidents == (replace(INCIDENT, hold="x"),)
+    assert record.texts["cloud"].startswith("a text")
+    await shared.commit([replace(INCIDENT, closed_at=2.0)], None, [], [], 8)
+    assert list(record.texts) == ["cloud"]
+    assert [each.id for each in (await ours.load())[0]] == [4], "our journal keeps what is over"
+
+
+async def test_vms_whose_incident_never_came_are_removed_and_do_no_harm_to_one_of_the_same_number(ours):
+    vm = VmRecord(id=7, name="vm-7", was_state=3, was_lcm_state=3)
+    texts = texts_of(replace(THEIRS, vms=(vm,) * 40))
+    del texts["incident/9"]
+    record = SharedInMemory(texts, whole=True, term=8)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
+    await shared.take_over(8)
+    await shared.commit([replace(THEIRS, vms=(vm,))], None, [], [], 8)
+    state = of_shared(record.texts)
+    assert (state.incidents, state.left_over) == ((replace(THEIRS, vms=(vm,)),), ())
+
+
+@pytest.mark.parametrize("fault", ["refused", "over", "hangs", "another term"])
+async def test_what_cannot_be_shared_ends_the_lead_in_time(ours, fault, monkeypatch):
+    monkeypatch.setattr(shared_ledger, "WRITE_TIMEOUT_S", 0.1)
+    record, leads = SharedInMemory({}, whole=True, term=8), Leads()
+    shared = SharedLedger(ours, ours, record=record, leadership=leads, post=lambda event: None)
+    await shared.take_over(9 if fault == "another term" else 8)
+    record.fails = {"refused": ArbiterUnreachable("etcd refuses: x"), "over": NotLeading("y")}.get(fault)
+    record.hangs = fault == "hangs"
+    with anyio.fail_after(2), pytest.raises(NotShared):
+        await shared.commit([INCIDENT], None, [], [], 8)
+    words = {"refused": "etcd refuses: x", "over": "y", "hangs": "did not answer within 0.1 s", "another term": "over"}
+    assert words[fault] in leads.given_up[0]
+    assert (await ours.load())[0] == [INCIDENT], "it is in our own journal, and nothing came of it"
+    record.fails, record.hangs = None, False
+    with pytest.raises(NotShared):
+        await shared.commit([replace(INCIDENT, hold="later")], None, [], [], 8)
+    assert record.texts == {}, "what comes after a gap does not belong there"
+
+
+async def test_a_standby_writes_its_own_journal_only(ours):
+    record = SharedInMemory({}, whole=True, term=8)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
+    await shared.commit([replace(INCIDENT, hold="z")], None, [], [])
+    assert record.texts == {}
