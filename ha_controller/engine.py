@@ -16,8 +16,6 @@ import anyio.lowlevel
 
 from ha_controller.core.controller import TICK_S, Controller, Decision
 from ha_controller.core.effects import (
-    DONE,
-    LOOK_AGAIN,
     Answer,
     DestroyDomain,
     Drill,
@@ -28,7 +26,6 @@ from ha_controller.core.effects import (
     LockVm,
     MarkMaintenance,
     MoveVm,
-    Order,
     OrderHost,
     PowerOn,
     RecoverVm,
@@ -37,6 +34,7 @@ from ha_controller.core.effects import (
     ResumeVm,
     Tell,
     WriteAttributes,
+    not_shared,
 )
 from ha_controller.core.events import (
     DomainDestroyed,
@@ -167,14 +165,15 @@ class Engine:
             cloud = decision.cloud or cloud
             term = term if decision.term is None else decision.term
             effects.extend(decision.effects)
-        entries, leaving = self._entries(events, effects), effects
+        entries = self._entries(events, effects)
+        leaving: Sequence[Effect] = effects
         is_new_term = term is not None and term != self._term  # on record before anything is done in it
         if incidents or cloud or trusts or entries or is_new_term:
             changed = [incidents[number] for number in sorted(incidents)]
             try:
                 await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries, term)
             except NotShared as error:
-                leaving = [each for effect in effects if (each := _unshared(effect, str(error)))]
+                leaving = not_shared(effects, str(error))
             self._term = self._term if term is None else term
         for effect in leaving:
             if report := self.controller.taken_back(effect, self._inbox):
@@ -193,14 +192,6 @@ class Engine:
             elif line := _announced(effect, now):
                 lines.append(line)
         return lines
-
-
-def _unshared(effect: Effect, why: str) -> Effect | None:
-    """What is left of an effect that the next leader may never hear of. A person is not told that it is done."""
-    if isinstance(effect, Answer) and effect.code == DONE:
-        text = f"Not done: {why}. Say it again to the controller that leads."
-        return Answer(request=effect.request, code=LOOK_AGAIN, text=text)
-    return None if isinstance(effect, Order) else effect
 
 
 #: of the exit codes that the core answers with

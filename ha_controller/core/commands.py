@@ -40,7 +40,7 @@ def obey(state: State, command: OperatorCommanded, now: float) -> None:
     who = f"{command.who}: {command.reason}" if command.reason else command.who
     if state.settings.record_is_shared and state.term is None:
         text = f"{state.why_not_leading}, and what is ordered is on the record of the one that leads. Say it there."
-        state.answer(command.request, REFUSED, text[0].upper() + text[1:])
+        state.answer(command.request, NOT_LEADING, text[0].upper() + text[1:])
         return
     match command.verb:
         case Verb.PAUSE:

@@ -34,7 +34,7 @@ from ha_controller.core import (
     trust,
 )
 from ha_controller.core.detector import ChannelView
-from ha_controller.core.effects import Effect, Fence, Order
+from ha_controller.core.effects import Effect, Fence, Order, unconfirmed
 from ha_controller.core.events import (
     DeviceChecked,
     DomainDestroyed,
@@ -369,8 +369,11 @@ class Controller:
         if not (state.out or state.dirty or state.dirty_trusts or state.cloud_dirty or is_new_term):
             return _NOTHING
         self._term = self._term if state.term is None else state.term
+        effects = [replace(each, term=state.term) if isinstance(each, Order) else each for each in state.out]
+        if state.settings.record_is_shared and state.term is None:  # the lead ended while it was decided
+            effects = [unconfirmed(each, state.why_not_leading) for each in effects]
         decision = Decision(
-            effects=tuple(replace(each, term=state.term) if isinstance(each, Order) else each for each in state.out),
+            effects=tuple(effects),
             incidents=tuple(state.dirty[number] for number in sorted(state.dirty)),
             cloud=state.cloud if state.cloud_dirty else None,
             trusts=tuple(state.dirty_trusts[host] for host in sorted(state.dirty_trusts)),

@@ -6,6 +6,7 @@ recognised, and a moment after which its executor must drop it: a decision made 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -296,3 +297,19 @@ Effect = (
     | MarkMaintenance | RestartMonitoring | OrderHost | MoveVm | ResumeVm | RecoverVm | LockVm | WriteAttributes
     | AskDomains | AskReady | AskNames | Tell | Explain | Answer
 )  # fmt: skip
+
+
+def not_shared(effects: Iterable[Effect], why: str) -> tuple[Effect, ...]:
+    """What is left of effects that are not on the record of the next leader: no order, and no word that one is done."""
+    return tuple(unconfirmed(effect, why) for effect in effects if not isinstance(effect, Order))
+
+
+def unconfirmed(effect: Effect, why: str) -> Effect:
+    """The same, but a person is not told that something is done."""
+    if not isinstance(effect, Answer) or effect.code != DONE:
+        return effect
+    text = (
+        f"It is not on the record that controllers share, so it may not count: {why}. Look at the controller that "
+        "leads, and say it again there"
+    )
+    return Answer(request=effect.request, code=LOOK_AGAIN, text=text)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from ha_controller.core import fencing, moving, pause, reboot, takeover
-from ha_controller.core.effects import Severity
+from ha_controller.core.effects import Severity, not_shared
 from ha_controller.core.events import RecordTakenOver
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import HostState, HostTrust
@@ -53,6 +53,7 @@ def resume(state: State, now: float) -> None:
 def take_over(state: State, event: RecordTakenOver, now: float) -> None:
     """Put the shared record in the place of ours, which ends where we led last, and go on from there."""
     before, theirs = dict(state.incidents), {incident.id for incident in event.incidents}
+    state.out[:] = not_shared(state.out, "the lead was taken over meanwhile")  # decided in this round, on another state
     state.incidents.clear()
     state.readiness.clear()
     state.names.clear()

@@ -57,7 +57,7 @@ async def test_what_is_not_on_the_shared_record_is_not_ordered_and_nobody_hears_
     assert any(isinstance(each, Tell) and each.text == "a" for each in out)
     answers = [each for each in out if isinstance(each, Answer)]
     assert {each.code for each in answers} == {6}
-    assert "Not done: etcd is full" in answers[0].text
+    assert "may not count: etcd is full" in answers[0].text
 
 
 class SharedInMemory(SharedRecord):

@@ -9,7 +9,7 @@ from world import SETTINGS, Cloud, seen
 
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Answer, Drill, Explain, Fence, MoveVm, Order, OrderHost, ResumeVm, Tell
-from ha_controller.core.events import FenceReported, FenceResult, LeadChanged, RecordTakenOver, Verb
+from ha_controller.core.events import FenceReported, FenceResult, LeadChanged, OperatorCommanded, RecordTakenOver, Verb
 from ha_controller.core.incident import CloudRecord, VmStage
 from ha_controller.core.model import HostState
 
@@ -385,6 +385,39 @@ def test_a_standby_refuses_what_only_the_record_of_the_leader_would_keep(make_cl
     before = cloud.controller.state.cloud, dict(cloud.controller.state.incidents)
     cloud.operator(verb, host=3)
     (answer,) = cloud.ordered(Answer)
-    assert answer.code == 4
+    assert answer.code == 9
     assert answer.text.startswith("One leads, not this controller")
     assert (cloud.controller.state.cloud, cloud.controller.state.incidents) == before
+
+
+def commanded(verb: Verb, request: int = 7) -> OperatorCommanded:
+    return OperatorCommanded(request=request, verb=verb, who="ann", reason="test", host=3)
+
+
+@pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.CONFIRM_OFF])
+def test_nobody_hears_that_an_order_is_done_which_came_in_with_the_end_of_the_lead(make_cloud, verb):
+    """The lead ends while the round is on its way: what that decides is on no record that the next leader reads."""
+    cloud = make_cloud(settings=replace(SETTINGS, record_is_shared=True))
+    cloud.feed(LeadChanged(term=1))
+    cloud.deaf = {Fence}
+    cloud.kill(3, "off")
+    cloud.run(30)
+    cloud.controller.state.hosts[3] = replace(cloud.controller.state.hosts[3], levels=())  # nothing to be read first
+    decision = cloud.controller.round([commanded(verb), LeadChanged(term=None, trouble="etcd is gone")], cloud.now)
+    (answer,) = [each for each in decision.effects if isinstance(each, Answer)]
+    assert decision.term is None, "so it goes to no shared record"
+    assert (answer.code, "it may not count" in answer.text) == (6, True)
+
+
+def test_what_was_decided_before_the_record_is_taken_over_leaves_in_no_later_term(make_cloud):
+    """One slow commit, and all of it is in one round."""
+    cloud = make_cloud(settings=replace(SETTINGS, record_is_shared=True))
+    cloud.run(10)
+    state = cloud.controller.state
+    state.out.append(Drill(host=3, request=8, devices=("bmc",), not_after=cloud.now + 3))
+    record = RecordTakenOver(term=2, led_meanwhile="", incidents=(), cloud=CloudRecord(next_incident=5), trusts=())
+    events = [commanded(Verb.PAUSE), LeadChanged(term=None), record, LeadChanged(term=2)]
+    decision = cloud.controller.round(events, cloud.now)
+    assert (decision.term, state.cloud.paused_by) == (2, "")
+    assert not [each for each in decision.effects if isinstance(each, Order)]
+    assert [each.code for each in decision.effects if isinstance(each, Answer)] == [6]

@@ -140,7 +140,7 @@ async def test_the_leader_is_killed_and_the_other_one_fences_what_dies_then(tmp_
         assert both.shots() == 1
         assert "this controller leads now, term 2" in (await both.second.cli("events"))[1]
         code, text = await both.first_again()
-        assert (code, "and what is ordered is on the record of the one that leads" in text) == (4, True)
+        assert (code, "and what is ordered is on the record of the one that leads" in text) == (9, True)
         assert "Traceback" not in both.second.log
 
 
