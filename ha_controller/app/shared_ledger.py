@@ -43,6 +43,25 @@ class _Taken:
     known: Texts  #: as it was read, and written since
     whole: bool  #: False: all has to be written once
     left_over: tuple[str, ...] = field(default=())  #: keys that belong to nothing
+    incidents: dict[int, Incident] = field(default_factory=dict)  #: by number: decided since, and not yet shared
+    cloud: CloudRecord | None = None
+    trusts: dict[int, HostTrust] = field(default_factory=dict)  #: by host
+
+    def note(self, incidents: Sequence[Incident], cloud: CloudRecord | None, trusts: Sequence[HostTrust]) -> None:
+        """Keep what has to be shared, also what was decided while the lead was in doubt: it may go on."""
+        self.incidents |= {incident.id: incident for incident in incidents}
+        self.trusts |= {trust.host: trust for trust in trusts}
+        self.cloud = cloud or self.cloud
+
+    def wrote(self, changes: Changes) -> None:
+        """The engine has all of it now."""
+        self.whole, self.left_over = True, ()
+        self.incidents, self.cloud, self.trusts = {}, None, {}
+        for key, text in changes.items():
+            if text is None:
+                self.known.pop(key, None)
+            else:
+                self.known[key] = text
 
 
 class SharedLedger:
@@ -109,11 +128,13 @@ class SharedLedger:
             NotShared: it is not known to be on the shared record; the lead was given up.
         """
         await self._journal.commit(incidents, cloud, trusts, entries, term)
+        if self._taken is not None:
+            self._taken.note(incidents, cloud, trusts)
         if term is None:
             return
         try:
             with anyio.fail_after(WRITE_TIMEOUT_S):
-                await self._share(term, incidents, cloud, trusts)
+                await self._share(term)
         except (NotLeading, ArbiterUnreachable, TimeoutError) as error:
             why = str(error) or f"etcd did not answer within {WRITE_TIMEOUT_S:g} s"
             why = f"what was decided could not be put on the shared record: {why}"
@@ -122,26 +143,20 @@ class SharedLedger:
             self._leadership.give_up(term, why)
             raise NotShared(why) from error
 
-    async def _share(
-        self, term: int, incidents: Sequence[Incident], cloud: CloudRecord | None, trusts: Sequence[HostTrust]
-    ) -> None:
+    async def _share(self, term: int) -> None:
         taken = self._taken
         if taken is None or taken.term != term:
             raise NotLeading(f"term {term} is over")
         if taken.whole:
-            changes = texts.shared_changes(incidents, cloud, trusts, taken.known)
+            incidents = list(taken.incidents.values())
+            changes = texts.shared_changes(incidents, taken.cloud, list(taken.trusts.values()), taken.known)
         else:
             every = texts.shared_changes(*await self._ledger.load(), {})
             changes = {**every, **{key: None for key in taken.known if key not in every}}
         changes = {**dict.fromkeys(taken.left_over), **changes}  # its number may be given again
         changes = {key: text for key, text in changes.items() if taken.known.get(key) != text}
         await self._record.write(term, changes)
-        taken.whole, taken.left_over = True, ()
-        for key, text in changes.items():
-            if text is None:
-                taken.known.pop(key, None)
-            else:
-                taken.known[key] = text
+        taken.wrote(changes)
 
 
 def shared_behind(

@@ -19,7 +19,7 @@ from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Answer, Effect, Fence, Order, Severity, Tell
 from ha_controller.core.events import LeadChanged, OperatorCommanded, RecordTakenOver, Verb
 from ha_controller.core.incident import CloudRecord, Incident, VmRecord
-from ha_controller.core.model import HostState
+from ha_controller.core.model import HostState, HostTrust
 from ha_controller.engine import Engine, NotShared
 from ha_controller.lead import Shared, SharedRecord
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
@@ -185,3 +185,20 @@ async def test_a_standby_writes_its_own_journal_only(ours):
     shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
     await shared.commit([replace(INCIDENT, hold="z")], None, [], [])
     assert record.texts == {}
+
+
+async def test_what_was_seen_while_the_lead_was_in_doubt_is_on_the_record_with_the_next_decision(ours):
+    """A proof that was voided then must not be taken over as good by the next leader."""
+    record = SharedInMemory(texts_of(THEIRS), whole=True, term=8)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
+    await shared.take_over(8)
+    await shared.commit([replace(THEIRS, hold="older")], None, [], [])
+    voided, trust = replace(THEIRS, stopped="it answers"), HostTrust(host=2)
+    await shared.commit([voided], CloudRecord(next_incident=12), [trust], [])
+    assert of_shared(record.texts).incidents == (THEIRS,), "nothing is written without the lead"
+    await shared.commit([], None, [], [], 8)
+    state = of_shared(record.texts)
+    assert (state.incidents, state.cloud.next_incident, state.trusts) == ((voided,), 12, (trust,))
+    del record.texts["incident/9"]
+    await shared.commit([], None, [], [], 8)
+    assert "incident/9" not in record.texts, "once"
