@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.detector import life_since, silence_awaited
+from ha_controller.core.detector import life_since, silence_awaited, taken_up_at
 from ha_controller.core.effects import HostStep, OrderHost, Severity
 from ha_controller.core.events import HostOrderReported, OrderResult
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
@@ -33,6 +33,12 @@ def note_proof(state: State, incident: Incident, proof: Proof) -> None:
     view = state.view(incident.host)
     for name in proof.devices:
         view.off_since[name] = proof.at - AFTER_A_GAP_S
+
+
+def proof_taken_up(state: State, incident: Incident, now: float) -> Proof | None:
+    """The proof of a record that is gone on with: silence is waited for anew, and life seen since still voids it."""
+    proof = incident.proof
+    return proof and replace(proof, at=taken_up_at(state.view(incident.host).views, proof.at, now))
 
 
 def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> bool:

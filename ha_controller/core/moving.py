@@ -395,5 +395,5 @@ def resume(state: State, incident: Incident, now: float) -> None:
         for record in incident.vms
     )
     since = now if incident.lever in (Lever.OFFLINE, Lever.ENABLE, Lever.WAIT, Lever.DISABLE) else incident.lever_since
-    proof = replace(incident.proof, at=now) if incident.proof else None
+    proof = lever.proof_taken_up(state, incident, now)
     state.save(replace(incident, vms=records, lever_since=since, proof=proof, fenced_at=now))

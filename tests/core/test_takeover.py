@@ -260,6 +260,26 @@ def followed(cloud: Cloud) -> RecordTakenOver:
     return record
 
 
+def followed_from_the_start(cloud: Cloud) -> RecordTakenOver:
+    """The other controller looks all the time, and leads when the leader has verified the host off."""
+    cloud.deaf = {MoveVm}
+    ours = cloud.controller
+    cloud.kill(3, "off")
+    cloud.run(30)
+    record = left_by(cloud)
+    assert cloud.incident(3).state is HostState.FENCED
+    end, cloud.now = cloud.now, cloud.now - 40
+    cloud.deaf, cloud.one_states[3] = set(), 2
+    del cloud.dead[3]
+    cloud.other_controller()
+    cloud.run(10)
+    cloud.kill(3, "off")
+    cloud.run(end - cloud.now)
+    assert ours is not cloud.controller
+    assert not acted(cloud)
+    return record
+
+
 @pytest.fixture
 def leader(make_cloud) -> Cloud:
     cloud = make_cloud()
@@ -333,6 +353,40 @@ def test_what_the_leader_paused_stays_so(leader):
     leader.run(60)
     assert leader.controller.state.cloud.paused_by
     assert not acted(leader)
+
+
+@pytest.mark.parametrize("is_fenced", [True, False])
+def test_life_that_this_controller_saw_voids_a_proof_that_the_leader_took_for_good(leader, is_fenced):
+    """The leader did not see it, or could not write it any more. That it is silent again is no excuse."""
+    leader.deaf = {MoveVm}
+    leader.kill(3, "off")
+    leader.run(30)
+    record = left_by(leader)
+    theirs = leader.incident(3)
+    assert theirs.state is HostState.FENCED
+    if not is_fenced:
+        theirs = replace(theirs, state=HostState.FAILED, proof=None, fenced_at=None)
+        record = replace(record, incidents=(theirs,))
+    leader.other_controller()
+    leader.deaf = set()
+    del leader.dead[3]
+    leader.run(2)
+    leader.kill(3, "off")
+    leader.run(20)
+    goes_on(leader, record)
+    leader.run(60)
+    assert not acted(leader)
+    assert leader.state(3) is HostState.FAILED
+    assert "answers" in leader.incident(3).stopped
+    assert leader.incident(3).barred == ("bmc",)
+
+
+def test_life_from_before_the_proof_voids_nothing(leader):
+    """A standby that saw the host die, as the leader did."""
+    record = followed_from_the_start(leader)
+    goes_on(leader, record)
+    leader.run(120)
+    assert leader.state(3) is HostState.RECOVERED
 
 
 def test_an_old_incident_of_ours_that_is_over_on_the_record_is_closed_here(leader):
