@@ -16,6 +16,7 @@ import anyio
 import pytest
 
 from ha_controller.adapters.arbiter import Leadership, Moment
+from ha_controller.adapters.arbiter.leadership import STAY_OUT_S
 from ha_controller.core.events import LeadChanged
 from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
 
@@ -170,6 +171,26 @@ async def test_a_lead_that_is_given_up_is_over_for_good_and_asked_for_again(rig:
         assert LeadChanged(term=None, trouble="the record takes nothing") in rig.told
         await rig.until(lambda: leadership.term == 2)
         assert not await leadership.may_act(1)
+
+
+async def test_a_lead_that_is_given_up_again_and_again_is_left_to_another_one_for_a_while(rig: Rig):
+    """Else people hear every second that it leads, and that it does not."""
+    async with rig.running() as leadership:
+        for term in (1, 2):
+            await rig.until(lambda: leadership.term == term)  # noqa: B023 - awaited here
+            leadership.give_up(term, "the record takes nothing")
+        await rig.until(lambda: rig.engine.released == [1, 2])
+        rig.sleep(STAY_OUT_S - 1)
+        await anyio.wait_all_tasks_blocked()
+        assert rig.engine.next_term == 3, "not asked for"
+        rig.sleep(1.5)
+        await rig.until(lambda: leadership.term == 3)
+        for _ in range(15):
+            rig.sleep(LEAD_S / 2)
+            renewed = rig.engine.renewals
+            await rig.until(lambda: rig.engine.renewals > renewed + 1)  # noqa: B023 - awaited here
+        leadership.give_up(3, "once in a while")
+        await rig.until(lambda: leadership.term == 4)
 
 
 async def test_a_standby_reports_who_leads_once(rig: Rig):

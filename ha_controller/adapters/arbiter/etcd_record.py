@@ -162,6 +162,7 @@ class EtcdRecord(SharedRecord):
                 break
             if text is not None and (taken is False or text != lead.written.text):
                 raise NotLeading(f"the lead of term {lead.term} is over: etcd takes nothing into the record from it")
+            await anyio.sleep(AGAIN_S)  # an etcd without a leader has a new one within seconds
         lead.written = after
         self._seen = max(self._seen, after.number)
 
@@ -172,7 +173,6 @@ class EtcdRecord(SharedRecord):
         except Refused:
             raise
         except ArbiterUnreachable:
-            await anyio.sleep(AGAIN_S)  # an etcd without a leader has a new one within seconds
             return None
         return "" if found is None else found.value
 

@@ -34,6 +34,7 @@ AGAIN_S = 0.5  #: a renewal that got no answer is tried again after this
 LOOK_EVERY_S = 5.0  #: at the members, for people
 LOOK_TIMEOUT_S = 1.5  #: a renewal must not wait for it
 STAY_OUT_S = 30.0  #: after `step-down`
+GIVEN_UP_SOON_S = 60.0  #: a lead that was given up is given up again within this
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,6 +88,7 @@ class Leadership:
     _orders: set[anyio.CancelScope] = field(default_factory=set)
     _lost: list[int] = field(default_factory=list)  #: terms to be given back
     _out_since: Moment | None = None  #: of `step_down`
+    _given_up_at: Moment | None = None
     _looked: Moment | None = None
     _offset: float | None = None  #: between the clocks, when the event loop last woke
     _bell: anyio.Event = field(default_factory=anyio.Event)
@@ -276,7 +278,15 @@ class Leadership:
             self._lose(self._lead.term, why)
 
     def give_up(self, term: int, why: str) -> None:
-        """End a lead that cannot be used, if it is still held. It may be asked for again at once."""
+        """End a lead that cannot be used, if it is still held. It is asked for again at once, but not the next time.
+
+        Another one may be able to use it; and who leads every other second tells people so every other second.
+        """
+        if self._lead is None or self._lead.term != term:
+            return
+        before, self._given_up_at = self._given_up_at, self.now()
+        if before is not None and before.age_s(self._given_up_at) < GIVEN_UP_SOON_S:
+            self._out_since = self._given_up_at
         self._lose(term, why)
 
     def end(self, why: str) -> None:
