@@ -140,6 +140,7 @@ def shown(leadership: Leadership) -> dict[str, Any]:
             for member in leadership.members
         ],
         "engine": list(arbiter.engine()),
+        "shares_record": arbiter.record is not None,
     }
 
 

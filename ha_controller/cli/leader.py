@@ -35,8 +35,10 @@ def leader_step_down(reason: str, force: bool) -> None:
 def others_unpaused() -> str:
     """Which controllers could take the lead and go on, though this one is paused; empty: none, or nobody says."""
     try:
-        members = client.request("GET", "/api/v1/leader")["members"]
+        answer = client.request("GET", "/api/v1/leader")
     except client.Failure:
         return ""
-    names = ", ".join(show.safe(each["name"]) for each in members if not each["this"])
+    if answer.get("shares_record"):
+        return ""  # whoever leads next is paused, too
+    names = ", ".join(show.safe(each["name"]) for each in answer["members"] if not each["this"])
     return names and f"{names} would not be paused after taking the lead. There, too: ha-controller pause --here"

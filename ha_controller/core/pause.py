@@ -1,8 +1,9 @@
 """The cloud's pause: nothing is powered off or moved anywhere, until a person says so or a time has passed.
 
-The pause is on this controller's record alone. So where another one leads it is refused, with that one's name: a person
-who believes the cloud to be paused while its leader goes on is worse off than one who was told no. `here` puts it on
-record all the same, for the day on which this controller takes the lead.
+With a shared record whoever leads next is paused, too. Else the pause is on this controller's record alone. So where
+another one leads it is refused, with that one's name: a person who believes the cloud to be paused while its leader
+goes on is worse off than one who was told no. `here` puts it on record all the same, for the day on which this
+controller takes the lead.
 """
 
 from __future__ import annotations
@@ -59,8 +60,8 @@ def end_when_due(state: State, now: float) -> None:
     It counts from when it is told: the process may have stood still, and heard nothing, over the end of the pause.
     """
     until = state.cloud.paused_until
-    if until is None or now < until:
-        return
+    if until is None or now < until or (state.settings.record_is_shared and state.term is None):
+        return  # where the record is shared, only the leader's says what is paused
     who = state.cloud.paused_by
     state.save_cloud(paused(state.cloud, by=""))
     state.settle_until = max(state.settle_until, now + state.settings.settle_s)

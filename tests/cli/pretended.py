@@ -102,6 +102,7 @@ class Pretended:
             "/api/v1/leader": {
                 "kind": "single", "name": "one-1", "leads": True, "term": 42, "left_s": None, "trouble": "",
                 "members": [{"name": "one-1", "leads": True, "term": 42, "this": True}], "engine": [],
+                "shares_record": False,
             },
             "/api/v1/notifiers": [
                 {"name": "log", "trouble": "", "results": {"sent": 4, "repeated": 0, "given_up": 0, "dropped": 0}}

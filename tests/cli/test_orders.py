@@ -139,6 +139,8 @@ def test_a_pause_says_for_how_long_and_which_controllers_it_does_not_stop(comman
     assert "would not be paused" not in commands("pause", "--reason", "x", "--here").err
     assert commands.ordered[-1][1]["here"]
     assert commands("pause", "--reason", "x", "--for", "a while").code == 2
+    commands.pretended.answers["/api/v1/leader"]["shares_record"] = True
+    assert "would not be paused" not in commands("pause", "--reason", "x").err, "whoever leads next is, too"
 
 
 def test_a_refused_pause_ends_with_its_code_and_says_no_more(commands: Commands, monkeypatch: pytest.MonkeyPatch):

@@ -280,6 +280,10 @@ def followed_from_the_start(cloud: Cloud) -> RecordTakenOver:
     return record
 
 
+def commanded(verb: Verb, request: int = 7) -> OperatorCommanded:
+    return OperatorCommanded(request=request, verb=verb, who="ann", reason="test", host=3)
+
+
 @pytest.fixture
 def leader(make_cloud) -> Cloud:
     cloud = make_cloud()
@@ -389,6 +393,24 @@ def test_life_from_before_the_proof_voids_nothing(leader):
     assert leader.state(3) is HostState.RECOVERED
 
 
+def test_a_pause_with_an_end_goes_over_and_no_standby_tells_of_its_end(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, record_is_shared=True))
+    cloud.run(10)
+    cloud.controller.round([replace(commanded(Verb.PAUSE), for_s=60.0)], cloud.now)
+    record = left_by(cloud)
+    cloud.feed(LeadChanged(term=None, leader="two"))
+    cloud.run(70)
+    assert "the pause has ended" not in cloud.told(), "the other one may have paused for longer"
+    cloud.kill(2, "off")
+    still = replace(record.cloud, paused_until=cloud.now + 30)
+    goes_on(cloud, replace(record, cloud=still, term=3))
+    cloud.run(28)
+    assert not acted(cloud)
+    cloud.run(60)
+    assert "the pause has ended" in cloud.told()
+    assert cloud.state(2) is HostState.RECOVERED
+
+
 def test_an_old_incident_of_ours_that_is_over_on_the_record_is_closed_here(leader):
     leader.kill(3, "off")
     leader.run(40)
@@ -442,10 +464,6 @@ def test_a_standby_refuses_what_only_the_record_of_the_leader_would_keep(make_cl
     assert answer.code == 9
     assert answer.text.startswith("One leads, not this controller")
     assert (cloud.controller.state.cloud, cloud.controller.state.incidents) == before
-
-
-def commanded(verb: Verb, request: int = 7) -> OperatorCommanded:
-    return OperatorCommanded(request=request, verb=verb, who="ann", reason="test", host=3)
 
 
 @pytest.mark.parametrize("verb", [Verb.PAUSE, Verb.CONFIRM_OFF])

@@ -296,6 +296,9 @@ class Leader(Answer):
     trouble: str
     members: list[LeaderMember]
     engine: list[str]
+    shares_record: bool = Field(
+        description="Whoever leads next goes on with what is open, and is paused if this one is."
+    )
 
 
 class SettingInForce(Answer):
