@@ -151,7 +151,7 @@ class SharedLedger:
             incidents = list(taken.incidents.values())
             changes = texts.shared_changes(incidents, taken.cloud, list(taken.trusts.values()), taken.known)
         else:
-            every = texts.shared_changes(*await self._ledger.load(), {})
+            every = texts.shared_changes(*await self._ledger.load(), taken.known)
             changes = {**every, **{key: None for key in taken.known if key not in every}}
         changes = {**dict.fromkeys(taken.left_over), **changes}  # its number may be given again
         changes = {key: text for key, text in changes.items() if taken.known.get(key) != text}

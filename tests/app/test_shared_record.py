@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -202,3 +203,32 @@ async def test_what_was_seen_while_the_lead_was_in_doubt_is_on_the_record_with_t
     del record.texts["incident/9"]
     await shared.commit([], None, [], [], 8)
     assert "incident/9" not in record.texts, "once"
+
+
+async def test_a_first_write_that_breaks_off_anywhere_leaves_whole_incidents(ours):
+    """What goes out of an incident goes in its transaction; else nobody could read it, nor lead."""
+    vm = VmRecord(id=7, name="vm-7", was_state=3, was_lcm_state=3)
+    theirs = texts_of(replace(INCIDENT, vms=(vm,) * 40)) | texts_of(replace(THEIRS, vms=(vm,) * 40))
+    written: list[str] = []
+
+    class Record(SharedInMemory):
+        async def write(self, term: int, changes: Mapping[str, str | None]) -> None:
+            written.extend(changes)
+            await super().write(term, changes)
+
+    record = Record(theirs, whole=False, term=0)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
+    await shared.take_over(8)
+    await shared.commit([replace(INCIDENT, vms=(vm,) * 20), other := replace(THEIRS, id=5)], None, [], [], 8)
+    groups = [key for key, _ in groupby("/".join(key.split("/")[:2]) for key in written)]
+    assert sorted(groups) == sorted(set(groups)), "each in one piece"
+    assert of_shared(record.texts).incidents == (replace(INCIDENT, vms=(vm,) * 20), other)
+
+
+async def test_a_field_of_a_vm_that_a_newer_version_wrote_is_refused(ours):
+    vm = VmRecord(id=7, name="vm-7", was_state=3, was_lcm_state=3)
+    texts = texts_of(replace(THEIRS, vms=(vm,)))
+    texts["incident/9/vms/0000"] = texts["incident/9/vms/0000"].replace('"id":7', '"id":7,"holds":1')
+    shared = SharedLedger(ours, ours, record=SharedInMemory(texts, whole=True, term=8), leadership=Leads(), post=print)
+    with pytest.raises(NotLeading, match="holds"):
+        await shared.take_over(9)
