@@ -138,14 +138,6 @@ def life_since(views: Mapping[str, ChannelView], moment: float) -> str:
     return next((name for name, view in sorted(views.items()) if (view.alive_at or 0.0) > moment), "")
 
 
-def taken_up_at(views: Mapping[str, ChannelView], moment: float, now: float) -> float:
-    """From when on a reading of OFF has to be confirmed anew, that stands on a record which is taken up now.
-
-    Nothing that was seen before counts for silence. But life that was seen since voids it: then `moment` itself.
-    """
-    return moment if life_since(views, moment) else now
-
-
 def silence_confirmed(views: Mapping[str, ChannelView], settings: Settings, moment: float) -> bool:
     """Whether every management channel that has an opinion was asked after `moment` and got no answer."""
     asked = [view for channel, view in _of_domain(views, settings, Domain.MANAGEMENT) if view.sent_at > 0.0]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ha_controller.core import guard, lasting, lever, power, trust
-from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited, taken_up_at
+from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited
 from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof, VmStage
@@ -396,5 +396,5 @@ def resume(state: State, incident: Incident, now: float) -> None:
         lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
         state.save(_with_attempt(incident, lost))
     elif last.outcome is AttemptOutcome.OFF_READ:
-        read_at = taken_up_at(state.view(incident.host).views, last.off_read_at or now, now)
+        read_at = lever.taken_up_at(state.view(incident.host).views, last.off_read_at or now, now)
         state.save(_with_attempt(incident, replace(last, off_read_at=read_at)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.detector import life_since, silence_awaited, taken_up_at
+from ha_controller.core.detector import Views, life_since, silence_awaited
 from ha_controller.core.effects import HostStep, OrderHost, Severity
 from ha_controller.core.events import HostOrderReported, OrderResult
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
@@ -33,6 +33,14 @@ def note_proof(state: State, incident: Incident, proof: Proof) -> None:
     view = state.view(incident.host)
     for name in proof.devices:
         view.off_since[name] = proof.at - AFTER_A_GAP_S
+
+
+def taken_up_at(views: Views, moment: float, now: float) -> float:
+    """From when on a reading of OFF has to be confirmed anew, that stands on a record which is taken up now.
+
+    Nothing that was seen before counts for silence. But life that was seen since voids it: then `moment` itself.
+    """
+    return moment if life_since(views, moment) else now
 
 
 def proof_taken_up(state: State, incident: Incident, now: float) -> Proof | None:
