@@ -49,6 +49,7 @@ from ha_controller.core.events import (
     OrdersLifted,
     OrdersRenewed,
     PoweredOn,
+    SightTold,
     TimePassed,
     VmOrderReported,
 )
@@ -114,11 +115,14 @@ class Engine:
         """Hand in an event, from the event loop's thread.
 
         The inbox is bounded for evidence only: when a thousand events wait, new evidence is dropped, which makes hosts
-        unknown and never dead. All other events answer orders or people and are few.
+        unknown and never dead. What another controller says takes the place of what it said before and nobody has taken
+        up yet: it says all anew. All other events answer orders or people and are few.
         """
         if len(self._inbox) >= EVIDENCE_QUEUE_MAX and isinstance(event, EvidenceTaken):
             self.evidence_dropped += 1
             return
+        if isinstance(event, SightTold) and event.alive:
+            self._inbox = deque(each for each in self._inbox if not _is_by(event.controller, each))
         self._inbox.append(event)
         self._bell.set()
 
@@ -196,6 +200,10 @@ class Engine:
 
 #: of the exit codes that the core answers with
 OUTCOMES = {0: "done", 3: "no such thing", 4: "refused", 6: "not yet", 9: "not by this controller"}
+
+
+def _is_by(controller: str, event: Event) -> bool:
+    return isinstance(event, SightTold) and event.controller == controller
 
 
 def _answered(answer: Answer, asked: OperatorCommanded | None, now: float) -> TrailEntry:

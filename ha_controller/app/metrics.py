@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ha_controller import __version__
-from ha_controller.app import messages
+from ha_controller.app import messages, vantage
 from ha_controller.app.counting import Counting, word
 from ha_controller.app.exposition import Page, Samples
 from ha_controller.app.hints import Hints
@@ -35,6 +35,7 @@ def exposition(runtime: Runtime, round_age_s: float) -> Page:
     gauge, state, now = page.gauge, runtime.controller.state, runtime.clock()
     gauge("loop_age_seconds", "Since the last decision round").add(round_age_s)
     _controller(gauge, runtime)
+    _others(gauge, runtime, now)
     _opennebula(gauge, state, now, runtime.hints)
     _hosts(gauge, state, now)
     _incidents(gauge, state)
@@ -68,6 +69,18 @@ def _controller(gauge: Make, runtime: Runtime) -> None:
     first.add(0 if head is None else head.number)
     dropped = 0 if runtime.engine is None else runtime.engine.evidence_dropped
     gauge("evidence_dropped", "Readings dropped because the inbox was full").add(dropped)
+
+
+def _others(gauge: Make, runtime: Runtime, now: float) -> None:
+    gauge("leaders_seen", "Controllers that say they lead, this one among them").add(vantage.leaders_seen(runtime))
+    gauge("fit", "Whether it can tell other controllers what is silent").add(not vantage.why_unfit(runtime))
+    answers = gauge("other_answers", "1 if another controller answered lately", "controller")
+    fit = gauge("other_fit", "1 if it can tell what is silent", "controller")
+    alive = gauge("other_hosts_alive", "Hosts that it saw alive lately", "controller")
+    for row in vantage.shown(runtime.controllers.sights, now):
+        answers.add(not row["trouble"], row["name"])
+        fit.add(row["fit"], row["name"])
+        alive.add(row["hosts_alive"], row["name"])
 
 
 def _opennebula(gauge: Make, state: State, now: float, hints: Hints) -> None:

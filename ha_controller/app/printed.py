@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter, create_model
 
-from ha_controller.adapters.http_api import answers, foreseen, people_answers
+from ha_controller.adapters.http_api import answers, foreseen, leader_answers, people_answers
 from ha_controller.adapters.http_api.answers import Answer, Versioned
 
 Json = Any
@@ -212,7 +212,7 @@ PRINTED: Final[Mapping[str, Any]] = MappingProxyType(
         "incidents": list[answers.IncidentRecord],
         "incidents export": PostMortem,
         "incidents show": IncidentWithTimeline,
-        "leader show": answers.Leader,
+        "leader show": leader_answers.Leader,
         "maintenance list": list[answers.HostRow],
         "notify list": list[answers.NotifierRow],
         "notify test": list[answers.NotifierTest],

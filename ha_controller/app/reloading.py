@@ -27,7 +27,7 @@ GOOD, NEEDS_RESTART, NOT_DONE, BAD = 0, 1, 1, 78
 READ_MAX_S = 60.0  #: secrets may come from commands
 NOTE_MAX_S = 2.0
 #: what a running controller does not take over from a new configuration
-NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "notify", "log")
+NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "notify", "log", "controller")
 DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
 RESTART = "systemctl restart ha-controller (open incidents go on from the journal)"
 

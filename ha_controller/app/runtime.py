@@ -42,7 +42,9 @@ from ha_controller.app.shared_ledger import shared_behind
 from ha_controller.app.sources import ControllerSources
 from ha_controller.app.standing import StateDirectory, account_of, build_leadership
 from ha_controller.app.surroundings import SecondMaster
+from ha_controller.app.vantage import controllers_of
 from ha_controller.app.watching import Watching
+from ha_controller.app.yielding import yielding_of
 from ha_controller.config import Config
 from ha_controller.config.secret import read_again
 from ha_controller.core.controller import Controller
@@ -100,6 +102,7 @@ class Runtime:
         self.controller = Controller(settings, self.clock())
         self.counting = Counting(self.controller.state, self.clock)
         self.counting.equipped([fence.agent for fence in config.fence])
+        self.controllers = controllers_of(self)
         self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
         self.renewal = LoginRenewal(account, self._read_login, lambda: self.audit)
@@ -107,10 +110,7 @@ class Runtime:
         self.recoverer = self._make_recoverer()
         self.hints = self._make_hints()
         self.attributes = AttributeWriter(
-            self.client,
-            may_act=self.leadership.may_act,
-            while_leading=self.leadership.order,
-            clock=self.clock,
+            self.client, may_act=self.leadership.may_act, while_leading=self.leadership.order, clock=self.clock
         )
         self.watching = Watching(
             config,
@@ -148,13 +148,8 @@ class Runtime:
             is_silent=self._is_silent,
             why_not_empty=lambda host: self.recoverer.why_not_empty(host),
         )
-        return Fencer(
-            report=self.post,
-            may_act=self.leadership.may_act,
-            clock=self.clock,
-            looks=looks,
-            heed=self.counting.fenced,
-        )
+        heed, may_act = self.counting.fenced, self.leadership.may_act
+        return Fencer(report=self.post, may_act=may_act, clock=self.clock, looks=looks, heed=heed)
 
     def _make_recoverer(self) -> Recoverer:
         one = self.config.opennebula
@@ -366,6 +361,8 @@ class Runtime:
             group.start_soon(black_box.run)
             group.start_soon(self.directory.watch, self.leadership.end)
             group.start_soon(self.leadership.run)
+            group.start_soon(self.controllers.run)
+            group.start_soon(yielding_of(self).run)
             group.start_soon(self._drill_schedule().run)
             group.start_soon(reserve_watch(self).run)
             ready()

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
-from ha_controller.app import drills, messages, metrics, reloading, standing, vm_pages
+from ha_controller.app import drills, messages, metrics, reloading, standing, vantage, vm_pages
 from ha_controller.app.black_box import BlackBox
 from ha_controller.app.doctor import examine, ssh_timeout
 from ha_controller.app.exposition import Scrapes
@@ -177,7 +177,12 @@ class ControllerSources:
 
     async def leader(self) -> Json:
         """Who leads, and who could."""
-        return standing.shown(self._runtime.leadership)
+        others = vantage.shown(self._runtime.controllers.sights, self._runtime.clock())
+        return {**standing.shown(self._runtime.leadership), "controllers": others}
+
+    def sight(self) -> Json:
+        """What this controller sees of the hosts, for the others."""
+        return vantage.told(self._runtime)
 
     async def note(
         self, *, who: str, origin: str, what: str, reason: str = "", host: int | None = None, code: int, result: str
@@ -240,6 +245,10 @@ class ControllerSources:
         if state.oned_at is None or state.oned_detail:
             why_not.append(f"OpenNebula cannot be read: {state.oned_detail or 'not read yet'}")
         return why_not
+
+    def why_unfit(self) -> list[str]:
+        """Why this controller cannot tell others what is silent; empty if it can."""
+        return vantage.why_unfit(self._runtime)
 
     async def check_devices(self, host: int | None) -> Json:
         """Check the fence devices of one host, or of all, now; returns their rows."""

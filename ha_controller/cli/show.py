@@ -140,6 +140,16 @@ def leader(answer: Json) -> None:
         table(["CONTROLLER", "ROLE", "TERM", ""], rows)
     for line in answer["engine"]:
         click.echo(f"  {safe(line)}")
+    for other in answer.get("controllers", ()):  # none in the answer of an older controller
+        click.echo(f"  {safe(other['name'])}: {_sight(other)}")
+
+
+def _sight(other: Json) -> str:
+    """What another controller sees."""
+    if other["trouble"]:
+        return f"its sight is not known: {safe(other['trouble'])}"
+    unfit = f"; it cannot tell what is silent: {safe('; '.join(other['why_unfit']))}" if other["why_unfit"] else ""
+    return f"sees {other['hosts_alive']} hosts alive{', leads' if other['leads'] else ''}{unfit}"
 
 
 def notifier_test(answer: Json) -> None:

@@ -31,6 +31,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 
 from ha_controller.config.api import Api
+from ha_controller.config.controllers import OtherControllers
 from ha_controller.config.detection import ClusterRules, Detect, Policies
 from ha_controller.config.placeholders import filled
 from ha_controller.config.positions import Location, Origins, as_toml, dotted
@@ -267,6 +268,7 @@ class Config(Section):
     capacity: Capacity = Capacity()
     drill: Drills = Drills()
     leader: Leader = Leader()
+    controller: OtherControllers = ()  #: the others of this cloud
     notify: tuple[Notify, ...] = ()
     api: Api = Api()
     log: Log = Log()

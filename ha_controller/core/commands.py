@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import pause, rejoin, suspicion, trust
-from ha_controller.core.detector import alive_channels
+from ha_controller.core import life, pause, rejoin, suspicion, trust
 from ha_controller.core.effects import (
     DONE,
     LOOK_AGAIN,
@@ -124,10 +123,9 @@ def _reject(state: State, command: OperatorCommanded, incident: Incident, who: s
 def _release(state: State, command: OperatorCommanded, incident: Incident, now: float) -> None:
     """Go on: a new round of attempts, or the moves, after fresh looks."""
     if incident.stopped and incident.state is HostState.FAILED:
-        alive = alive_channels(state.view(incident.host).views, state.rules(incident.host), now)
-        if alive:
-            text = f"{incident.host_name} answers ({', '.join(alive)}). If it is healthy: ha-controller unfence"
-            state.answer(command.request, REFUSED, text)
+        if alive := life.shown(state, incident.host, now):
+            text = f"{incident.host_name} shows life ({alive}). If it is healthy: ha-controller unfence"
+            state.answer(command.request, REFUSED, life.or_wrong(state, incident.host, text, now))
             return
         incident = replace(incident, attempts_forgiven=len(incident.tried))
     state.view(incident.host).power.clear()
@@ -211,13 +209,12 @@ def ordered(incident: Incident, who: str) -> Incident:
 
 def why_not_fenced(state: State, host: Host, now: float) -> str:
     """Why an order to power a host off would be refused now; empty if it would be taken. Guards come after that."""
-    view, alive = state.view(host.id), alive_channels(state.view(host.id).views, state.rules(host.id), now)
+    view = state.view(host.id)
     if host.excluded:
         return f"{host.name} is out of scope: {host.excluded}"
-    if alive:
-        return (
-            f"{host.name} is not silent: {', '.join(alive)} answers, and a host that shows life is never powered off."
-        )
+    if alive := life.shown(state, host.id, now):
+        text = f"{host.name} is not silent: {alive}, and a host that shows life is never powered off."
+        return life.or_wrong(state, host.id, text, now)
     if view.state is not HostState.SUSPECT:
         return f"{host.name} is {view.state.upper()}: only a host that is silent (SUSPECT) is powered off by hand."
     return ""
@@ -311,10 +308,9 @@ def _confirm_off(state: State, command: OperatorCommanded, incident: Incident, w
 
 
 def _refused_by_life(state: State, request: int, incident: Incident, now: float) -> bool:
-    alive = alive_channels(state.view(incident.host).views, state.rules(incident.host), now)
-    if alive:
-        text = f"Refused: {incident.host_name} is not off, {', '.join(alive)} answers."
-        state.answer(request, REFUSED, text)
+    if alive := life.shown(state, incident.host, now):
+        text = f"Refused: {incident.host_name} is not off, {alive}."
+        state.answer(request, REFUSED, life.or_wrong(state, incident.host, text, now))
     return bool(alive)
 
 

@@ -20,6 +20,7 @@ from ha_controller.core import (
     lasting,
     leftovers,
     lever,
+    life,
     moving,
     order_faults,
     pause,
@@ -65,6 +66,7 @@ from ha_controller.core.events import (
     SecondMasterLooked,
     SelfChecked,
     SettingsChanged,
+    SightTold,
     TimePassed,
     VmOrderReported,
 )
@@ -77,9 +79,9 @@ Report = (
     FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
     | HostOrderReported | VmOrderReported | ReadyRead | NamesRead
 )  # fmt: skip
+Surroundings = OnedReadFailed | LeadChanged | RecordTakenOver | SelfChecked | SecondMasterLooked | SettingsChanged
 
-#: asked of each reading: looked up once
-_ALIVE, _SILENT, _OK, _FENCED = Signal.ALIVE, Signal.SILENT, HostState.OK, HostState.FENCED
+_ALIVE, _SILENT, _OK, _FENCED = Signal.ALIVE, Signal.SILENT, HostState.OK, HostState.FENCED  #: of each reading
 _UNDECIDED = (HostState.OK, HostState.SUSPECT)
 TICK_S = 0.1  #: how often the core wants to look while anything is going on
 
@@ -123,8 +125,7 @@ class Controller:
 
     def round(self, events: Iterable[Event], now: float) -> Decision:
         """Take in all that is known at a moment, then decide: no silence counts of which the end is here already."""
-        touched: set[int] = set()
-        time_passed = False
+        touched, time_passed = set[int](), False
         pause.end_when_due(self.state, now)
         for event in events:
             touched |= self._take_in(event, now)
@@ -137,7 +138,7 @@ class Controller:
 
     def taken_back(self, order: Effect, waiting: Iterable[Event]) -> FenceReported | None:
         """The report of a power-off that must not leave after all, by what came in while it was put on record."""
-        return guard.taken_back(self.state, order, waiting) if isinstance(order, Fence) else None
+        return life.taken_back(self.state, order, waiting) if isinstance(order, Fence) else None
 
     def next_deadline(self, now: float) -> float | None:
         """When to call with TimePassed at the latest; None: evidence will come anyway."""
@@ -151,6 +152,8 @@ class Controller:
         match event:
             case EvidenceTaken():
                 return self._evidence(event, now)
+            case SightTold():
+                return life.told(state, event, now)
             case TimePassed():
                 readiness.advance(state, now)
             case InventoryRead():
@@ -174,8 +177,6 @@ class Controller:
                 commands.drill_reported(state, event, now)
             case HostIdentified():
                 trust.host_identified(state, event)
-            case RecordTakenOver():
-                handover.take_over(state, event, now)
             case MonitoringRestarted():
                 suspicion.monitoring_restarted(state, event)
             case DomainsRead():
@@ -190,7 +191,10 @@ class Controller:
                 device_checks.note(state, event, now)
             case OperatorCommanded():
                 commands.obey(state, event, now)
-            case OnedReadFailed() | LeadChanged() | SelfChecked() | SecondMasterLooked() | SettingsChanged():
+            case (
+                OnedReadFailed() | LeadChanged() | RecordTakenOver() | SelfChecked() | SecondMasterLooked()
+                | SettingsChanged()
+            ):  # fmt: skip
                 self._surroundings(event, now)
             case _:
                 assert_never(event)
@@ -304,15 +308,15 @@ class Controller:
             power.note(view, event, gap_max_s=2 * self.state.settings.proof_age_max_s)
         commands.power_read(self.state, event, now)
 
-    def _surroundings(
-        self, event: OnedReadFailed | LeadChanged | SelfChecked | SecondMasterLooked | SettingsChanged, now: float
-    ) -> None:
+    def _surroundings(self, event: Surroundings, now: float) -> None:
         state = self.state
         match event:
             case OnedReadFailed():
                 self._read_failed(event)
             case LeadChanged():
                 takeover.lead_changed(state, event, now)
+            case RecordTakenOver():
+                handover.take_over(state, event, now)
             case SelfChecked():
                 guard.self_checked(state, event, now)
             case SecondMasterLooked():

@@ -118,11 +118,11 @@ def alive_channels(views: Mapping[str, ChannelView], settings: Settings, now: fl
         for name, view in sorted(views.items())
         if view.signal is Signal.ALIVE
         and view.fresh(now, settings.life_counts_s(name))
-        and (name not in told_by_itself or view.sent_at > _fell_silent_at(views, settings))
+        and (name not in told_by_itself or view.sent_at > fell_silent_at(views, settings))
     ]
 
 
-def _fell_silent_at(views: Mapping[str, ChannelView], settings: Settings) -> float:
+def fell_silent_at(views: Mapping[str, ChannelView], settings: Settings) -> float:
     """When the host last fell silent here, on any channel that is still silent; 0: it did not."""
     asked = [view for _, view in _of_domain(views, settings, Domain.MANAGEMENT)]
     return max((view.silent_since or 0.0 for view in asked), default=0.0)
@@ -222,7 +222,7 @@ def judge(
     if why := hung(views, settings, now):
         return Verdict(kind=VerdictKind.HUNG, reason=why)
     if alive and suspicious(views, settings):
-        if later := [name for name in alive if views[name].sent_at > _fell_silent_at(views, settings)]:
+        if later := [name for name in alive if views[name].sent_at > fell_silent_at(views, settings)]:
             reason = f"no answer here, but {', '.join(later)} shows life"
             return Verdict(kind=VerdictKind.ISOLATED, reason=reason)
         reason = f"no answer here; {', '.join(alive)} showed life just before"

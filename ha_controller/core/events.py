@@ -7,7 +7,7 @@ from enum import StrEnum
 
 from ha_controller.core.effects import HostStep
 from ha_controller.core.incident import CloudRecord, Incident
-from ha_controller.core.model import Host, HostTrust, Identity, PowerState, Reading, Vm
+from ha_controller.core.model import Host, HostTrust, Identity, PowerState, Reading, SeenAlive, Unplaced, Vm
 from ha_controller.core.resources import VmGroup
 from ha_controller.core.settings import Settings
 
@@ -18,6 +18,14 @@ class EvidenceTaken:
 
     channel: str
     readings: tuple[Reading, ...]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SightTold:
+    """Another controller told which hosts it has seen alive lately. What it does not see is not told."""
+
+    controller: str
+    alive: tuple[SeenAlive, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -295,15 +303,6 @@ class SecondMasterLooked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Unplaced:
-    """A VM that would find no place."""
-
-    vm: int
-    name: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class HostLoss:
     """What would become of the VMs of one host if it failed alone."""
 
@@ -385,8 +384,8 @@ class OperatorCommanded:
 
 
 Event = (
-    EvidenceTaken | InventoryRead | OnedReadFailed | HostRead | DeviceChecked | FenceAccepted | FenceReported
-    | MonitoringRestarted | DomainsRead | ReadyRead | NamesRead
+    EvidenceTaken | SightTold | InventoryRead | OnedReadFailed | HostRead | DeviceChecked
+    | FenceAccepted | FenceReported | MonitoringRestarted | DomainsRead | ReadyRead | NamesRead
     | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
     | MaintenanceMarked
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard, lasting, lever, power, trust
-from ha_controller.core.detector import VerdictKind, alive_channels, life_since, silence_awaited
+from ha_controller.core import guard, lasting, lever, life, power, trust
+from ha_controller.core.detector import VerdictKind, alive_channels, silence_awaited
 from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof, VmStage
@@ -94,9 +94,8 @@ def _tell_not_sent(state: State, incident: Incident, attempt: Attempt) -> None:
 
 def _running(incident: Incident, number: int) -> Attempt | None:
     last = incident.attempts[-1] if incident.attempts else None
-    if last is None or last.number != number:
-        return None
-    return last if last.outcome in (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED) else None
+    under_way = (AttemptOutcome.ORDERED, AttemptOutcome.ACCEPTED)
+    return last if last is not None and last.number == number and last.outcome in under_way else None
 
 
 def _with_attempt(incident: Incident, attempt: Attempt) -> Incident:
@@ -145,7 +144,7 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
     powers = power_since(state, host, off_read_at)
     why = trust.why_unproven(state, host, attempt.devices)
     second = _second_signal(state, host, incident, attempt, now) if why else ()
-    if channel := life_since(views, off_read_at):
+    if channel := life.since(state, host.id, off_read_at):
         _void(state, incident, attempt, f"{names} reads off, but {channel} answers", now)
     elif on := power.against(host, powers, attempt.devices):
         _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON", now)
@@ -212,12 +211,12 @@ def _wait_for_second_signal(
 
 
 def _void(state: State, incident: Incident, attempt: Attempt, why: str, now: float) -> None:
-    voided = _with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED))
+    voided, name = _with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED)), incident.host_name
+    then = f"Check the wiring, then: ha-controller unfence {name} (if it is healthy)"
     state.stop(
         bar(voided, attempt.devices),
         f"{why}: the device belongs to another machine, or one of them lies. It is barred from further power-offs",
-        f"Check the wiring, then: ha-controller unfence {incident.host_name} (if it is healthy), "
-        f"or ha-controller confirm-off {incident.host_name}",
+        life.or_wrong(state, incident.host, f"{then}, or ha-controller confirm-off {name}", now),
         now,
     )
 
@@ -254,8 +253,9 @@ def off_is_verified(state: State, incident: Incident, proof: Proof, now: float) 
 def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> None:
     verdict = verdict_of(state, host, now)
     alive = alive_channels(state.view(host.id).views, state.rules(host.id), now)
-    if verdict.kind is VerdictKind.ALIVE or (alive and verdict.kind != incident.verdict):
-        _alive_again(state, incident, verdict.reason, now)
+    answers = verdict.kind is VerdictKind.ALIVE or (alive and verdict.kind != incident.verdict)
+    if why := verdict.reason if answers else life.seen_since_an_order(state, incident, now):
+        _alive_again(state, incident, why, now)
         return
     explain = f"More: ha-controller explain {incident.host_name}"
     if not state.settings.condemns(verdict.kind) and not incident.ordered_by:
@@ -279,7 +279,7 @@ def _alive_again(state: State, incident: Incident, reason: str, now: float) -> N
         state.stop(
             incident,
             f"alive after an unverified power-off ({reason})",
-            f"If it is healthy: ha-controller unfence {incident.host_name}",
+            life.or_wrong(state, incident.host, f"If it is healthy: ha-controller unfence {incident.host_name}", now),
             now,
         )
         return
@@ -396,5 +396,5 @@ def resume(state: State, incident: Incident, now: float) -> None:
         lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
         state.save(_with_attempt(incident, lost))
     elif last.outcome is AttemptOutcome.OFF_READ:
-        read_at = lever.taken_up_at(state.view(incident.host).views, last.off_read_at or now, now)
+        read_at = lever.taken_up_at(state, incident.host, last.off_read_at or now, now)
         state.save(_with_attempt(incident, replace(last, off_read_at=read_at)))

@@ -1,16 +1,16 @@
 """Cluster-wide vetoes, looked at before FAILED and before every attempt.
 
 Each guard answers with its reason, also when it has no objection. One that cannot tell says no.
-Life is looked for once more when an order leaves: `taken_back`.
+Life is looked for once more when an order leaves: `life.taken_back`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from ha_controller.core import shared_cause
+from ha_controller.core import life, shared_cause
 from ha_controller.core.detector import (
     VerdictKind,
     alive_channels,
@@ -19,10 +19,9 @@ from ha_controller.core.detector import (
     last_life,
     leaving_since,
 )
-from ha_controller.core.effects import Fence
-from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult, SelfChecked
+from ha_controller.core.events import SelfChecked
 from ha_controller.core.incident import Incident
-from ha_controller.core.model import Domain, Host, HostState, OnedHostState, Signal
+from ha_controller.core.model import Host, HostState, OnedHostState
 from ha_controller.core.state import State
 
 DAY_S = 86400.0
@@ -37,6 +36,7 @@ class GuardResult:
     passes: bool
     reason: str
     needs_person: bool = False  #: it may say no for ever; a person's approval overrules it
+    helps: str = ""  #: what else a person can do, as a sentence
 
     def __str__(self) -> str:
         """As it stands in the incident and in `explain`."""
@@ -60,7 +60,7 @@ def self_checked(state: State, event: SelfChecked, now: float) -> None:
 def check(state: State, host: Host, incident: Incident, now: float) -> tuple[GuardResult, ...]:
     """Ask every guard about powering off `host`, in a fixed order."""
     return tuple(
-        GuardResult(guard=name, passes=answer.passes, reason=answer.reason, needs_person=answer.needs_person)
+        GuardResult(guard=name, **answer._asdict())
         for name, ask in GUARDS
         for answer in (ask(state, host, incident, now),)
     )
@@ -95,6 +95,8 @@ def what_helps(vetoed: GuardResult, incident: Incident) -> str:
         helps = f" To act all the same: ha-controller pending approve {incident.id}."
     elif vetoed.guard == "readiness":
         helps = f" If you have seen that it is off: ha-controller confirm-off {name}."
+    elif vetoed.helps:
+        helps = f" {vetoed.helps}"
     return f"Nothing is done.{helps} More: ha-controller explain {name}"
 
 
@@ -102,6 +104,7 @@ class _Answer(NamedTuple):
     passes: bool
     reason: str
     needs_person: bool = False
+    helps: str = ""
 
 
 def _leader(state: State, host: Host, incident: Incident, now: float) -> _Answer:
@@ -276,44 +279,11 @@ def _capacity(state: State, host: Host, incident: Incident, now: float) -> _Answ
 def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     """The last word before a shot, said once more here so that no path can forget it."""
     alive = alive_channels(state.view(host.id).views, state.rules(host.id), now)
-    if unexpected := unexpected_life(state, host.id, incident, alive):
+    if unexpected := life.unexpected(state, host.id, incident, alive):
         return _Answer(False, f"{', '.join(unexpected)} answers")
+    if elsewhere := life.vetoed_elsewhere(state, incident, now):
+        return _Answer(False, elsewhere, helps=life.if_wrong(state, host.id, now))
     return _Answer(True, "no channel shows life")
-
-
-def unexpected_life(state: State, host: int, incident: Incident, alive: Iterable[str]) -> list[str]:
-    """The channels that show life and must not, if the verdict is right."""
-    channels = state.rules(host).channels
-    kernel = {channel.name for channel in channels if not channel.proves_userland}
-    away = {channel.name for channel in channels if channel.domain is not Domain.MANAGEMENT}
-    expected: dict[str, set[str]] = {VerdictKind.HUNG: kernel, VerdictKind.ISOLATED: away}
-    return [name for name in alive if name not in expected.get(incident.verdict, set())]
-
-
-def taken_back(state: State, order: Fence, waiting: Iterable[Event]) -> FenceReported | None:
-    """Whether the host of a power-off has answered while that was put on record, which a slow disk draws out.
-
-    Reads only. Life that the verdict expects (the kernel of a hung host) does not speak against it.
-    """
-    incident = state.incidents.get(order.host)
-    evidence = [event for event in waiting if isinstance(event, EvidenceTaken)]
-    alive = {
-        event.channel
-        for event in evidence
-        for reading in event.readings
-        if reading.host == order.host and reading.signal is Signal.ALIVE
-    }
-    unexpected = [] if incident is None else unexpected_life(state, order.host, incident, sorted(alive))
-    if not order.send or not unexpected:
-        return None
-    return FenceReported(
-        host=order.host,
-        incident=order.incident,
-        attempt=order.attempt,
-        result=FenceResult.NOT_SENT,
-        off_read_at=None,
-        detail=f"not sent: {', '.join(unexpected)} answered meanwhile",
-    )
 
 
 GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...] = (

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.detector import Views, life_since, silence_awaited
+from ha_controller.core import life
+from ha_controller.core.detector import silence_awaited
 from ha_controller.core.effects import HostStep, OrderHost, Severity
 from ha_controller.core.events import HostOrderReported, OrderResult
 from ha_controller.core.incident import AttemptOutcome, Incident, Lever, Proof
@@ -35,18 +36,18 @@ def note_proof(state: State, incident: Incident, proof: Proof) -> None:
         view.off_since[name] = proof.at - AFTER_A_GAP_S
 
 
-def taken_up_at(views: Views, moment: float, now: float) -> float:
+def taken_up_at(state: State, host: int, moment: float, now: float) -> float:
     """From when on a reading of OFF has to be confirmed anew, that stands on a record which is taken up now.
 
     Nothing that was seen before counts for silence. But life that was seen since voids it: then `moment` itself.
     """
-    return moment if life_since(views, moment) else now
+    return moment if life.since(state, host, moment) else now
 
 
 def proof_taken_up(state: State, incident: Incident, now: float) -> Proof | None:
     """The proof of a record that is gone on with: silence is waited for anew, and life seen since still voids it."""
     proof = incident.proof
-    return proof and replace(proof, at=taken_up_at(state.view(incident.host).views, proof.at, now))
+    return proof and replace(proof, at=taken_up_at(state, incident.host, proof.at, now))
 
 
 def proof_is_fresh(state: State, host: Host, incident: Incident, now: float) -> bool:
@@ -110,14 +111,15 @@ def life_stops(state: State, incident: Incident, now: float) -> bool:
     """Any life after the proof voids it; with a person's word as the proof this is the only check there is."""
     if incident.proof is None:
         return True
-    channel = life_since(state.view(incident.host).views, incident.proof.at)
+    channel = life.since(state, incident.host, incident.proof.at)
     if not channel:
         return False
     devices = incident.proof.devices
+    then = f"Look at the host and its VMs at once; then: ha-controller unfence {incident.host_name}"
     state.stop(
         bar(_void(state, incident, now), devices),
         f"{channel} answers although the host was proven off. No further VM is moved",
-        f"Look at the host and its VMs at once; then: ha-controller unfence {incident.host_name}",
+        life.or_wrong(state, incident.host, then, now),
         now,
     )
     return True

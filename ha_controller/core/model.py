@@ -51,6 +51,15 @@ DECIDING_DOMAINS = frozenset({Domain.MANAGEMENT, Domain.VANTAGE, Domain.STORAGE}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SeenAlive:
+    """Another controller saw life of a host, through one of its channels."""
+
+    host: int
+    channel: str
+    at: float  #: when its question left, on our clock: rather too early than too late
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reading:
     """One look at one host. `sent_at` is on the clock that `Probe.launch` and `Probe.collect` are called with."""
 
@@ -241,3 +250,12 @@ class HostState(StrEnum):
     FAILED = "failed"
     FENCED = "fenced"
     RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unplaced:
+    """A VM that would find no place."""
+
+    vm: int
+    name: str
+    reason: str

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ha_controller.core import commands, guard, rejoin, reserve, simulate, timeline, trust
-from ha_controller.core.detector import Views, describe, word_of
+from ha_controller.core.detector import Views, word_of
 from ha_controller.core.incident import Incident, VmStage
 from ha_controller.core.model import Host, HostState, Signal
 from ha_controller.core.settings import Mode, Settings
@@ -229,7 +229,7 @@ def explain(state: State, host: Host, now: float) -> Json:
         "schema": SCHEMA,
         **_host_row(state, host, now),
         "verdict": {"kind": verdict.kind.value, "reason": verdict.reason},
-        "evidence": list(describe(view.views, state.rules(host.id), now)),
+        "evidence": list(state.evidence(host.id, now)),
         "channels": _channels(view.views, state.rules(host.id), now),
         "guards": [{"guard": each.guard, "passes": each.passes, "reason": each.reason} for each in results],
         "if_ordered": _if_ordered(state, host, asked, now),

@@ -7,7 +7,8 @@ change. Nothing is decided by it: a dead host is fenced whether its VMs fit else
 from __future__ import annotations
 
 from ha_controller.core.effects import Severity
-from ha_controller.core.events import ClusterReserve, HostLoss, ReserveAssessed, Unplaced
+from ha_controller.core.events import ClusterReserve, HostLoss, ReserveAssessed
+from ha_controller.core.model import Unplaced
 from ha_controller.core.simulate import ClusterCapacity, Loss, Snapshot, capacity
 from ha_controller.core.state import State
 

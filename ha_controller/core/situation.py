@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core.detector import life_since
+from ha_controller.core import life
 from ha_controller.core.effects import AskDomains
 from ha_controller.core.events import DomainsRead
 from ha_controller.core.incident import Incident, VmRecord, VmStage
@@ -138,7 +138,7 @@ def _is_still_off(state: State, host: int) -> bool:
     """Whether it is RECOVERED, and was silent ever since it was verified off."""
     incident, view = state.incidents.get(host), state.views[host]
     proof = None if incident is None else incident.proof
-    return view.state is HostState.RECOVERED and proof is not None and not life_since(view.views, proof.at)
+    return view.state is HostState.RECOVERED and proof is not None and not life.since(state, host, proof.at)
 
 
 def note_travellers(state: State, incident: Incident) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from ha_controller.core import attributes
+from ha_controller.core import attributes, sight
 from ha_controller.core.detector import TroubleKind, Views, describe
 from ha_controller.core.effects import Answer, Effect, Explain, Severity, Tell, WatchClosely
 from ha_controller.core.events import ReserveAssessed
@@ -81,6 +81,7 @@ class HostView:
     state: HostState = HostState.OK
     since: float = 0.0
     views: Views = field(default_factory=dict)
+    seen_by: sight.SeenBy = field(default_factory=dict)  #: what other controllers see; life there only ever says no
     devices: dict[str, DeviceView] = field(default_factory=dict)
     read_at: float | None = None  #: when the last complete HostRead was asked for
     read_asked_at: float = -1e9
@@ -158,6 +159,7 @@ class Hold:
     reason: str
     next_step: str
     needs_person: bool = False  #: nothing will happen until somebody decides
+    is_news: bool = True  #: people are told
 
     @property
     def text(self) -> str:
@@ -293,20 +295,25 @@ class State:
                 what=what,
                 because=because,
                 next_step=next_step,
-                evidence=describe(view.views, self.rules(host), now),
+                evidence=self.evidence(host, now),
                 guards=tuple(guards),
                 rejected=tuple(rejected),
             )
         )
+
+    def evidence(self, host: int, now: float) -> tuple[str, ...]:
+        """What is seen of a host, from here and from elsewhere, one line for each."""
+        view, rules = self.view(host), self.rules(host)
+        return (*describe(view.views, rules, now), *sight.describe(view.seen_by, rules, now))
 
     def hold(self, incident: Incident, hold: Hold, now: float, guards: Sequence[str] = ()) -> Incident:
         """Say why nothing happens now. People are told once for each new kind of reason."""
         view = self.view(incident.host)
         what = f"nothing is done: {hold.kind}"
         self.explain(incident.host, what, hold.reason, now, next_step=hold.next_step, guards=guards)
-        if view.told != hold.kind:
+        if hold.is_news and view.told != hold.kind:
             self.tell_of(incident, Severity.WARNING, f"{incident.host_name}: {hold.text}", hold.next_step)
-        view.told = hold.kind
+            view.told = hold.kind
         text = f"{hold.text}. {hold.next_step}" if hold.needs_person else hold.text  # wherever it is shown, what to do
         return self.save(replace(incident, hold=text, hold_needs_person=hold.needs_person))
 

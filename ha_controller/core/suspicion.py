@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import guard, shared_cause, situation, takeover, trust
+from ha_controller.core import guard, life, shared_cause, situation, takeover, trust
 from ha_controller.core.detector import (
     TroubleKind,
     Verdict,
     VerdictKind,
-    describe,
     hung,
     judge,
     last_life,
@@ -267,11 +266,11 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     results = guard.check(state, host, incident, now)
     guard.note(state, host, results, now)
     said = [str(result) for result in results]
-    if hold := _what_holds(state, incident, verdict, results):
+    if hold := _what_holds(state, incident, verdict, results, now):
         state.hold(incident, hold, now, said)
         return
     if not incident.ordered_by:  # while it waited, more was seen than on the day it was opened
-        seen = describe(view.views, state.rules(host.id), now)
+        seen = state.evidence(host.id, now)
         incident = replace(incident, evidence=(verdict.reason, *seen))
     what = f"condemned as {incident.verdict}: it is powered off"
     state.explain(host.id, what, verdict.reason, now, next_step="Its VMs are moved when off is verified.", guards=said)
@@ -298,13 +297,15 @@ def tell_that_oned_is_needed(state: State, host: Host, what: str) -> None:
 
 
 def _what_holds(
-    state: State, incident: Incident, verdict: Verdict, results: tuple[guard.GuardResult, ...]
+    state: State, incident: Incident, verdict: Verdict, results: tuple[guard.GuardResult, ...], now: float
 ) -> Hold | None:
     """Why the host is not powered off now; None when nothing holds."""
     if hold := state.brake(incident):
         return hold
     if vetoed := guard.veto(results):
-        return Hold(vetoed.guard, vetoed.reason, guard.what_helps(vetoed, incident), needs_person=vetoed.needs_person)
+        is_news = vetoed.guard != "life" or life.is_news(state, incident.host, now)
+        helps = guard.what_helps(vetoed, incident)
+        return Hold(vetoed.guard, vetoed.reason, helps, needs_person=vetoed.needs_person, is_news=is_news)
     return approval_needed(state, incident, verdict)
 
 
@@ -360,7 +361,7 @@ def open_incident(state: State, host: Host, verdict: Verdict, now: float) -> Inc
         opened_at=now,
         state=view.state,
         verdict=verdict.kind.value,
-        evidence=(verdict.reason, *describe(view.views, state.rules(host.id), now)),
+        evidence=(verdict.reason, *state.evidence(host.id, now)),
         vms=situation.records_of(
             state, host, [vm for vm in view.vms.values() if situation.was_on(vm, host) or vm.id in host.vms]
         ),

@@ -11,7 +11,7 @@ No I/O and no clock. Must never be the reason that a decision waits: a round cos
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -26,6 +26,7 @@ from ha_controller.core.events import (
     LeadChanged,
     SecondMasterLooked,
     SelfChecked,
+    SightTold,
     TimePassed,
 )
 from ha_controller.core.model import Host, HostState, Reading
@@ -109,6 +110,7 @@ class Recorder:
         self._open: dict[str, dict[int, _OpenRun]] = {}
         self._cuts = 0
         self._followed: set[int] = set()
+        self._sights: dict[str, SightTold] = {}  #: the newest word of each other controller, of all hosts
         self._ticking = False
         self._legs = deque([_Leg(self._beginning(now, is_start=True))])
         self.held = False
@@ -128,7 +130,8 @@ class Recorder:
         leg, before = self._legs[-1], self._followed
         self._follow()
         after, self._followed = self._followed, self._followed | before  # the last reading of a watch counts to it
-        kept = tuple(each for event in events if (each := self._kept(event, now, leg)) is not None)
+        known = [part for word in self._sights.values() if (part := _part(word, after - before))]
+        kept = (*known, *(each for event in events if (each := self._kept(event, now, leg)) is not None))
         self._followed = after
         wanted = tuple(effect for effect in effects if not isinstance(effect, NOT_KEPT))
         ticking = self._controller.next_deadline(now) is not None
@@ -176,6 +179,9 @@ class Recorder:
             case EvidenceTaken():
                 readings = self._compact(event, now, leg)
                 return EvidenceTaken(channel=event.channel, readings=readings) if readings else None
+            case SightTold():
+                self._sights[event.controller] = event
+                return _part(event, self._followed)
             case InventoryRead():
                 return self._changed(event)
             case DeviceChecked():
@@ -260,6 +266,12 @@ class Recorder:
         )
 
 
+def _part(word: SightTold, hosts: Set[int]) -> SightTold | None:
+    """What another controller said of these hosts; None: nothing."""
+    alive = tuple(seen for seen in word.alive if seen.host in hosts)
+    return SightTold(controller=word.controller, alive=alive) if alive else None
+
+
 def _weight(event: Event | InventoryChanged) -> int:
     match event:
         case EvidenceTaken():
@@ -268,5 +280,7 @@ def _weight(event: Event | InventoryChanged) -> int:
             return len(event.hosts)
         case HostRead():
             return len(event.vms)
+        case SightTold():
+            return len(event.alive)
         case _:
             return 1

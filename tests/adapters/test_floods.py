@@ -19,7 +19,8 @@ from ha_controller.adapters.prober.scheduler import READINGS_MAX
 from ha_controller.adapters.prober.storage import StorageConfig, StorageProbe
 from ha_controller.adapters.recoverer.scope import zombies_of
 from ha_controller.core.controller import Controller
-from ha_controller.core.events import EvidenceTaken, OperatorCommanded, Verb
+from ha_controller.core.events import EvidenceTaken, OperatorCommanded, SightTold, Verb
+from ha_controller.core.model import SeenAlive
 from ha_controller.core.placement.expression import Unreadable, parse
 from ha_controller.core.settings import Settings
 from ha_controller.engine import EVIDENCE_QUEUE_MAX, Engine
@@ -52,6 +53,19 @@ async def test_more_evidence_than_the_core_takes_is_dropped_and_counted():
     for _ in range(EVIDENCE_QUEUE_MAX + 7):
         engine.post(EvidenceTaken(channel="icmp", readings=()))
     assert engine.evidence_dropped == 7
+
+
+async def test_words_of_another_controller_that_nobody_takes_up_do_not_pile_up():
+    engine = Engine(Controller(Settings(), 0.0), journal=None, dispatch=print, record=print, clock=lambda: 0.0)  # type: ignore[arg-type]  # it does not run
+    words = [
+        SightTold(controller=name, alive=(SeenAlive(host=1, channel="icmp", at=float(at)),))
+        for at in range(9)
+        for name in ("one-2", "one-3")
+    ]
+    for word in words:
+        engine.post(word)
+    engine.post(SightTold(controller="one-3", alive=()))  # just restarted: that takes nothing back
+    assert list(engine._inbox)[:2] == words[-2:]
 
 
 async def test_a_channel_that_floods_counts_as_failed():

@@ -150,6 +150,12 @@ class Sources:
     def why_not_ready(self) -> list[str]:
         return []
 
+    def why_unfit(self) -> list[str]:
+        return []
+
+    def sight(self) -> Json:
+        return {}
+
     def trail_head(self) -> Json:
         return {"id": 0, "seal": ""}
 

@@ -9,9 +9,9 @@ import anyio
 import pytest
 from world import seen
 
+from ha_controller.core import life
 from ha_controller.core.effects import Effect, Fence, ReadHost, ReadPower
 from ha_controller.core.events import DrillReported
-from ha_controller.core.guard import unexpected_life
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import HostState, Signal
 from ha_controller.engine import Engine
@@ -130,4 +130,4 @@ def test_life_that_the_verdict_expects_takes_nothing_back(verdict, against):
     incident = Incident(
         id=1, host=HOST, host_name="kvm-03", opened_at=cloud.now, state=HostState.FAILED, verdict=verdict
     )
-    assert unexpected_life(cloud.controller.state, HOST, incident, ["icmp", "ssh"]) == against
+    assert life.unexpected(cloud.controller.state, HOST, incident, ["icmp", "ssh"]) == against

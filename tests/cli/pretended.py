@@ -103,6 +103,14 @@ class Pretended:
                 "kind": "single", "name": "one-1", "leads": True, "term": 42, "left_s": None, "trouble": "",
                 "members": [{"name": "one-1", "leads": True, "term": 42, "this": True}], "engine": [],
                 "shares_record": False,
+                "controllers": [
+                    {"name": "one-2", "answered_s_ago": 0.4, "leads": False, "fit": True, "why_unfit": [],
+                     "hosts_alive": 8, "trouble": ""},
+                    {"name": "one-3", "answered_s_ago": 0.4, "leads": False, "fit": False, "hosts_alive": 2,
+                     "why_unfit": ["self-check: 0 of 3 witnesses answer (need 2)"], "trouble": ""},
+                    {"name": "one-4", "answered_s_ago": None, "leads": False, "fit": False, "why_unfit": [],
+                     "hosts_alive": 0, "trouble": "no answer within 1 s"},
+                ],
             },
             "/api/v1/notifiers": [
                 {"name": "log", "trouble": "", "results": {"sent": 4, "repeated": 0, "given_up": 0, "dropped": 0}}

@@ -33,7 +33,12 @@ def test_the_example_loads_and_every_default_that_it_shows_is_the_default(site, 
 
 def test_the_example_shows_every_key_that_there_is(site, example):
     told = {path: origin for path, _, origin in describe(site.load(example))}
-    assert {path for path, origin in told.items() if origin == "default"} == {"channel", "cluster", "notify"}
+    assert {path for path, origin in told.items() if origin == "default"} == {
+        "channel",
+        "cluster",
+        "controller",
+        "notify",
+    }
 
 
 def test_only_secrets_are_wrong_in_the_example_as_it_is_shipped(site):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from world import Cloud
 
 from ha_controller.core.effects import Fence
-from ha_controller.core.events import EvidenceTaken, InventoryRead
-from ha_controller.core.model import Host, Reading, Signal
+from ha_controller.core.events import EvidenceTaken, InventoryRead, SightTold
+from ha_controller.core.model import Host, Reading, SeenAlive, Signal
 from ha_controller.flight import recorder
 from ha_controller.flight.record import FlightRecord, InventoryChanged
 from ha_controller.flight.recorder import Recorder
@@ -146,3 +146,23 @@ def test_an_empty_inventory_and_a_vanished_host_are_kept_as_they_came():
         InventoryChanged(hosts=hosts),
         InventoryChanged(gone=(1,)),
     ]
+
+
+def test_what_another_controller_saw_is_kept_of_hosts_under_close_watch_also_what_it_said_before():
+    cloud = Cloud()
+    cloud.run(6)
+    for _ in range(20):
+        cloud.feed(
+            SightTold(
+                controller="one-2",
+                alive=tuple(SeenAlive(host=host, channel="icmp", at=cloud.now - 0.3) for host in range(8)),
+            )
+        )
+        cloud.run(1)
+    cloud.kill(3, "off")  # and no word more of it
+    cloud.run(20)
+    record = cut(cloud)
+    words = [event for each in record.rounds for event in each.events if isinstance(event, SightTold)]
+    assert [seen.host for word in words for seen in word.alive] == [3]
+    assert cloud.ordered(Fence)
+    assert shots(replay(record).effects) == shots(cloud.effects)

@@ -16,7 +16,7 @@ OURS = sorted([*ROOT.glob("ha_controller/**/*.py"), *ROOT.glob("plugins/*/ha_con
 LINES_MAX, FUNCTION_LINES_MAX = 400, 50
 #: the borders where any exception becomes a value and a logged traceback
 BORDERS = {
-    "ha_controller/adapters/arbiter/leadership.py",
+    "ha_controller/adapters/arbiter/leadership.py", "ha_controller/adapters/controllers.py",
     "ha_controller/adapters/fencer/switch.py", "ha_controller/adapters/http_api/server.py",
     "ha_controller/adapters/journal.py",
     "ha_controller/adapters/notifier.py", "ha_controller/adapters/plugins.py",

@@ -276,31 +276,6 @@ class NotifierTest(Answer):
     trouble: str
 
 
-class LeaderMember(Answer):
-    """A controller that takes part in the election."""
-
-    name: str
-    leads: bool
-    term: int | None
-    this: bool
-
-
-class Leader(Answer):
-    """Who leads, and who could."""
-
-    kind: str
-    name: str
-    leads: bool
-    term: int | None
-    left_s: float | None
-    trouble: str
-    members: list[LeaderMember]
-    engine: list[str]
-    shares_record: bool = Field(
-        description="Whoever leads next goes on with what is open, and is paused if this one is."
-    )
-
-
 class SettingInForce(Answer):
     """One value of the configuration."""
 
@@ -342,22 +317,3 @@ class Done(Answer):
 
     code: Literal[0]
     text: str
-
-
-class Alive(Answer):
-    """How long ago the decision loop finished a round."""
-
-    round_age_s: float
-
-
-class Ready(Answer):
-    """Whether this controller can do its work."""
-
-    ready: bool
-    why_not: list[str]
-
-
-class Leads(Answer):
-    """Whether this controller leads."""
-
-    leads: bool

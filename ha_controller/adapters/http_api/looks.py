@@ -8,7 +8,7 @@ from typing import Any
 from aiohttp import web
 
 from ha_controller.adapters import open_pages
-from ha_controller.adapters.http_api import answers, foreseen, questions
+from ha_controller.adapters.http_api import answers, foreseen, leader_answers, questions
 from ha_controller.adapters.http_api.access import Role
 from ha_controller.adapters.http_api.feed import Feed
 from ha_controller.adapters.http_api.operations import Call, Operation
@@ -31,12 +31,12 @@ class Looks:
         """All of them."""
         v1, nobody = BASE, Role.NOBODY
         return [
-            Operation(method="GET", path="/livez", handler=self.livez, answer=answers.Alive, role=nobody,
-                      also={503: answers.Alive}),
-            Operation(method="GET", path="/readyz", handler=self.readyz, answer=answers.Ready, role=nobody,
-                      also={503: answers.Ready}),
-            Operation(method="GET", path="/leader", handler=self.is_leader, answer=answers.Leads, role=nobody,
-                      also={503: answers.Leads}),
+            Operation(method="GET", path="/livez", handler=self.livez, answer=leader_answers.Alive, role=nobody,
+                      also={503: leader_answers.Alive}),
+            Operation(method="GET", path="/readyz", handler=self.readyz, answer=leader_answers.Ready, role=nobody,
+                      also={503: leader_answers.Ready}),
+            Operation(method="GET", path="/leader", handler=self.is_leader, answer=leader_answers.Leads, role=nobody,
+                      also={503: leader_answers.Leads}),
             Operation(method="GET", path="/metrics", handler=self.metrics, media="text/plain"),
             Operation(method="GET", path="/api/openapi.json", handler=self.openapi, answer=dict[str, Any], role=nobody),
             Operation(method="GET", path=f"{v1}/status", handler=self.status, answer=answers.Status),
@@ -64,7 +64,8 @@ class Looks:
             Operation(method="GET", path=f"{v1}/doctor", handler=self.doctor, answer=list[answers.Check],
                       problems=frozenset({504})),
             Operation(method="GET", path=f"{v1}/notifiers", handler=self.notifiers, answer=list[answers.NotifierRow]),
-            Operation(method="GET", path=f"{v1}/leader", handler=self.leader, answer=answers.Leader),
+            Operation(method="GET", path=f"{v1}/leader", handler=self.leader, answer=leader_answers.Leader),
+            Operation(method="GET", path=f"{v1}/sight", handler=self.sight, answer=leader_answers.Sight),
             Operation(method="GET", path=f"{v1}/simulate/fail", handler=self.simulate_fail,
                       answer=foreseen.SimulatedFailure, query=questions.HostsQuery,
                       problems=frozenset({404, 503, 504})),
@@ -80,8 +81,9 @@ class Looks:
     async def readyz(self, call: Call) -> web.Response:
         """Whether this controller can do its work, leading or standing by; 503 if it cannot, with why."""
         del call
-        why_not = self._sources.why_not_ready()
-        return web.json_response({"ready": not why_not, "why_not": why_not}, status=503 if why_not else 200)
+        why_not, why_unfit = self._sources.why_not_ready(), self._sources.why_unfit()
+        answer = {"ready": not why_not, "why_not": why_not, "fit": not why_unfit, "why_unfit": why_unfit}
+        return web.json_response(answer, status=503 if why_not else 200)
 
     async def is_leader(self, call: Call) -> web.Response:
         """200 on the controller that leads, 503 on all others: for load balancers."""
@@ -197,6 +199,11 @@ class Looks:
         """Who leads, and who could."""
         del call
         return await self._sources.leader()
+
+    async def sight(self, call: Call) -> Json:
+        """What this controller sees of the hosts, for the other controllers."""
+        del call
+        return self._sources.sight()
 
     async def simulate_fail(self, call: Call) -> Json:
         """Where each VM would go if these hosts failed at once."""

@@ -65,6 +65,9 @@ class Sources(open_pages.Shown, Seen, Protocol):
     async def leader(self) -> Json:
         """Who leads, and who could."""
 
+    def sight(self) -> Json:
+        """What this controller sees of the hosts."""
+
     async def step_down(self, *, who: str, origin: str, reason: str, force: bool) -> tuple[int, str]:
         """Give the lead away; returns an exit code and a sentence."""
 
@@ -88,6 +91,9 @@ class Sources(open_pages.Shown, Seen, Protocol):
 
     def why_not_ready(self) -> list[str]:
         """Why this controller cannot do its work; empty if it can."""
+
+    def why_unfit(self) -> list[str]:
+        """Why it cannot tell other controllers what is silent; empty if it can."""
 
     async def note(
         self, *, who: str, origin: str, what: str, reason: str = "", host: int | None = None, code: int, result: str
