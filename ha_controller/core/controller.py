@@ -79,7 +79,10 @@ Report = (
     FenceAccepted | FenceReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
     | HostOrderReported | VmOrderReported | ReadyRead | NamesRead
 )  # fmt: skip
-Surroundings = OnedReadFailed | LeadChanged | RecordTakenOver | SelfChecked | SecondMasterLooked | SettingsChanged
+Surroundings = (
+    LeadChanged | RecordTakenOver | SelfChecked | SecondMasterLooked | SettingsChanged
+    | MonitoringRestarted | DomainsRead | HostReaddressed
+)  # fmt: skip
 
 _ALIVE, _SILENT, _OK, _FENCED = Signal.ALIVE, Signal.SILENT, HostState.OK, HostState.FENCED  #: of each reading
 _UNDECIDED = (HostState.OK, HostState.SUSPECT)
@@ -177,23 +180,19 @@ class Controller:
                 commands.drill_reported(state, event, now)
             case HostIdentified():
                 trust.host_identified(state, event)
-            case MonitoringRestarted():
-                suspicion.monitoring_restarted(state, event)
-            case DomainsRead():
-                situation.note(state, event)
             case ReserveAssessed():
                 reserve.note(state, event)
             case MaintenanceMarked():
                 commands.maintenance_marked(state, event)
-            case HostReaddressed():
-                suspicion.readdressed(state, event, now)
             case DeviceChecked():
                 device_checks.note(state, event, now)
             case OperatorCommanded():
                 commands.obey(state, event, now)
+            case OnedReadFailed():
+                self._read_failed(event)
             case (
-                OnedReadFailed() | LeadChanged() | RecordTakenOver() | SelfChecked() | SecondMasterLooked()
-                | SettingsChanged()
+                LeadChanged() | RecordTakenOver() | SelfChecked() | SecondMasterLooked() | SettingsChanged()
+                | MonitoringRestarted() | DomainsRead() | HostReaddressed()
             ):  # fmt: skip
                 self._surroundings(event, now)
             case _:
@@ -311,8 +310,6 @@ class Controller:
     def _surroundings(self, event: Surroundings, now: float) -> None:
         state = self.state
         match event:
-            case OnedReadFailed():
-                self._read_failed(event)
             case LeadChanged():
                 takeover.lead_changed(state, event, now)
             case RecordTakenOver():
@@ -321,6 +318,12 @@ class Controller:
                 guard.self_checked(state, event, now)
             case SecondMasterLooked():
                 state.second_master, state.second_master_detail = event.present, event.detail
+            case MonitoringRestarted():
+                suspicion.monitoring_restarted(state, event)
+            case DomainsRead():
+                situation.note(state, event)
+            case HostReaddressed():
+                suspicion.readdressed(state, event, now)
             case SettingsChanged():
                 state.settings = event.settings
 
