@@ -27,6 +27,7 @@ WHERE = {
     "fence-dead": "fencing:fence_dead",
     "recover-500": "recovering:recover_500",
     "failover": "recovering:failover",
+    "messages": "recovering:messages",
     "takeover": "takeover:takeover",
     "plan": "plan:plan",
     "start": "start:start",

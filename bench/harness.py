@@ -262,5 +262,5 @@ def table(lines: Sequence[Mapping[str, Any]]) -> str:
 #: all measurements, in the order in which they are shown
 ORDER = (
     "icmp", "icmp-floor", "banner", "steady", "both", "detect", "placement", "journal", "fence-300", "fence-dead",
-    "recover-500", "failover", "takeover", "plan", "start", "growth",
+    "recover-500", "failover", "messages", "takeover", "plan", "start", "growth",
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""failover, recover-500: from the loss of power until all VMs run elsewhere, beside OpenNebula's own hook.
+"""failover, messages, recover-500: from the loss of power until all VMs run elsewhere, beside OpenNebula's own hook.
 
 The whole controller in real time against the embedded cloud, over XML-RPC and IPMI, with oned's stock intervals. The
 hook plays on the same embedded oned in pretended time: see `hook.py`.
@@ -6,6 +6,7 @@ hook plays on the same embedded oned in pretended time: see `hook.py`.
 
 from __future__ import annotations
 
+import asyncio
 import statistics
 import tempfile
 import time
@@ -14,13 +15,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from bench.harness import Figure, Options, Rounds, Sample, absolute, run_side
+from bench.harness import Figure, Options, Rounds, Sample, absolute, alternate, run_side
 
 VMS, HOSTS = 500, 12
 SMALL_HOSTS, SMALL_VMS = 6, 5
 SSH_GIVES_UP_S = 1.0
 END_MAX_S = 900.0
 GOAL_S = 12.0
+MESSAGES_GOAL = 1.02  #: the looks at VMs that boot are half a second apart, which is what two runs differ by
 
 
 def failover(options: Options) -> list[Figure]:
@@ -35,6 +37,17 @@ def failover(options: Options) -> list[Figure]:
     )
     total = absolute("failover: total", statistics.median(map(_total, ours)), GOAL_S, unit="s", note=note)
     return [beside] if options.short else [beside, total]
+
+
+def messages(options: Options) -> list[Figure]:
+    """The same failover with receivers that hang and that die, beside one without anybody to tell."""
+    rounds = alternate(
+        lambda: run_side("bench.recovering:ours_told", hosts=SMALL_HOSTS, each=SMALL_VMS),
+        lambda: run_side("bench.recovering:ours", hosts=SMALL_HOSTS, each=SMALL_VMS),
+        options.rounds or 3,
+    )
+    note = "power loss until all VMs run, wall; every message to a webhook that never answers and to one that dies"
+    return [rounds.figure("messages: failover", MESSAGES_GOAL, of=_total, unit="s", note=note)]
 
 
 _PHASES = ("detect", "fence", "recover")
@@ -92,6 +105,36 @@ async def ours(hosts: int, each: int) -> dict[str, float]:
     return await _fail_over(EmbeddedCloud(hosts=hosts, vms_per_host=each), parallel=None)
 
 
+async def ours_told(hosts: int, each: int) -> dict[str, float]:
+    """With two webhooks: one takes each message and never answers, the other one dies with the first."""
+    from ha_controller.config.model import Notify
+    from ha_controller.sim.cloud import EmbeddedCloud
+
+    taken = asyncio.Event()
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken.set()
+        await reader.read()
+        writer.close()
+
+    async def die(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        dying.close()
+        writer.transport.abort()
+
+    slow, dying = await asyncio.start_server(hang, "127.0.0.1"), await asyncio.start_server(die, "127.0.0.1")
+    ports = [server.sockets[0].getsockname()[1] for server in (slow, dying)]
+    told = tuple(
+        Notify.model_validate(
+            {"name": f"to-{port}", "notifier": "webhook", "severity": "info", "url": f"http://127.0.0.1:{port}/"}
+        )
+        for port in ports
+    )
+    sample = await _fail_over(EmbeddedCloud(hosts=hosts, vms_per_host=each), parallel=None, notify=told)
+    assert taken.is_set(), "nothing was sent: this says nothing"
+    return sample
+
+
 async def ours_crowd(parallel: int) -> dict[str, float]:
     """From the moment at which oned lets the VMs be moved."""
     from ha_controller.sim.cloud import EmbeddedCloud
@@ -106,7 +149,7 @@ async def ours_crowd(parallel: int) -> dict[str, float]:
     return {"total": sample["moved"], "calls": sample["calls"]}
 
 
-async def _fail_over(cloud: Any, *, parallel: int | None) -> dict[str, float]:
+async def _fail_over(cloud: Any, *, parallel: int | None, notify: tuple[Any, ...] = ()) -> dict[str, float]:
     import anyio
 
     from ha_controller.app import Runtime
@@ -121,6 +164,7 @@ async def _fail_over(cloud: Any, *, parallel: int | None) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         async with cloud, anyio.create_task_group() as group:
             config, registry = demo_config(Path(folder), cloud)
+            config = config.model_copy(update={"notify": notify})
             if parallel is not None:
                 recover = config.recover.model_copy(update={"parallel": parallel})
                 config = config.model_copy(update={"recover": recover})

@@ -231,7 +231,7 @@ class Cloud:
             self.now = round(self.now + 0.2, 3)
 
     def _probe(self) -> None:
-        self._ssh_gives_up()
+        self.ssh_gives_up()
         for channel, mute in (("icmp", {*self.dead}), ("ssh", {*self.dead} | self.frozen)):
             signals = {host: Signal.SILENT if host in mute else Signal.ALIVE for host in range(self.hosts)}
             self.feed(
@@ -415,7 +415,7 @@ class Cloud:
         for vm in [vm for vm in self.vms.values() if vm.host == host and vm.lcm_state in (3, 16)]:
             self.vms[vm.id] = replace(vm, state=8, lcm_state=0, label="POWEROFF", found_missing_at=self.now)
 
-    def _ssh_gives_up(self) -> None:
+    def ssh_gives_up(self) -> None:
         """OpenNebula notices that hosts which it was made to ask anew do not answer it, or do again."""
         for host in [host for host, at in self.asked_anew.items() if self.now - at >= SSH_GIVES_UP_S]:
             del self.asked_anew[host]

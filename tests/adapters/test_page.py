@@ -21,7 +21,7 @@ OURS = sorted(path for path in page.FOLDER.iterdir() if path.suffix == ".js" and
 COUNTS = {"total": 2, "ok": 2, "suspect": 0, "failed": 0, "fenced": 0, "recovered": 0}
 STATUS = {
     "verdict": "All hosts are well.\x1b[2J", "mode": "auto", "leader": "", "term": 3, "oned_age_s": 0.4,
-    "hosts": COUNTS, "excluded": 0, "settling_s": 0.0,
+    "hosts": COUNTS, "excluded": 0, "settling_s": 0.0, "paused_until": None,
 }  # fmt: skip
 
 

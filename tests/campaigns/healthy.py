@@ -278,6 +278,7 @@ class Years(Cloud):
             suspects = [host for host in self.watched if views[host].state is HostState.SUSPECT]
             self.tally.suspects += sum(host not in self.dead for host in suspects)
         if self.controller.next_deadline(self.now) is not None:
+            self.ssh_gives_up()
             self._take(TimePassed())
         self.now = round(self.now + CONFIRM_S, 3)
 

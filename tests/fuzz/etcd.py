@@ -35,9 +35,10 @@ def answers(data: bytes) -> None:
     context = ArbiterContext(name="a", instance="0123456789ab", state_dir=Path("/nowhere"), last_term=lambda: 3)
     for ask in ("acquire", "members"):
         arbiter = EtcdArbiter(config, context)
-        arbiter._gateway = gateway = _Scripted(
+        gateway = _Scripted(
             endpoints=config.endpoints, timeout_s=1, deadline_s=2, username="ha", password=config.password
         )
+        arbiter._gateway = arbiter._record._gateway = gateway
         gateway.script = iter(script)
         arbiter._failed_at = float("-inf")
         term = None
@@ -49,6 +50,7 @@ def answers(data: bytes) -> None:
             demand(isinstance(term, int) and term > 3, "a term that goes back")
             demand(any(b"succeeded" in raw or b"\\u" in raw or b"kvs" in raw for _, raw in script), "a lead of nobody")
             try:
+                _runner().run(arbiter.record.read(term))
                 _runner().run(arbiter.renew(term))
             except (ArbiterUnreachable, NotLeading) as error:
                 _demand_showable(error)
