@@ -113,7 +113,7 @@ async def test_metrics_tell_whether_each_device_is_ready_and_whose_it_is(tmp_pat
         async with aiohttp.ClientSession(connector=connector) as session:
             with anyio.fail_after(30):
                 text = ""
-                while 'fence_device_ready{one_host_id="0",host="kvm-01",device="bmc",identity="noted"} 1\n' not in text:
+                while 'fence_device_ready{device="bmc",host="kvm-01",identity="noted",one_host_id="0"} 1.0' not in text:
                     async with session.get("http://controller/metrics") as answer:
                         text = await answer.text()
                     await anyio.sleep(0.2)
