@@ -23,6 +23,14 @@ def accept(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--accept"))
 
 
+WAITS_FOR_REAL_THINGS = {"ship", "whole", "page", "peers", "chaos"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What takes minutes by waiting begins first: the many quick tests fill the rest of every worker's time."""
+    items.sort(key=lambda item: WAITS_FOR_REAL_THINGS.isdisjoint(item.path.parts))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     """A loop that pytest-asyncio finds here and never closes would be a warning, and warnings are errors."""
     del config
