@@ -153,7 +153,8 @@ async def test_an_alert_links_to_the_hosts_of_a_state(cloud: Site, browser: Brow
 async def test_a_controller_that_goes_away_is_told_and_that_it_is_back(cloud: Site, browser: Browser):
     """Sessions end with the controller: whoever looks logs in again, and sees what is now."""
     async with window(browser, cloud.url) as opened:
-        opened.expects(REFUSED, r"ERR_CONNECTION|ERR_EMPTY|ERR_INCOMPLETE_CHUNKED_ENCODING|status of 401")
+        # what is under way is cut off in many ways; and a controller that has just begun knows no host yet
+        opened.expects(REFUSED, r"net::ERR_", r"status of (401|50[34])")
         await cloud.controller.kill()
         await expect(opened.page.get_by_text("reconnecting", exact=True)).to_be_visible(timeout=SLOW_MS)
         await expect(opened.region("Verdict")).to_contain_text("No connection to the controller", timeout=SLOW_MS)
