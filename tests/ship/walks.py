@@ -146,9 +146,10 @@ def put_ansible(made: Machine) -> None:
     """It is no part of a fresh machine: `make try-pages` has it ready."""
     if not (ready := KEPT / "ansible").exists():
         raise TryFailed("no Ansible: make .peers/ansible/.ready")
-    if not (target := made.root / str(ready)[1:]).exists():
-        shutil.copytree(ready, target, symlinks=True)
-    made.run(f"ln -s {ready}/bin/ansible-playbook /usr/local/bin/")
+    shutil.copytree(ready, made.root / "opt/try-ansible", symlinks=True)  # where this checkout is may be hidden there
+    command = made.root / "usr/local/bin/ansible-playbook"
+    command.write_text('#!/bin/sh\nexec /opt/try-ansible/bin/python -m ansible playbook "$@"\n')
+    command.chmod(0o755)
 
 
 def have_deb(made: Machine, make_deb: Block) -> None:

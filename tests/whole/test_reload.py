@@ -104,6 +104,7 @@ async def _is_shown(ask: Asked, good: str, cloud: EmbeddedCloud, path: Path) -> 
 async def _is_explained(ask: Asked, cloud: EmbeddedCloud) -> None:
     """A VM by its name and by its number."""
     vm = min(cloud.oned.vms.values(), key=lambda vm: vm.id)
+    await ask.until("mode observe: nothing is powered off or moved", "explain", vm.name)  # once its device is checked
     text = await ask.out("explain", vm.name)
     assert f"VM {vm.id} ({vm.name}) is RUNNING on kvm-" in text
     assert "Protected    yes: it would run on kvm-" in text
