@@ -90,7 +90,7 @@ def _() -> Any:
 
 
 @bug("late orders are sent", "a power-off leaves although its time is over", "G1",
-     power_loss=3.0, pause_before_order=0.4)  # fmt: skip
+     power_loss=0.5, pause_before_order=0.7)  # fmt: skip
 def _() -> Any:
     real = Fencer.fence
 

@@ -9,6 +9,7 @@ from planted.engine_bugs import BUGS
 QUICK = (
     "sent before it is on record",
     "a full disk is no reason to stop",
+    "late orders are sent",
     "no deadline",
     "probes wait for a device",
     "readings are trusted",
