@@ -106,7 +106,7 @@ class Disk:
                 if trouble.strikes("crash-after-record"):
                     life.process.kill(trouble.down_s(), "after the record of an order")
                 elif trouble.strikes("pause-before-order"):
-                    life.process.pause(dice.uniform(1, dice.choice((12, 30))))  # half of them are such as a lead may outlast
+                    life.process.pause(dice.uniform(1, dice.choice((12, 30))))  # a lead outlasts twelve seconds
 
         if trouble.strikes("journal-hangs"):
             return
