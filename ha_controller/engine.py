@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import anyio
@@ -65,18 +66,22 @@ class NotShared(Exception):
     """It is durable here, and not known to be where the next leader reads it: no order may leave."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Commit:
+    """What one round decided and has to be durable before any of its effects leaves."""
+
+    incidents: Sequence[Incident] = ()  #: that have changed
+    cloud: CloudRecord | None = None  #: None: as before
+    trusts: Sequence[HostTrust] = ()  #: that have changed
+    entries: Sequence[TrailEntry] = ()
+    term: int | None = None  #: in which it was decided; None: without the lead
+
+
 class JournalPort(Protocol):
     """What the engine needs of a journal."""
 
-    async def commit(
-        self,
-        incidents: Sequence[Incident],
-        cloud: CloudRecord | None,
-        trusts: Sequence[HostTrust],
-        entries: Sequence[TrailEntry],
-        term: int | None = None,
-    ) -> None:
-        """Make all of it durable, or raise. `term`: in which it was decided; never lower than one on record.
+    async def commit(self, commit: Commit) -> None:
+        """Make all of it durable, or raise. Its term is never lower than one on record.
 
         Raises:
             NotShared: it is durable, but not for the next leader. Anything else: it is not durable.
@@ -173,9 +178,15 @@ class Engine:
         leaving: Sequence[Effect] = effects
         is_new_term = term is not None and term != self._term  # on record before anything is done in it
         if incidents or cloud or trusts or entries or is_new_term:
-            changed = [incidents[number] for number in sorted(incidents)]
+            commit = Commit(
+                incidents=[incidents[number] for number in sorted(incidents)],
+                cloud=cloud,
+                trusts=[trusts[host] for host in sorted(trusts)],
+                entries=entries,
+                term=term,
+            )
             try:
-                await self._journal.commit(changed, cloud, [trusts[host] for host in sorted(trusts)], entries, term)
+                await self._journal.commit(commit)
             except NotShared as error:
                 leaving = not_shared(effects, str(error))
             self._term = self._term if term is None else term

@@ -27,11 +27,11 @@ from ha_controller.core.events import (
     VmOrderReported,
 )
 from ha_controller.core.guard import GUARDS
-from ha_controller.core.incident import CloudRecord, Incident, TrailEntry, VmRecord, VmStage
+from ha_controller.core.incident import Incident, VmRecord, VmStage
 from ha_controller.core.machine import TABLE
-from ha_controller.core.model import HostState, HostTrust
+from ha_controller.core.model import HostState
 from ha_controller.core.state import State
-from ha_controller.engine import JournalPort
+from ha_controller.engine import Commit, JournalPort
 from ha_controller.plugin import Reading, Signal
 
 log = structlog.get_logger(__name__)
@@ -266,14 +266,7 @@ class _TimedJournal:
     def __init__(self, journal: JournalPort, counting: Counting, clock: Callable[[], float]) -> None:
         self._journal, self._counting, self._clock = journal, counting, clock
 
-    async def commit(
-        self,
-        incidents: Sequence[Incident],
-        cloud: CloudRecord | None,
-        trusts: Sequence[HostTrust],
-        entries: Sequence[TrailEntry],
-        term: int | None = None,
-    ) -> None:
+    async def commit(self, commit: Commit) -> None:
         began_at = self._clock()
-        await self._journal.commit(incidents, cloud, trusts, entries, term)
-        self._counting.committed(incidents, self._clock() - began_at)
+        await self._journal.commit(commit)
+        self._counting.committed(commit.incidents, self._clock() - began_at)

@@ -12,8 +12,9 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from ha_controller import __version__
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.journal_schema import NewerJournal
-from ha_controller.core.incident import CloudRecord, Incident, TrailEntry, VmRecord
+from ha_controller.core.incident import CloudRecord, Incident, VmRecord
 from ha_controller.core.model import HostTrust
+from ha_controller.engine import Commit
 from ha_controller.sealing import Head
 
 # A field that this version does not know is refused, not dropped: a newer version has put something there that holds an
@@ -41,34 +42,28 @@ class Ledger:
         """The last entry of the trail that is on disk."""
         return self._journal.head
 
-    async def commit(
-        self,
-        incidents: Sequence[Incident],
-        cloud: CloudRecord | None,
-        trusts: Sequence[HostTrust],
-        entries: Sequence[TrailEntry],
-        term: int | None = None,
-    ) -> None:
+    async def commit(self, commit: Commit) -> None:
         """Make all of it durable. What was decided in a term that is over is refused.
 
         Raises:
             JournalError: it is not durable; nothing that depends on it may leave.
         """
+        term = commit.term
         if term is not None and term < self.term:
             raise JournalError(f"a decision of term {term} comes after one of term {self.term}: terms never go back")
         records: dict[str, str | None] = {
-            f"incident/{incident.id}": _INCIDENT.dump_json(incident).decode() for incident in incidents
+            f"incident/{incident.id}": _INCIDENT.dump_json(incident).decode() for incident in commit.incidents
         }
-        records |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in trusts}
-        if cloud is not None:
-            records["cloud"] = cloud_text(cloud)
+        records |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in commit.trusts}
+        if commit.cloud is not None:
+            records["cloud"] = cloud_text(commit.cloud)
         if term is not None and term != self.term:
             records["term"] = str(term)
         if self._written_by != __version__:
             records["written_by"] = __version__
         lines = [
             Entry(at=line.at, kind=line.kind, host=line.host, incident=line.incident, text=line.text, data=line.data)
-            for line in entries
+            for line in commit.entries
         ]
         await self._journal.commit(records, lines)
         self.term = self.term if term is None else term

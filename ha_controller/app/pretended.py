@@ -30,9 +30,7 @@ from ha_controller.config import Config
 from ha_controller.core.controller import Decision
 from ha_controller.core.effects import Answer, Effect, Order, Tell
 from ha_controller.core.events import Event
-from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
-from ha_controller.core.model import HostTrust
-from ha_controller.engine import JournalPort
+from ha_controller.engine import Commit, JournalPort
 from ha_controller.sim.core_level.campaign import Tally, Task, tally
 from ha_controller.sim.core_level.faults import Rates
 from ha_controller.sim.core_level.judge import Violation
@@ -211,17 +209,12 @@ class _Recorder:
     def __init__(self, ledger: Ledger, journal: Callable[[], PretendedJournal]) -> None:
         self._ledger, self._journal = ledger, journal
 
-    async def commit(
-        self,
-        incidents: Sequence[Incident],
-        cloud: CloudRecord | None,
-        trusts: Sequence[HostTrust],
-        entries: Sequence[TrailEntry],
-        term: int | None = None,
-    ) -> None:
+    async def commit(self, commit: Commit) -> None:
         """Make it durable, by the real ledger."""
-        self._journal().pending = Decision(incidents=tuple(incidents), cloud=cloud, trusts=tuple(trusts), term=term)
-        await self._ledger.commit(incidents, cloud, trusts, entries, term)
+        self._journal().pending = Decision(
+            incidents=tuple(commit.incidents), cloud=commit.cloud, trusts=tuple(commit.trusts), term=commit.term
+        )
+        await self._ledger.commit(commit)
 
 
 class PretendedRuntime(Runtime):

@@ -10,7 +10,7 @@ never keep the decision loop longer than `WRITE_TIMEOUT_S`. No secret is in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import anyio
@@ -21,9 +21,9 @@ from ha_controller.adapters.journal import JournalError
 from ha_controller.app import ledger as texts
 from ha_controller.app.ledger import Ledger
 from ha_controller.core.events import RecordTakenOver
-from ha_controller.core.incident import CloudRecord, Incident, TrailEntry
+from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import HostTrust
-from ha_controller.engine import JournalPort, NotShared
+from ha_controller.engine import Commit, JournalPort, NotShared
 from ha_controller.lead import SharedRecord
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
@@ -47,11 +47,11 @@ class _Taken:
     cloud: CloudRecord | None = None
     trusts: dict[int, HostTrust] = field(default_factory=dict)  #: by host
 
-    def note(self, incidents: Sequence[Incident], cloud: CloudRecord | None, trusts: Sequence[HostTrust]) -> None:
+    def note(self, commit: Commit) -> None:
         """Keep what has to be shared, also what was decided while the lead was in doubt: it may go on."""
-        self.incidents |= {incident.id: incident for incident in incidents}
-        self.trusts |= {trust.host: trust for trust in trusts}
-        self.cloud = cloud or self.cloud
+        self.incidents |= {incident.id: incident for incident in commit.incidents}
+        self.trusts |= {trust.host: trust for trust in commit.trusts}
+        self.cloud = commit.cloud or self.cloud
 
     def wrote(self, changes: Changes) -> None:
         """The engine has all of it now."""
@@ -113,23 +113,17 @@ class SharedLedger:
             )
         return "" if found.whole else meanwhile
 
-    async def commit(
-        self,
-        incidents: Sequence[Incident],
-        cloud: CloudRecord | None,
-        trusts: Sequence[HostTrust],
-        entries: Sequence[TrailEntry],
-        term: int | None = None,
-    ) -> None:
+    async def commit(self, commit: Commit) -> None:
         """Make all of it durable here, and what a leader decided also where the next one reads it.
 
         Raises:
             JournalError: it is not durable here.
             NotShared: it is not known to be on the shared record; the lead was given up.
         """
-        await self._journal.commit(incidents, cloud, trusts, entries, term)
+        await self._journal.commit(commit)
         if self._taken is not None:
-            self._taken.note(incidents, cloud, trusts)
+            self._taken.note(commit)
+        term = commit.term
         if term is None:
             return
         try:

@@ -22,7 +22,7 @@ from ha_controller.core.events import Event, TimePassed, Verb
 from ha_controller.core.incident import CloudRecord
 from ha_controller.core.model import HostState, Reading, Signal
 from ha_controller.core.state import HostView
-from ha_controller.engine import Engine
+from ha_controller.engine import Commit, Engine
 
 COMMIT_S = 0.004
 
@@ -158,7 +158,7 @@ async def test_a_fault_in_counting_ends_no_round_of_the_engine():
     counting = Broken(controller.state, lambda: 0.0)
 
     class Journal:
-        async def commit(self, *what: object) -> None:
+        async def commit(self, commit: Commit) -> None:
             pass
 
     engine = Engine(
@@ -168,7 +168,7 @@ async def test_a_fault_in_counting_ends_no_round_of_the_engine():
         record=counting.beside(lambda events, effects, now: left.append(events)),
         clock=lambda: 5.0,
     )
-    await counting.timed(Journal()).commit([], CloudRecord(), [], [])
+    await counting.timed(Journal()).commit(Commit(cloud=CloudRecord()))
     async with anyio.create_task_group() as group:
         group.start_soon(engine.run)
         with anyio.fail_after(5):

@@ -14,6 +14,7 @@ from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.app.ledger import Ledger
 from ha_controller.core.incident import Attempt, AttemptOutcome, CloudRecord, Incident
 from ha_controller.core.model import HostState
+from ha_controller.engine import Commit
 
 ATTEMPT = Attempt(
     number=1,
@@ -32,7 +33,7 @@ async def test_orders_in_force_that_were_written_by_their_names_alone_get_their_
     journal = Journal.open(tmp_path / "journal.db")
     try:
         ledger = Ledger(journal)
-        await ledger.commit([INCIDENT], CloudRecord(), [], [])
+        await ledger.commit(Commit(incidents=[INCIDENT], cloud=CloudRecord()))
         record = json.loads((await journal.records())["incident/7"])
         record["in_force"] = ["ceph"]
         await journal.commit({"incident/7": json.dumps(record)}, [])
@@ -57,7 +58,7 @@ async def test_what_a_newer_version_wrote_is_refused_with_its_name(tmp_path: Pat
     """To drop it would be to forget what holds an order back."""
     journal = Journal.open(tmp_path / "journal.db")
     try:
-        await Ledger(journal).commit([INCIDENT], CloudRecord(), [], [])
+        await Ledger(journal).commit(Commit(incidents=[INCIDENT], cloud=CloudRecord()))
         record = json.loads((await journal.records())[key])
         change(record)
         await journal.commit({key: json.dumps(record), "written_by": "9.9.9"}, [])
@@ -73,7 +74,7 @@ async def test_the_version_that_wrote_last_is_on_record(tmp_path: Path):
         await journal.commit({"written_by": "0.0.1"}, [])
         ledger = Ledger(journal)
         await ledger.load()
-        await ledger.commit([INCIDENT], None, [], [])
+        await ledger.commit(Commit(incidents=[INCIDENT]))
         assert (await journal.records())["written_by"] == __version__
     finally:
         await journal.close()

@@ -14,7 +14,7 @@ from ha_controller.core.effects import Effect, Fence, ReadHost, ReadPower
 from ha_controller.core.events import DrillReported
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import HostState, Signal
-from ha_controller.engine import Engine
+from ha_controller.engine import Commit, Engine
 
 HOST = 3
 PROBED_EVERY_S = 0.2
@@ -37,7 +37,7 @@ class Rig:
             clock=lambda: self.cloud.now,
         )
 
-    async def commit(self, *what: object) -> None:
+    async def commit(self, commit: Commit) -> None:
         await self._disk.wait()
 
     def stall(self) -> None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 import anyio
 import pytest
@@ -21,7 +20,7 @@ from ha_controller.core.effects import Answer, Effect, Fence, Order, Severity, T
 from ha_controller.core.events import LeadChanged, OperatorCommanded, RecordTakenOver, Verb
 from ha_controller.core.incident import CloudRecord, Incident, VmRecord
 from ha_controller.core.model import HostState, HostTrust
-from ha_controller.engine import Engine, NotShared
+from ha_controller.engine import Commit, Engine, NotShared
 from ha_controller.lead import Shared, SharedRecord
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
@@ -34,7 +33,7 @@ async def test_what_is_not_on_the_shared_record_is_not_ordered_and_nobody_hears_
     out: list[Effect] = []
 
     class Record:
-        async def commit(self, *records: Any) -> None:
+        async def commit(self, commit: Commit) -> None:
             raise NotShared("etcd is full")
 
     controller = Controller(SETTINGS, 0.0)
@@ -106,7 +105,7 @@ async def ours(tmp_path: Path) -> AsyncIterator[Ledger]:
     """A journal in which incident 4 is open, written in term 5."""
     journal = Journal.open(tmp_path / "journal.db")
     ledger = Ledger(journal)
-    await ledger.commit([INCIDENT], CloudRecord(next_incident=5), [], [], 5)
+    await ledger.commit(Commit(incidents=[INCIDENT], cloud=CloudRecord(next_incident=5), term=5))
     yield ledger
     await journal.close()
 
@@ -138,14 +137,14 @@ async def test_a_record_that_was_not_whole_is_written_as_a_whole_with_the_first_
     record = SharedInMemory(texts_of(THEIRS), whole=False, term=0)
     shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
     await shared.take_over(8)
-    await shared.commit([], CloudRecord(next_incident=6), [], [], 8)
+    await shared.commit(Commit(cloud=CloudRecord(next_incident=6), term=8))
     state = of_shared(record.texts)
     assert (state.incidents, state.cloud.next_incident) == ((INCIDENT,), 6)
     record.texts["cloud"] = "a text that nobody changed is not written again"
-    await shared.commit([replace(INCIDENT, hold="x")], None, [], [], 8)
+    await shared.commit(Commit(incidents=[replace(INCIDENT, hold="x")], term=8))
     assert of_shared({**record.texts, "cloud": "{}"}).incidents == (replace(INCIDENT, hold="x"),)
     assert record.texts["cloud"].startswith("a text")
-    await shared.commit([replace(INCIDENT, closed_at=2.0)], None, [], [], 8)
+    await shared.commit(Commit(incidents=[replace(INCIDENT, closed_at=2.0)], term=8))
     assert list(record.texts) == ["cloud"]
     assert [each.id for each in (await ours.load())[0]] == [4], "our journal keeps what is over"
 
@@ -157,7 +156,7 @@ async def test_vms_whose_incident_never_came_are_removed_and_do_no_harm_to_one_o
     record = SharedInMemory(texts, whole=True, term=8)
     shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
     await shared.take_over(8)
-    await shared.commit([replace(THEIRS, vms=(vm,))], None, [], [], 8)
+    await shared.commit(Commit(incidents=[replace(THEIRS, vms=(vm,))], term=8))
     state = of_shared(record.texts)
     assert (state.incidents, state.left_over) == ((replace(THEIRS, vms=(vm,)),), ())
 
@@ -171,20 +170,20 @@ async def test_what_cannot_be_shared_ends_the_lead_in_time(ours, fault, monkeypa
     record.fails = {"refused": ArbiterUnreachable("etcd refuses: x"), "over": NotLeading("y")}.get(fault)
     record.hangs = fault == "hangs"
     with anyio.fail_after(2), pytest.raises(NotShared):
-        await shared.commit([INCIDENT], None, [], [], 8)
+        await shared.commit(Commit(incidents=[INCIDENT], term=8))
     words = {"refused": "etcd refuses: x", "over": "y", "hangs": "did not answer within 0.1 s", "another term": "over"}
     assert words[fault] in leads.given_up[0]
     assert (await ours.load())[0] == [INCIDENT], "it is in our own journal, and nothing came of it"
     record.fails, record.hangs = None, False
     with pytest.raises(NotShared):
-        await shared.commit([replace(INCIDENT, hold="later")], None, [], [], 8)
+        await shared.commit(Commit(incidents=[replace(INCIDENT, hold="later")], term=8))
     assert record.texts == {}, "what comes after a gap does not belong there"
 
 
 async def test_a_standby_writes_its_own_journal_only(ours):
     record = SharedInMemory({}, whole=True, term=8)
     shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
-    await shared.commit([replace(INCIDENT, hold="z")], None, [], [])
+    await shared.commit(Commit(incidents=[replace(INCIDENT, hold="z")]))
     assert record.texts == {}
 
 
@@ -193,15 +192,15 @@ async def test_what_was_seen_while_the_lead_was_in_doubt_is_on_the_record_with_t
     record = SharedInMemory(texts_of(THEIRS), whole=True, term=8)
     shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
     await shared.take_over(8)
-    await shared.commit([replace(THEIRS, hold="older")], None, [], [])
+    await shared.commit(Commit(incidents=[replace(THEIRS, hold="older")]))
     voided, trust = replace(THEIRS, stopped="it answers"), HostTrust(host=2)
-    await shared.commit([voided], CloudRecord(next_incident=12), [trust], [])
+    await shared.commit(Commit(incidents=[voided], cloud=CloudRecord(next_incident=12), trusts=[trust]))
     assert of_shared(record.texts).incidents == (THEIRS,), "nothing is written without the lead"
-    await shared.commit([], None, [], [], 8)
+    await shared.commit(Commit(term=8))
     state = of_shared(record.texts)
     assert (state.incidents, state.cloud.next_incident, state.trusts) == ((voided,), 12, (trust,))
     del record.texts["incident/9"]
-    await shared.commit([], None, [], [], 8)
+    await shared.commit(Commit(term=8))
     assert "incident/9" not in record.texts, "once"
 
 
@@ -219,7 +218,7 @@ async def test_a_first_write_that_breaks_off_anywhere_leaves_whole_incidents(our
     record = Record(theirs, whole=False, term=0)
     shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
     await shared.take_over(8)
-    await shared.commit([replace(INCIDENT, vms=(vm,) * 20), other := replace(THEIRS, id=5)], None, [], [], 8)
+    await shared.commit(Commit(incidents=[replace(INCIDENT, vms=(vm,) * 20), other := replace(THEIRS, id=5)], term=8))
     groups = [key for key, _ in groupby("/".join(key.split("/")[:2]) for key in written)]
     assert sorted(groups) == sorted(set(groups)), "each in one piece"
     assert of_shared(record.texts).incidents == (replace(INCIDENT, vms=(vm,) * 20), other)

@@ -17,7 +17,7 @@ from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Effect
 from ha_controller.core.events import LeadChanged
 from ha_controller.core.incident import CloudRecord
-from ha_controller.engine import Engine
+from ha_controller.engine import Commit, Engine
 
 
 async def test_the_highest_term_outlives_a_restart(tmp_path: Path):
@@ -26,7 +26,7 @@ async def test_the_highest_term_outlives_a_restart(tmp_path: Path):
         ledger = Ledger(journal)
         await ledger.load()
         assert ledger.term == last
-        await ledger.commit([], None, [], [], term)
+        await ledger.commit(Commit(term=term))
         assert ledger.term == term
         await journal.close()
 
@@ -34,10 +34,10 @@ async def test_the_highest_term_outlives_a_restart(tmp_path: Path):
 async def test_a_decision_of_a_term_that_is_over_is_not_written(tmp_path: Path):
     journal = Journal.open(tmp_path / "journal.db")
     ledger = Ledger(journal)
-    await ledger.commit([], None, [], [], 5)
+    await ledger.commit(Commit(term=5))
     with pytest.raises(JournalError, match="terms never go back"):
-        await ledger.commit([], CloudRecord(paused_by="old"), [], [], 4)
-    await ledger.commit([], None, [], [], None)
+        await ledger.commit(Commit(cloud=CloudRecord(paused_by="old"), term=4))
+    await ledger.commit(Commit())
     assert ledger.term == 5
     _, cloud, _ = await ledger.load()
     assert cloud.paused_by == ""
@@ -48,7 +48,7 @@ async def test_a_controller_that_goes_back_from_etcd_to_single_leads_in_a_higher
     """The terms of etcd are on record; those of the lock would begin at 1, and the journal refuse every decision."""
     journal = Journal.open(tmp_path / "journal.db")
     ledger = Ledger(journal)
-    await ledger.commit([], None, [], [], 57)
+    await ledger.commit(Commit(term=57))
     directory = StateDirectory(tmp_path, lambda: 0 if not loaded else ledger.term)
     loaded = False
     await directory.lock()  # before the journal is opened, which knows the terms
@@ -65,7 +65,7 @@ async def test_a_controller_that_goes_back_from_etcd_to_single_leads_in_a_higher
         assert await leadership.may_act(58)
         group.cancel_scope.cancel()
     assert told == [LeadChanged(term=58)]
-    await ledger.commit([], None, [], [], 58)
+    await ledger.commit(Commit(term=58))
     await journal.close()
     await directory.unlock()
     again = StateDirectory(tmp_path, lambda: 0)
@@ -77,8 +77,8 @@ async def test_a_new_term_is_committed_before_anything_of_it_is_dispatched():
     happened: list[Any] = []
 
     class Record:
-        async def commit(self, *records: Any) -> None:
-            happened.append(records[-1])
+        async def commit(self, commit: Commit) -> None:
+            happened.append(commit.term)
 
     def dispatch(effect: Effect) -> None:
         happened.append(effect)

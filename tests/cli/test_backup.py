@@ -15,6 +15,7 @@ from ha_controller.adapters.journal_copy import put_back, restoring
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.standing import StateDirectory
 from ha_controller.core import pause
+from ha_controller.engine import Commit
 from tests.cli.pretended import Printed, called, failing_cloud
 
 
@@ -33,7 +34,7 @@ async def write(state: Path, *texts: str) -> Journal:
     journal = Journal.open(state / "journal.db")
     cloud = failing_cloud()
     paused = pause.paused(cloud.cloud, "ann", cloud.now, cloud.now + 60)  # whose end is long over today
-    await Ledger(journal).commit(list(cloud.incidents.values()), paused, (), ())
+    await Ledger(journal).commit(Commit(incidents=list(cloud.incidents.values()), cloud=paused))
     await journal.commit({}, [entry(text) for text in texts])
     return journal
 

@@ -52,10 +52,10 @@ from ha_controller.core.events import (
     Verb,
     VmOrderReported,
 )
-from ha_controller.core.incident import Incident, TrailEntry
+from ha_controller.core.incident import TrailEntry
 from ha_controller.core.settings import Settings
 from ha_controller.core.vm_table import Recover
-from ha_controller.engine import Engine, _announced, _reported
+from ha_controller.engine import Commit, Engine, _announced, _reported
 
 KEYS = {"host": 3, "incident": 9}
 WHEN = {"not_after": 20.0, "term": 4}
@@ -182,10 +182,10 @@ class Journal:
         self.commits: list[tuple[list[TrailEntry], int | None]] = []
         self._fails = fails
 
-    async def commit(self, incidents: list[Incident], cloud, trusts, entries, term=None) -> None:
+    async def commit(self, commit: Commit) -> None:
         if self._fails:
             raise OSError("no space")
-        self.commits.append((list(entries), term))
+        self.commits.append((list(commit.entries), commit.term))
 
 
 async def run(core: Core, journal: Journal, happened: list[object], seconds: float = 0.1) -> Engine:

@@ -7,7 +7,7 @@ counted is what oned and the hardware saw.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ import pytest
 from ha_controller.app import Runtime
 from ha_controller.app.ledger import Ledger
 from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, ResumeVm
-from ha_controller.core.incident import AttemptOutcome, CloudRecord, Incident, TrailEntry
-from ha_controller.core.model import HostState, HostTrust
+from ha_controller.core.incident import AttemptOutcome
+from ha_controller.core.model import HostState
 from ha_controller.demo import demo_config
+from ha_controller.engine import Commit
 from ha_controller.sim.cloud import EmbeddedCloud
 from ha_controller.sim.oned_model import Timings
 
@@ -55,17 +56,11 @@ class _DyingLedger:
     def __init__(self, ledger: Ledger, points: FailPoints) -> None:
         self._ledger, self._points = ledger, points
 
-    async def commit(
-        self,
-        incidents: Sequence[Incident],
-        cloud: CloudRecord | None,
-        trusts: Sequence[HostTrust],
-        entries: Sequence[TrailEntry],
-        term: int | None = None,
-    ) -> None:
+    async def commit(self, commit: Commit) -> None:
+        incidents = commit.incidents
         if incidents:
             self._points.at("before commit")
-        await self._ledger.commit(incidents, cloud, trusts, entries, term)
+        await self._ledger.commit(commit)
         if self._points.armed:
             outcomes = {attempt.outcome for incident in incidents for attempt in incident.attempts}
             self._points.acknowledged |= AttemptOutcome.ACCEPTED in outcomes

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,7 +25,7 @@ from ha_controller.core.effects import Effect, Fence, MoveVm, OrderHost, Tell
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import HostState
 from ha_controller.demo import demo_config
-from ha_controller.engine import JournalPort
+from ha_controller.engine import Commit, JournalPort
 from ha_controller.sim import echo
 from ha_controller.sim.cloud import EmbeddedCloud
 from ha_controller.sim.oned_model import Timings
@@ -57,9 +57,9 @@ class _MortalJournal:
     def __init__(self, ledger: Ledger, runtime: MortalRuntime) -> None:
         self._ledger, self._runtime = ledger, runtime
 
-    async def commit(self, incidents: Sequence[Incident], *others: Any) -> None:
-        await self._ledger.commit(incidents, *others)
-        if self._runtime.die_at == UNSHARED and any(incident.attempts for incident in incidents):
+    async def commit(self, commit: Commit) -> None:
+        await self._ledger.commit(commit)
+        if self._runtime.die_at == UNSHARED and any(incident.attempts for incident in commit.incidents):
             raise Killed(UNSHARED)
 
 
