@@ -6,7 +6,7 @@ been carried out. It is looked for, never repeated blindly. What this controller
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ha_controller.core import fencing, moving, pause, reboot, takeover
@@ -63,9 +63,11 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
         if incident.id not in theirs:
             closing = "the shared record of incidents, which has no such one, took the place of this one"
             state.dirty[incident.id] = replace(incident, closed_at=now, closing=closing, hold="", stopped="")
-    trusts = state.trusts | {trust.host: trust for trust in event.trusts}
+    ours = state.trusts
+    trusts = ours | {trust.host: trust for trust in event.trusts}
     next_incident = max(event.cloud.next_incident, state.cloud.next_incident)
     restore(state, event.incidents, replace(event.cloud, next_incident=next_incident), now, trusts.values())
+    _doubt_boots(state, ours)
     state.dirty.update((incident.id, incident) for incident in state.incidents.values())
     state.dirty_trusts.update(state.trusts)
     state.cloud_dirty = True
@@ -89,8 +91,27 @@ def _set_view(state: State, host: int, host_state: HostState, since: float, caus
         since=since,
         cause_at=cause_at,
         views=seen.views,
+        seen_by=seen.seen_by,
+        awaits_life=seen.awaits_life,
         devices=seen.devices,
         answers_since=seen.answers_since,
         boot_seen_at=seen.boot_seen_at,
         boot_known_at=seen.boot_known_at,
+        new_boot=seen.new_boot,
+        flaps=seen.flaps,
+        calm_at=seen.calm_at,
     )
+
+
+def _doubt_boots(state: State, ours: Mapping[int, HostTrust]) -> None:
+    """When a boot was seen here says nothing where the record names another one, nor beside a moment of another clock.
+
+    Who stands by accounts for a new boot at once; a leader does when it gives the host back.
+    """
+    fenced = {incident.host for incident in state.incidents.values() if incident.fenced_at is not None}
+    for host, view in state.views.items():
+        is_ours = state.trust(host).boot_id == ours.get(host, HostTrust(host=host)).boot_id
+        if not is_ours:
+            view.new_boot, view.boot_known_at = None, 0.0
+        if not is_ours or host in fenced:
+            view.boot_seen_at = 0.0

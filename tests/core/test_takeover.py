@@ -5,13 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import SETTINGS, Cloud, seen
+from world import SETTINGS, Cloud, say, seen
 
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Answer, Drill, Explain, Fence, MoveVm, Order, OrderHost, ResumeVm, Tell
-from ha_controller.core.events import FenceReported, FenceResult, LeadChanged, OperatorCommanded, RecordTakenOver, Verb
+from ha_controller.core.events import (
+    FenceReported,
+    FenceResult,
+    LeadChanged,
+    OperatorCommanded,
+    RecordTakenOver,
+    SightTold,
+    Verb,
+)
 from ha_controller.core.incident import CloudRecord, VmStage
-from ha_controller.core.model import HostState
+from ha_controller.core.model import HostState, SeenAlive, Signal
 
 INHERITED = "one led in term 1"
 
@@ -391,6 +399,73 @@ def test_life_from_before_the_proof_voids_nothing(leader):
     goes_on(leader, record)
     leader.run(120)
     assert leader.state(3) is HostState.RECOVERED
+
+
+def test_life_that_a_third_controller_saw_since_the_proof_voids_it_also_for_the_next_leader(leader):
+    """Said to the one that stood by; the one that asked for the proof was gone by then."""
+    record = followed_from_the_start(leader)
+    (theirs,) = record.incidents
+    seen_at = theirs.proof.at + 2
+    leader.feed(SightTold(controller="one-3", alive=(SeenAlive(host=3, channel="icmp", at=seen_at),)))
+    assert leader.now > seen_at
+    goes_on(leader, record)
+    leader.run(60)
+    assert not acted(leader)
+    assert leader.state(3) is HostState.FAILED
+    assert "icmp from one-3 answers" in leader.incident(3).stopped
+
+
+def test_a_host_whose_maintenance_ended_and_that_never_answered_since_is_not_shot_by_the_next_leader(leader):
+    leader.excluded[3] = "a person works on it"
+    leader.kill(3, "on")
+    leader.other_controller()
+    leader.run(10)
+    del leader.excluded[3]
+    leader.inventory()
+    leader.run(90)
+    record = left_by(leader)
+    assert [incident.host for incident in record.incidents] == [3]
+    leader.effects.clear()
+    goes_on(leader, record)
+    leader.run(90)
+    assert not acted(leader)
+
+
+@pytest.mark.parametrize("clock_ahead_s", [0.0, 60.0])
+def test_a_boot_that_only_the_standby_accounted_for_is_not_the_one_from_before_the_power_off(clock_ahead_s):
+    """The record names the boot before as long as the host is not given back, and has its moments by another clock."""
+    cloud = seen()
+    silent, alive = ({"neighbours": each, "heartbeat": each} for each in (Signal.SILENT, Signal.ALIVE))
+    cloud.kill(3, "off")
+    say(cloud, 3, **silent)
+    cloud.run(30)
+    record, fenced_at = left_by(cloud), cloud.now
+    assert cloud.state(3) is HostState.RECOVERED
+    del cloud.dead[3]
+    say(cloud, 3, **alive)
+    cloud.now = fenced_at - 40 + clock_ahead_s
+    cloud.one_states[3] = 2
+    cloud.other_controller()
+    cloud.run(10)
+    cloud.kill(3, "off")
+    say(cloud, 3, **silent)
+    cloud.run(40)
+    del cloud.dead[3]
+    say(cloud, 3, **alive)
+    if clock_ahead_s:
+        cloud.controller.state.view(3).boot_known_at = 0.0  # from before its start
+        del cloud.boots[3]  # it answers, and nobody could log in yet
+    else:
+        cloud.boots[3] = "second"
+    cloud.run(10)
+    cloud.one_states[3] = 4
+    cloud.effects.clear()
+    goes_on(cloud, record)
+    cloud.run(20)
+    assert "never off" not in cloud.told()
+    cloud.boots[3] = "first-3"
+    cloud.run(20)
+    assert "never off" in cloud.told(), "it would be, if that boot answered"
 
 
 def test_a_pause_with_an_end_goes_over_and_no_standby_tells_of_its_end(make_cloud):
