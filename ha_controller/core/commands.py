@@ -299,7 +299,8 @@ def _confirm_off(state: State, command: OperatorCommanded, incident: Incident, w
         state.answer(command.request, REFUSED, text)
         return
     names = readable(host)
-    pending = PendingCommand(request=command.request, host=incident.host, devices=names, who=who, asked_at=now)
+    of = {"host": incident.host, "incident": incident.id}
+    pending = PendingCommand(request=command.request, **of, devices=names, who=who, asked_at=now)
     if not names:
         _accept(state, pending, incident, now)
         return
@@ -330,8 +331,11 @@ def _confirmed(state: State, waiting: list[PendingCommand], event: PowerRead, no
     for pending in waiting:
         incident = state.incidents.get(pending.host)
         on = [name for name, power in event.states if power is PowerState.ON]
-        if incident is None:
+        if incident is None or incident.id != pending.incident:
             state.answer(pending.request, NO_SUCH, "The incident has ended meanwhile.")
+        elif channel := life.since(state, pending.host, pending.asked_at):
+            text = f"Refused: {channel} has seen {incident.host_name} alive since you said so. Look at it again."
+            state.answer(pending.request, REFUSED, life.or_wrong(state, pending.host, text, now))
         elif on:
             text = f"Refused: {', '.join(on)} reads ON. Power {incident.host_name} off first."
             views = state.view(pending.host).devices

@@ -135,6 +135,7 @@ class PendingCommand:
 
     request: int
     host: int
+    incident: int
     devices: tuple[str, ...]
     who: str
     asked_at: float

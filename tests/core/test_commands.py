@@ -8,9 +8,17 @@ import pytest
 
 from ha_controller.core import report
 from ha_controller.core.commands import why_no_drill
-from ha_controller.core.effects import Answer, Fence, MarkMaintenance
-from ha_controller.core.events import DrillReported, LeadChanged, MaintenanceMarked, OnedReadFailed, PowerRead, Verb
-from ha_controller.core.model import HostState, PowerState
+from ha_controller.core.effects import Answer, Fence, MarkMaintenance, ReadPower
+from ha_controller.core.events import (
+    DrillReported,
+    LeadChanged,
+    MaintenanceMarked,
+    OnedReadFailed,
+    PowerRead,
+    SightTold,
+    Verb,
+)
+from ha_controller.core.model import HostState, PowerState, SeenAlive
 from ha_controller.core.settings import Mode
 from ha_controller.core.state import PendingCommand
 
@@ -207,11 +215,35 @@ def test_status_before_anything_was_read(make_cloud):
 
 def test_a_word_about_an_incident_that_ended_meanwhile_is_told_so(cloud):
     state = cloud.controller.state
-    pending = PendingCommand(request=7, host=3, devices=("bmc",), who="ann", asked_at=cloud.now)
+    pending = PendingCommand(request=7, host=3, incident=1, devices=("bmc",), who="ann", asked_at=cloud.now)
     state.confirming.append(pending)
     cloud.feed(PowerRead(host=3, asked_at=cloud.now, states=(("bmc", PowerState.OFF),)))
     assert (answer(cloud).request, answer(cloud).code) == (7, NO_SUCH)
     assert not state.confirming
+
+
+@pytest.mark.parametrize("who", ["we", "another controller"])
+def test_a_word_that_a_host_is_off_is_not_taken_for_what_came_after_it(cloud, who):
+    """Its devices took their time to say nothing, and meanwhile the host answered for a moment."""
+    cloud.kill(3, "mute")
+    cloud.run(120)
+    cloud.deaf = {ReadPower}
+    cloud.operator(Verb.CONFIRM_OFF, host=3)
+    cloud.run(3)
+    if who == "we":
+        del cloud.dead[3]
+        cloud.run(2)
+        cloud.kill(3, "mute")
+    else:
+        cloud.feed(SightTold(controller="one-2", alive=(SeenAlive(host=3, channel="icmp", at=cloud.now),)))
+    cloud.run(30)
+    assert answer(cloud).code == REFUSED
+    assert "alive since you said so" in answer(cloud).text
+    assert cloud.incident(3).proof is None
+    cloud.deaf = set()
+    cloud.operator(Verb.CONFIRM_OFF, host=3)
+    cloud.run(60)
+    assert cloud.state(3) is HostState.RECOVERED, "said once more, of what is so now"
 
 
 def test_a_mark_that_opennebula_does_not_take_is_told_to_who_asked(cloud):
