@@ -28,6 +28,7 @@ READ_MAX_S = 60.0  #: secrets may come from commands
 NOTE_MAX_S = 2.0
 #: what a running controller does not take over from a new configuration
 NEED_RESTART = ("opennebula", "state_dir", "api", "leader", "channel", "identity", "notify", "log", "controller")
+MODES = ("observe", "approve", "auto")  #: each may do more than the one before
 DETECT_NEEDS_RESTART = ("channels", "interval_s", "confirm_interval_s")
 RESTART = "systemctl restart ha-controller (open incidents go on from the journal)"
 
@@ -42,7 +43,8 @@ def shown(runtime: Runtime) -> Json:
 def as_taken_over(runtime: Runtime, config: Config) -> Config:
     """A configuration as it can be in force without a restart: what cannot change in a running controller stays.
 
-    Fence devices of a kind that was installed meanwhile need a restart, too: a host must not lose its devices.
+    Fence devices of a kind that was installed meanwhile need a restart, too: a host must not lose its devices. And so
+    does a mode that may do more, with witnesses where there were none: it is not meant to act without them.
     """
     before = runtime.config
     kept: dict[str, object] = {name: getattr(before, name) for name in NEED_RESTART}
@@ -51,6 +53,9 @@ def as_taken_over(runtime: Runtime, config: Config) -> Config:
     kept["guard"] = config.guard.model_copy(update={"self_check": before.guard.self_check})
     if any(device.agent not in runtime.registry.agents for device in config.fence):
         kept["fence"] = before.fence
+    lacks_witnesses = bool(config.guard.self_check) and not before.guard.self_check
+    if lacks_witnesses and MODES.index(config.mode) > MODES.index(before.mode):
+        kept["mode"] = before.mode
     return config.with_kept(kept, before)
 
 

@@ -43,12 +43,23 @@ def waiting(registry: Registry, before: Config, after: Config) -> set[str]:
         ({"opennebula": {"auth": "a:c"}}, set()),
         ({"opennebula": {"auth": "a:c", "timeout": "3s"}}, {"opennebula.timeout"}),
         ({"log": {"level": "debug"}, "mode": "approve"}, {"log.level"}),
+        ({"guard": {"self_check": ["192.0.2.1"]}, "mode": "auto"}, {"guard.self_check", "mode"}),
     ],
 )
 def test_what_sockets_and_probes_were_built_from_waits_for_a_restart(
     registry: Registry, tables: dict[str, Any], waits: set[str]
 ):
     assert waiting(registry, configured(), configured(**tables)) == waits
+
+
+def test_a_controller_that_was_to_have_witnesses_does_not_act_without_them_and_stops_acting_at_once(registry: Registry):
+    """A reload from `observe` took over the mode, and left the witnesses to a restart: nobody asked who is cut off."""
+    armed = configured(mode="auto", guard={"self_check": ["192.0.2.1"]})
+    assert as_taken_over(Runtime(configured(), registry), armed).mode == "observe"
+    assert as_taken_over(Runtime(configured(mode="approve"), registry), armed).mode == "approve"
+    assert as_taken_over(Runtime(armed, registry), armed).mode == "auto"
+    calm = configured(mode="observe", guard={"self_check": ["192.0.2.1"]})
+    assert as_taken_over(Runtime(configured(mode="auto"), registry), calm).mode == "observe"
 
 
 def test_fence_devices_of_a_kind_that_was_installed_meanwhile_wait_and_those_in_force_stay(registry: Registry):
