@@ -109,7 +109,7 @@ class Sight:
     asked_at: float | None = None  #: the last question that was answered
     instance: str = ""
     leads: bool = False
-    paused: bool = False  #: it would power nothing off, if it led
+    paused: bool = False  #: by its own record: where that is not shared, it would power nothing off, if it led
     why_unfit: tuple[str, ...] = ()
     alive: frozenset[int] = frozenset()  #: hosts that it saw alive within the last seconds
     trouble: str = "not asked yet"  #: why the last question had no answer

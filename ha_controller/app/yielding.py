@@ -1,9 +1,10 @@
 """Gives the lead away when this controller sees less than a fit one that stands by.
 
 Rarely: the cause must last, a new leader leads for a while, and a controller does it once in ten minutes. Never while
-something is under way that the next leader would leave to a person, nor while a person has stopped this controller: the
-next one does not know of that, and would act. The other one takes the lead by the same arbiter as ever, or nobody does,
-and then this one takes it again.
+something is under way: the next leader would have to look for each order first, or would leave it to a person. Where
+the record is not shared, never while a person has stopped this controller either: the next one does not know of that,
+and would act. The other one takes the lead by the same arbiter as ever, or nobody does, and then this one takes it
+again.
 """
 
 from __future__ import annotations
@@ -78,10 +79,14 @@ class Yielding:
         if not (arbiter.regains and arbiter.hands_over) or self._is_busy():
             return ""
         standing_by = {member.instance for member in self.leadership.members if not member.leads}
+        goes_over = arbiter.record is not None  #: ours does, and that of one that stands by ends with its own record
         fit = [
             (name, sight)
             for name, sight in sorted(self.sights.items())
-            if sight.is_fit(now) and not sight.leads and not sight.paused and sight.instance in standing_by
+            if sight.is_fit(now)
+            and not sight.leads
+            and (goes_over or not sight.paused)
+            and sight.instance in standing_by
         ]
         state = self.state
         for name, sight in fit:
@@ -94,11 +99,14 @@ class Yielding:
         return ""
 
     def _is_busy(self) -> bool:
-        """Whether something was ordered, or a person has stopped something, of which the next leader has no record."""
-        quiet = (HostState.SUSPECT, HostState.RECOVERED)
-        return bool(self.state.cloud.paused_by) or any(
-            each.held_by or each.state not in quiet or (each.state is HostState.SUSPECT and not each.untouched)
-            for each in self.state.incidents.values()
+        """Whether something was ordered, or a person has stopped something of which the next leader has no record."""
+        quiet, incidents = (HostState.SUSPECT, HostState.RECOVERED), self.state.incidents.values()
+        if self.leadership.arbiter.record is None and (
+            self.state.cloud.paused_by or any(each.held_by for each in incidents)
+        ):
+            return True
+        return any(
+            each.state not in quiet or (each.state is HostState.SUSPECT and not each.untouched) for each in incidents
         )
 
     def _ours(self) -> set[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from ha_controller.adapters.arbiter import Leadership
 from ha_controller.adapters.controllers import FRESH_S, Sight
 from ha_controller.app.yielding import AGAIN_AFTER_S, LASTS_S, LED_MIN_S, Yielding
 from ha_controller.core.events import SelfChecked, Verb
+from ha_controller.lead import Shared, SharedRecord
 from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, Member
 
 
@@ -32,6 +34,15 @@ class Engine(Arbiter[ArbiterConfig]):
 
     async def members(self) -> tuple[Member, ...]:
         return ()
+
+
+class Record(SharedRecord):
+    """Where an engine keeps what the next leader must know."""
+
+    async def read(self, term: int) -> Shared:
+        return Shared(texts={}, whole=True, term=term)
+
+    async def write(self, term: int, changes: Mapping[str, str | None]) -> None: ...
 
 
 class Leader:
@@ -186,6 +197,23 @@ async def test_nor_is_the_cloud_while_a_person_holds_an_incident(leader):
     cut_off(leader)
     assert leader.cloud.incident(1).untouched
     assert not await leader.looks_for(LASTS_S + 20)
+
+
+@pytest.mark.parametrize("stopped", ["paused", "held", "a pause of the time in which the other one led"])
+async def test_where_the_record_is_shared_the_next_one_knows_what_a_person_has_stopped(leader, stopped):
+    leader.leadership.arbiter.record = Record()
+    if stopped == "paused":
+        leader.cloud.operator(Verb.PAUSE)
+    elif stopped == "held":
+        leader.cloud.operator(Verb.PAUSE)
+        leader.cloud.kill(1, "on")
+        leader.cloud.run(70)
+        leader.cloud.operator(Verb.HOLD, incident=leader.cloud.incident(1).id)
+        leader.cloud.operator(Verb.RESUME)
+    else:
+        leader.other.paused = True
+    cut_off(leader)
+    assert await leader.looks_for(LASTS_S + 3)
 
 
 async def test_one_that_sees_fewer_hosts_does_not_get_the_lead_although_we_reach_no_witness(leader):
