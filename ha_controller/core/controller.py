@@ -35,7 +35,7 @@ from ha_controller.core import (
     trust,
 )
 from ha_controller.core.detector import ChannelView
-from ha_controller.core.effects import Effect, Fence, Order, unconfirmed
+from ha_controller.core.effects import Effect, Order, unconfirmed
 from ha_controller.core.events import (
     DeviceChecked,
     DomainDestroyed,
@@ -139,9 +139,9 @@ class Controller:
             self._advance(host, now, time_passed=time_passed)
         return self._decided()
 
-    def taken_back(self, order: Effect, waiting: Iterable[Event]) -> FenceReported | None:
-        """The report of a power-off that must not leave after all, by what came in while it was put on record."""
-        return life.taken_back(self.state, order, waiting) if isinstance(order, Fence) else None
+    def taken_back(self, order: Effect, waiting: Iterable[Event]) -> FenceReported | VmOrderReported | None:
+        """The report of an order that must not leave after all, by what came in while it was put on record."""
+        return life.taken_back(self.state, order, waiting)
 
     def next_deadline(self, now: float) -> float | None:
         """When to call with TimePassed at the latest; None: evidence will come anyway."""

@@ -10,10 +10,18 @@ from collections.abc import Iterable
 
 from ha_controller.core import sight
 from ha_controller.core.detector import VerdictKind, alive_channels, fell_silent_at, life_since
-from ha_controller.core.effects import ORDER_VALID_S, Fence
-from ha_controller.core.events import Event, EvidenceTaken, FenceReported, FenceResult, SightTold
+from ha_controller.core.effects import ORDER_VALID_S, Effect, Fence, MoveVm, RecoverVm, ResumeVm
+from ha_controller.core.events import (
+    Event,
+    EvidenceTaken,
+    FenceReported,
+    FenceResult,
+    OrderResult,
+    SightTold,
+    VmOrderReported,
+)
 from ha_controller.core.incident import Incident
-from ha_controller.core.model import Domain, Signal
+from ha_controller.core.model import Domain, HostState, Reading, Signal
 from ha_controller.core.state import State
 
 
@@ -97,21 +105,58 @@ def is_news(state: State, host: int, now: float) -> bool:
     )
 
 
-def taken_back(state: State, order: Fence, waiting: Iterable[Event]) -> FenceReported | None:
-    """Whether the host of a power-off has shown life while that was put on record, which a slow disk draws out.
+def taken_back(state: State, order: Effect, waiting: Iterable[Event]) -> FenceReported | VmOrderReported | None:
+    """The report of an order whose host has shown life while it was put on record, which a slow disk draws out.
 
-    Reads only. Life that the verdict expects (the kernel of a hung host) does not speak against it.
+    Reads only.
     """
-    incident = state.incidents.get(order.host)
-    if not order.send or incident is None:
+    match order:
+        case Fence(send=True):
+            return _power_off_taken_back(state, order, [*waiting])
+        case MoveVm() | ResumeVm() | RecoverVm():
+            return _start_taken_back(state, order, waiting)
+        case _:
+            return None
+
+
+def _start_taken_back(
+    state: State, order: MoveVm | ResumeVm | RecoverVm, waiting: Iterable[Event]
+) -> VmOrderReported | None:
+    """Of a VM whose host was proven off. Any life since voids the proof: no VM is started on it."""
+    incident = next((known for known in state.incidents.values() if known.id == order.incident), None)
+    if incident is None or incident.proof is None or incident.state is not HostState.FENCED:
         return None
-    events = list(waiting)
+    host, proven_at, seen = incident.host, incident.proof.at, list[str]()
+    for event in waiting:
+        match event:
+            case EvidenceTaken(channel=name, readings=readings):
+                alive = (each for each in readings if each.host == host and _is_alive(each))
+                seen += [name for each in alive if each.sent_at > proven_at]
+            case SightTold(controller=name, alive=words):
+                told_of = (each for each in words if each.host == host)
+                seen += [f"{each.channel} from {name}" for each in told_of if each.at > proven_at]
+    if not seen:
+        return None
+    detail = f"not sent: {', '.join(dict.fromkeys(seen))} answered meanwhile"
+    keys = {"vm": order.vm, "incident": order.incident, "attempt": order.attempt}
+    return VmOrderReported(**keys, result=OrderResult.NOT_NOW, detail=detail)
+
+
+def _is_alive(reading: Reading) -> bool:
+    return reading.signal is Signal.ALIVE
+
+
+def _power_off_taken_back(state: State, order: Fence, events: list[Event]) -> FenceReported | None:
+    """Life that the verdict expects (the kernel of a hung host) does not speak against it."""
+    incident = state.incidents.get(order.host)
+    if incident is None:
+        return None
     alive = {
         event.channel
         for event in events
         if isinstance(event, EvidenceTaken)
         for reading in event.readings
-        if reading.host == order.host and reading.signal is Signal.ALIVE
+        if reading.host == order.host and _is_alive(reading)
     }
     against = [f"{name} answered" for name in unexpected(state, order.host, incident, sorted(alive))]
     against += _told_meanwhile(state, order, incident, events)

@@ -15,16 +15,20 @@ from world import SETTINGS, Cloud, seen
 from ha_controller.core import life
 from ha_controller.core.effects import Answer, Fence, MoveVm, Tell
 from ha_controller.core.events import (
+    Event,
+    EvidenceTaken,
     FenceAccepted,
     FenceReported,
     FenceResult,
     LeadChanged,
+    OrderResult,
     SightTold,
     TimePassed,
     Verb,
+    VmOrderReported,
 )
 from ha_controller.core.incident import AttemptOutcome
-from ha_controller.core.model import HostState, SeenAlive, Signal
+from ha_controller.core.model import HostState, Reading, SeenAlive, Signal
 from ha_controller.core.settings import Policy
 from ha_controller.core.shared_cause import WITHIN_S
 from ha_controller.core.sight import COUNTS_MIN_S
@@ -123,6 +127,35 @@ def test_a_person_cannot_overrule_it(cloud):
     assert cloud.ordered(Answer)[-1].text.endswith(IF_WRONG)
     assert cloud.state(3) is HostState.SUSPECT
     assert not fenced(cloud)
+
+
+@pytest.mark.parametrize("who", ["icmp", "icmp from one-2"])
+def test_a_move_that_waits_for_the_disk_or_etcd_is_taken_back(cloud, who):
+    """Life since the proof voids it, also if nobody has looked at it yet when the order is on record."""
+    cloud.deaf = {MoveVm}
+    cloud.kill(3, "off")
+    cloud.run(10)
+    (order, *_), proven_at = cloud.ordered(MoveVm), cloud.incident(3).proof.at
+
+    def life_at(moment: float, host: int = 3) -> EvidenceTaken | SightTold:
+        if who == "icmp":
+            reading = Reading(host=host, signal=Signal.ALIVE, sent_at=moment)
+            return EvidenceTaken(channel="icmp", readings=(reading,))
+        return SightTold(controller="one-2", alive=(SeenAlive(host=host, channel="icmp", at=moment),))
+
+    def report(*waiting: Event) -> VmOrderReported | FenceReported | None:
+        return cloud.controller.taken_back(order, waiting)
+
+    assert report(TimePassed(), life_at(proven_at), life_at(cloud.now, host=4)) is None, (
+        "every host that died has lived"
+    )
+    found = report(life_at(cloud.now))
+    assert isinstance(found, VmOrderReported)
+    assert (found.result, found.detail) == (OrderResult.NOT_NOW, f"not sent: {who} answered meanwhile")
+    cloud.controller.round([life_at(cloud.now), found, TimePassed()], cloud.now)
+    incident = cloud.controller.state.incidents[3]
+    assert incident.vm(order.vm).tries == 0
+    assert f"{who} answers although the host was proven off" in incident.stopped
 
 
 def test_a_power_off_that_waits_for_the_disk_is_taken_back(cloud):

@@ -23,6 +23,7 @@ from ha_controller.core import (
     guard,
     leftovers,
     lever,
+    life,
     moving,
     power,
     reboot,
@@ -307,7 +308,7 @@ def _() -> Any:
     stack = contextlib.ExitStack()
     stack.enter_context(off(fencing, "verdict_of", dead))
     stack.enter_context(off(fencing, "alive_channels", []))
-    stack.enter_context(off(guard, "taken_back", None))
+    stack.enter_context(off(life, "taken_back", None))
     stack.enter_context(passing("life"))
     return stack
 
