@@ -50,6 +50,7 @@ class LoginRenewal:
             await anyio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
+        refused = self._account.auth
         try:
             with anyio.fail_after(READ_WITHIN_S):
                 found = await threads.run_sync(self._read, abandon_on_cancel=True)
@@ -61,7 +62,7 @@ class LoginRenewal:
             return
         except KeyError:  # the configuration was made by a program, so it stands nowhere
             return
-        if self.take(found):
+        if self._account.auth is refused and self.take(found):  # else a reload, which has read later, was faster
             said = "OpenNebula refused the login; the one that stands there now is used"
             await self._audit().note(who="the controller", origin="OpenNebula", what="renew its login", result=said)
 

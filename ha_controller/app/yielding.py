@@ -79,13 +79,13 @@ class Yielding:
         if not (arbiter.regains and arbiter.hands_over) or self._is_busy():
             return ""
         standing_by = {member.instance for member in self.leadership.members if not member.leads}
-        goes_over = arbiter.record is not None  #: ours does, and that of one that stands by ends with its own record
+        pause_goes_over = arbiter.record is not None  # that of one that stands by is of the time in which it led
         fit = [
             (name, sight)
             for name, sight in sorted(self.sights.items())
             if sight.is_fit(now)
             and not sight.leads
-            and (goes_over or not sight.paused)
+            and (pause_goes_over or not sight.paused)
             and sight.instance in standing_by
         ]
         state = self.state

@@ -67,3 +67,15 @@ async def test_a_session_that_the_arbiter_has_put_in_for_orders_stays(session: s
     ours = account(SecretStr(session))
     await renewed(ours, NEW)
     assert (ours.auth, ours.get_secret_value()) == (NEW, session)
+
+
+async def test_a_login_that_a_reload_has_taken_over_meanwhile_stays():
+    """A command takes its time to say what was true when it began."""
+    ours = account()
+
+    def reads() -> SecretStr:
+        ours.take(NEW)
+        return SecretStr("somebody:older")
+
+    await LoginRenewal(ours, reads, lambda: Audit(lambda: None, lambda: 0.0))._look()
+    assert ours.auth == NEW
