@@ -1,4 +1,4 @@
-"""What other controllers see of the hosts. Their word "alive" stops a power-off, and does nothing else.
+"""What other controllers see of the hosts. Their word "alive" stops a power-off, voids a proof of OFF, and no more.
 
 It is kept apart from what our own channels show, so that nothing can count it that judges silence, tells when a trouble
 began, trusts a device, or readmits a host. Whoever asks here asks whether something speaks against a power-off, a proof

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from ha_controller import __version__
 from tests.ship.machine import (
     KEPT,
     ROOT,
@@ -30,7 +31,7 @@ CHECKOUT = "/root/ha-controller"
 FIRST_HOUR, UPGRADE, ANSIBLE = "docs/first-hour.md", "docs/upgrade.md", "docs/ansible.md"
 RENEWAL = "docs/renewal.md"
 KEPT_DEB = KEPT / "walk.deb"
-DEB = "dist/ha-controller_0.1.0_amd64.deb"
+DEB = f"dist/ha-controller_{__version__}_amd64.deb"
 
 
 #: as one-deploy has it, with one front-end, which is this machine
