@@ -117,7 +117,7 @@ deb:                                       ## ha-controller_*.deb for the distri
 try-deb: $(VENV)/.ready                     ## as root, minutes: the package on fresh machines: started, hung, upgraded, removed
 	$(BIN)/python -m tests.ship.try_deb
 
-try-pages: $(VENV)/.ready .peers/ansible/.ready .peers/wheelhouse/.ready ## as root, a minute: the pages followed literally on fresh machines: ARGS="pip deb ansible hand"
+try-pages: $(VENV)/.ready .peers/ansible/.ready .peers/wheelhouse/.ready ## as root, minutes: the pages followed literally on fresh machines: ARGS="pip deb ansible container hand"
 	$(BIN)/python -m tests.ship.walks $(ARGS)
 
 release:                                   ## minutes: all files of a release, built twice and compared: ARGS=--dry-run (docs/releasing.md)

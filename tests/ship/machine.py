@@ -38,6 +38,9 @@ PACKAGES = (
     "procps",
     "ca-certificates",
     "python3-apt",
+    "netavark",  # what buildah wants configured, and nobody here uses
+    "buildah",
+    "crun",
 )
 OURS = ("opt/ha-controller", "etc/ha-controller", "var/lib/ha-controller", "run/ha-controller")
 CGROUPS = Path("/sys/fs/cgroup/unified") if Path("/sys/fs/cgroup/unified").exists() else Path("/sys/fs/cgroup")

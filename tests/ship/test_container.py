@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.ship.docker import Container
+
 ROOT = Path(__file__).parents[2]
 CONTAINER = ROOT / "packaging/container"
 COMPOSE = ("compose.yaml", "compose.etcd.yaml")
@@ -169,3 +171,31 @@ def test_the_bill_of_materials_lists_what_is_installed_with_licences():
     depends = {each["ref"]: each["dependsOn"] for each in listed["dependencies"]}
     assert depends.keys() == references and {each for needed in depends.values() for each in needed} <= references
     assert components["lxml"]["bom-ref"] in depends[listed["metadata"]["component"]["bom-ref"]]
+
+
+#: the image's own settings, as far as they are used
+IMAGE = {"Entrypoint": arguments("ENTRYPOINT")[0].strip('[]"').split(), "User": "10001:10001", "Env": ["PATH=/bin"]}
+
+
+@pytest.mark.parametrize("name", COMPOSE)
+def test_all_that_a_compose_file_asks_of_a_controller_is_handed_to_crun(name: str, tmp_path: Path):
+    whole = composed(name)
+    for key, service in controllers(name).items():
+        made = Container(whole, key, IMAGE).bundle(tmp_path)
+        process, mounts = made["process"], {each["destination"]: each for each in made["mounts"]}
+        assert (process["args"], process["user"]) == (["ha-controller", "serve"], {"uid": 10001, "gid": 10001})
+        assert (process["capabilities"], process["noNewPrivileges"], made["root"]["readonly"]) == ({}, True, True)
+        assert not any(each["type"] == "network" for each in made["linux"]["namespaces"])
+        for use in [*service["configs"], *service["secrets"]]:
+            assert mounts[use["target"]]["options"] == ["bind", "ro"]
+        assert "rw" in mounts["/var/lib/ha-controller"]["options"]
+        assert "uid=10001" in mounts["/run/ha-controller"]["options"]
+        assert {f"{each}={value}" for each, value in service.get("environment", {}).items()} <= set(process["env"])
+
+
+@pytest.mark.parametrize(("key", "value"), [("privileged", True), ("network_mode", "bridge"), ("cap_drop", [])])
+def test_what_the_stand_in_for_docker_does_not_know_is_refused(key: str, value: object, tmp_path: Path):
+    whole = composed("compose.yaml")
+    whole["services"]["ha-controller"][key] = value
+    with pytest.raises(SystemExit, match=r"not known of a service|not to be had"):
+        Container(whole, "ha-controller", IMAGE).bundle(tmp_path)

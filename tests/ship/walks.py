@@ -7,9 +7,13 @@ in the network of the machine.
 from __future__ import annotations
 
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+
+import yaml
 
 from ha_controller import __version__
 from tests.ship.machine import (
@@ -29,10 +33,17 @@ from tests.ship.pages import Block, commands, fence, table
 
 CHECKOUT = "/root/ha-controller"
 FIRST_HOUR, UPGRADE, ANSIBLE = "docs/first-hour.md", "docs/upgrade.md", "docs/ansible.md"
-RENEWAL = "docs/renewal.md"
+RENEWAL, CONTAINER = "docs/renewal.md", "docs/container.md"
 KEPT_DEB = KEPT / "walk.deb"
 DEB = f"dist/ha-controller_{__version__}_amd64.deb"
+ENTERED = "docker compose -f packaging/container/compose.yaml exec ha-controller"
+HEALTHCHECK = "/opt/ha-controller/bin/python /opt/ha-controller/healthcheck.py"
 
+
+#: what `explain` says of a dead host in mode observe
+WOULD = "would power it off now"
+#: of `status`: something holds, here the mode
+BLOCKED = 4
 
 #: as one-deploy has it, with one front-end, which is this machine
 INVENTORY = """
@@ -73,8 +84,28 @@ def look(made: Machine, there: Cloud) -> None:
     eventually("doctor is content", lambda: is_content(made))
     for command in table(FIRST_HOUR, "Look"):
         made.run(here(command.replace("HOST", there.facts["hosts"][0])), shown=True)
+    no_orders(there)
+
+
+def no_orders(there: Cloud) -> None:
+    """What mode observe promises."""
     if (orders := there.ask("orders")) or there.ask("moves"):
         raise TryFailed(f"mode observe gave orders: {orders}")
+
+
+def first_incident(made: Machine, there: Cloud) -> None:
+    """The table of "The first incident": a host loses its power, and all that happens are words."""
+    host = there.facts["hosts"][0]
+    say(f"{host} loses its power")
+    there.ask("break", host, "power-loss")
+    explain = f"ha-controller explain {host}"
+    eventually("it says what it would do", lambda: WOULD in made.run(explain, check=False).stdout)
+    for command in table(FIRST_HOUR, "The first incident"):
+        done = made.run(command.replace("HOST", host), shown=True, check=False)
+        expected = BLOCKED if command == "ha-controller status" else 0
+        if done.returncode != expected or host not in done.stdout:
+            raise TryFailed(f"{command}: exit code {done.returncode}, and {host} is not spoken of")
+    no_orders(there)
 
 
 def is_content(made: Machine, before: str = "") -> bool:
@@ -89,10 +120,11 @@ def by_pip() -> None:
     with machine("front-end", put_checkout) as made, cloud(made) as there:
         walk(made, commands(FIRST_HOUR, "With pip"))
         configure_and_run(made, there)
+        first_incident(made, there)
 
 
 def by_deb() -> None:
-    """docs/first-hour.md with the package, then docs/upgrade.md: forth with the same package, and back."""
+    """docs/first-hour.md with the package, then docs/upgrade.md: forth with the same package, back, and away."""
     with machine("front-end", put_checkout) as made, cloud(made) as there:
         walk(made, commands(FIRST_HOUR, "As a Debian package"))
         keep_deb(made)
@@ -107,6 +139,11 @@ def by_deb() -> None:
         eventually("it is paused", lambda: "paused" in made.run("ha-controller status", check=False).stdout.lower())
         made.run("ha-controller resume --reason 'looked at it after the restore'")
         renew_credentials(made, there)
+        [away] = commands(UPGRADE, "Taking it away")
+        walk(made, [away])
+        made.run("test ! -e /var/lib/ha-controller -a ! -e /etc/ha-controller -a ! -e /opt/ha-controller")
+        if made.run("pgrep --full opt/ha-controller", check=False).stdout:
+            raise TryFailed("something of it still runs")
 
 
 def by_ansible() -> None:
@@ -123,8 +160,7 @@ def by_ansible() -> None:
         again = made.run(playbooks.text(words), cwd=CHECKOUT).stdout.splitlines()
         if counts := [line for line in again if "changed=" in line and "changed=0" not in line]:
             raise TryFailed(f"the second run changed something: {counts}")
-        if there.ask("orders") or there.ask("moves"):
-            raise TryFailed("mode observe gave orders")
+        no_orders(there)
 
 
 def adapted(example: str, there: Cloud) -> str:
@@ -162,6 +198,43 @@ def have_deb(made: Machine, make_deb: Block) -> None:
         shutil.copy(KEPT_DEB, target)
     else:
         walk(made, [make_deb])
+
+
+def by_container() -> None:
+    """docs/container.md, with tests/ship/docker.py in Docker's place, then the first hour in that container."""
+    with machine("front-end", put_checkout) as made, cloud(made) as there:
+        put_docker(made)
+        walk(made, commands(CONTAINER, "As a container"))
+        first, *rest = commands(CONTAINER, "Beside oned")
+        walk(made, [first])
+        there.configure(made, (ROOT / "config.example.toml").read_text())
+        walk(made, [*commands(CONTAINER, "The right to ping"), *rest])
+        look(made, there)
+        made.run(f"{ENTERED} {HEALTHCHECK}", cwd=CHECKOUT, shown=True)
+        first_incident(made, there)
+        walk(made, commands(CONTAINER, "Stopping"))
+        eventually(
+            "it goes on",
+            lambda: WOULD in made.run(f"ha-controller explain {there.facts['hosts'][0]}", check=False).stdout,
+        )
+        no_orders(there)
+
+
+def put_docker(made: Machine) -> None:
+    """A front-end that runs containers has Docker, and a checkout has git: here is what stands for both."""
+    folder = made.root / "opt/try-docker"
+    shutil.copytree(Path(yaml.__file__).parent, folder / "yaml", ignore=shutil.ignore_patterns("*.so", "__pycache__"))
+    shutil.copy(ROOT / "tests/ship/docker.py", folder / "docker.py")
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False).stdout
+    for name, script in (
+        ("docker", 'exec /usr/bin/python3 -B /opt/try-docker/docker.py "$@"'),
+        ("git", f"echo {head}"),
+    ):
+        command = made.root / "usr/local/bin" / name
+        command.unlink(missing_ok=True)
+        command.write_text(f"#!/bin/sh\n{script}\n")
+        command.chmod(0o755)
+    made.run("mkdir /var/lib/try-docker && mount -t tmpfs tmpfs /var/lib/try-docker")
 
 
 def renew_credentials(made: Machine, there: Cloud) -> None:
@@ -209,10 +282,22 @@ WALKED = {
     (FIRST_HOUR, "Look"),
     (UPGRADE, "One controller"),
     (UPGRADE, "The way back"),
+    (UPGRADE, "Taking it away"),
     (RENEWAL, "As systemd credentials"),
     (ANSIBLE, "By Ansible"),
+    (CONTAINER, "As a container"),
+    (CONTAINER, "Beside oned"),
+    (CONTAINER, "The right to ping"),
+    (CONTAINER, "Stopping"),
+    (FIRST_HOUR, "The first incident"),
 }
-WAYS: dict[str, Callable[[], None]] = {"pip": by_pip, "deb": by_deb, "ansible": by_ansible, "hand": by_hand}
+WAYS: dict[str, Callable[[], None]] = {
+    "pip": by_pip,
+    "deb": by_deb,
+    "ansible": by_ansible,
+    "container": by_container,
+    "hand": by_hand,
+}
 
 
 def story() -> None:
