@@ -41,4 +41,5 @@ def others_unpaused() -> str:
     if answer.get("shares_record"):
         return ""  # whoever leads next is paused, too
     names = ", ".join(show.safe(each["name"]) for each in answer["members"] if not each["this"])
-    return names and f"{names} would not be paused after taking the lead. There, too: ha-controller pause --here"
+    command = "ha-controller pause --here --reason WHY"
+    return names and f"{names} would not be paused after taking the lead. There, too: {command}"

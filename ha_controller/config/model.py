@@ -84,7 +84,7 @@ class OpenNebula(Section):
         if parts.username is not None:
             raise ValueError("must not name a user: ZeroMQ publishers of OpenNebula have none")
         if importlib.util.find_spec("zmq") is None:
-            raise ValueError("events need pyzmq, which is not installed. Run: pip install 'ha-controller[events]'")
+            raise ValueError("events need pyzmq, which is not installed. Run: pip install 'pyzmq>=27,<28'")
         return events
 
     @field_validator("auth")

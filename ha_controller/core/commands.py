@@ -238,7 +238,7 @@ def _opened(state: State, command: OperatorCommanded, host: Host, now: float) ->
 def why_no_drill(state: State, host: Host) -> str:
     """Why the host must not be powered off and on for a drill now; empty if it may."""
     if not host.maintenance:
-        return f"not in maintenance: ha-controller maintenance on {host.name}, and move its VMs away"
+        return f"not in maintenance: ha-controller maintenance on {host.name} --reason drill, and move its VMs away"
     if vms := len(host.vms) or len(state.view(host.id).vms):
         return f"{vms} VMs are there: move them away"
     if host.id in state.incidents:

@@ -17,7 +17,7 @@ from ha_controller.core.state import State
 
 OVER = (
     "VMs of hosts that are off are moved from now on; nothing is powered off for the settle time. "
-    "To pause again: ha-controller pause"
+    "To pause again: ha-controller pause --reason WHY"
 )
 
 
@@ -29,7 +29,7 @@ def begin(state: State, command: OperatorCommanded, who: str, now: float) -> Non
     if state.leader and not command.here:
         text = (
             f"{state.leader} leads, not this controller: nothing was paused. Pause it there. That this controller "
-            "stays paused, should it take the lead: ha-controller pause --here"
+            "stays paused, should it take the lead: ha-controller pause --here --reason WHY"
         )
         state.answer(command.request, NOT_LEADING, text)
         return

@@ -51,6 +51,9 @@ def test_a_command_and_its_options_exist(page: str, written: str):
     for word in words:
         if word.startswith("-") and word != "-":
             assert word.partition("=")[0] in options, f"{page}: {written}: there is no {word}"
+    for each in command.params:
+        if isinstance(each, click.Option) and each.required:
+            assert set(each.opts) & set(words), f"{page}: {written}: it is refused without {each.opts[0]}"
 
 
 @pytest.mark.parametrize(("page", "target"), found(_MAKE))
@@ -74,3 +77,9 @@ _SETTING = re.compile(
 def test_a_setting_exists(page: str, setting: str):
     table, key = setting.split(".")
     assert key in fields_at(Config, (table,)), f"{page}: {setting}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_page_has_an_index_asked_for_a_name_of_ours(page: Path):
+    """Nobody has put them there: whoever did would have their program installed beside the power switch."""
+    assert not re.findall(r"(?m)pip install [^\n`]*(?<![/\w-])'?ha-controller[\w-]*(?![/\w-])", page.read_text())

@@ -25,7 +25,7 @@ def _can_be_sent(secret: SecretStr) -> SecretStr:
     if not re.match(r"[A-Za-z][A-Za-z0-9+.-]*://\S", secret.get_secret_value()):
         raise ValueError("not a URL of apprise. Write it like ntfy://HOST/TOPIC")
     if importlib.util.find_spec("apprise") is None:
-        raise ValueError("apprise is not installed. Run: pip install 'ha-controller-apprise[library]'")
+        raise ValueError("apprise is not installed. Run: pip install 'apprise>=2.2,<3'")
     return secret
 
 

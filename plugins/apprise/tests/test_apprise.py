@@ -153,7 +153,7 @@ def test_what_is_no_url_is_refused_without_showing_it():
 
 def test_without_the_library_the_configuration_says_what_to_install(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "apprise", None)
-    with pytest.raises(ValidationError, match=r"pip install 'ha-controller-apprise\[library\]'"):
+    with pytest.raises(ValidationError, match=r"pip install 'apprise>=2\.2,<3'"):
         AppriseConfig.model_validate({"url": "ntfy://host/topic"})
 
 
