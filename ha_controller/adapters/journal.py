@@ -21,9 +21,8 @@ import secrets
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from contextlib import closing, suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import TypeVar
@@ -47,9 +46,11 @@ TIMEOUT_S = 10.0  #: for a commit, a reading, and for closing
 BACKUP_TIMEOUT_S = 120.0
 WAITING_MAX = 1000
 READERS_MAX = 4
+ROWS_MAX = 256  #: of one statement; SQLite takes 32,766 values
 
 _COLUMNS = "id, at, kind, host, incident, text, data, seal"
-_INSERT = f"INSERT INTO entries ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_INSERT = f"INSERT INTO entries ({_COLUMNS})"
+_REPLACE = "INSERT OR REPLACE INTO records (key, text)"
 _LAST_GIVEN = "SELECT coalesce(max(seq), 0) FROM sqlite_sequence WHERE name = 'entries'"
 _T = TypeVar("_T")
 _Row = tuple[float, str, int | None, int | None, str, str]
@@ -83,7 +84,7 @@ class _Commit:
 
     records: Mapping[str, str | None]
     rows: Sequence[_Row]
-    answer: Future[int | None] = field(default_factory=Future)
+    answer: asyncio.Future[int | None]
 
 
 class Journal:
@@ -148,9 +149,8 @@ class Journal:
             raise JournalError(self._failure)
         if self._queue.qsize() >= WAITING_MAX:
             raise JournalError(f"{WAITING_MAX} commits wait for {self.path} already: the disk does not keep up")
-        commit = _Commit(records=texts, rows=rows)
-        self._hand_over(commit)
-        answer = asyncio.wrap_future(commit.answer)
+        answer = asyncio.get_running_loop().create_future()
+        self._hand_over(_Commit(records=texts, rows=rows, answer=answer))
         try:
             return await fairly_within(self._commit_timeout_s, lambda: asyncio.shield(answer))
         except TimeoutError:
@@ -278,13 +278,20 @@ class Journal:
                 say("the journal could not be written", path=str(self.path), error=type(error).__name__, why=str(error))
                 # a transaction that is left open is rolled back when the file is closed
                 failure = self._failure = in_doubt(self.path, str(error))
-        for commit, entry_id in zip(batch, ids, strict=True):
-            if not commit.answer.set_running_or_notify_cancel():  # the caller was cancelled or ran out of time
-                continue
-            if failure is None:
-                commit.answer.set_result(entry_id)
-            else:
-                commit.answer.set_exception(JournalError(failure))
+        if batch:
+            with suppress(RuntimeError):  # the loop is closed, so nobody waits
+                batch[0].answer.get_loop().call_soon_threadsafe(_tell, batch, ids, failure)
+
+
+def _tell(batch: Sequence[_Commit], ids: Sequence[int | None], failure: str | None) -> None:
+    """Answer a batch, in the event loop: to be called there for each commit would cost more than the commit."""
+    for commit, entry_id in zip(batch, ids, strict=True):
+        if commit.answer.done():  # the caller was cancelled or ran out of time
+            continue
+        if failure is None:
+            commit.answer.set_result(entry_id)
+        else:
+            commit.answer.set_exception(JournalError(failure))
 
 
 def _is_of_the_disk(error: Exception) -> bool:
@@ -316,19 +323,28 @@ def _transact(
         raise JournalError("it was opened by another process since")
     number, seal = max(head[0], connection.execute(_LAST_GIVEN).fetchone()[0]), head[1]
     ids: list[int | None] = []
+    records: dict[str, str | None] = {}
+    rows: list[tuple[object, ...]] = []
     for commit in batch:
-        for key, text in commit.records.items():
-            if text is None:
-                connection.execute("DELETE FROM records WHERE key = ?", (key,))
-            else:
-                connection.execute("INSERT OR REPLACE INTO records (key, text) VALUES (?, ?)", (key, text))
+        records |= commit.records
         for row in commit.rows:
             number += 1
             seal = sealing.seal(seal, number, *row)
-            connection.execute(_INSERT, (number, *row, seal))
+            rows.append((number, *row, seal))
         ids.append(number if commit.rows else None)
+    connection.executemany("DELETE FROM records WHERE key = ?", [(key,) for key in records if records[key] is None])
+    _put(connection, _REPLACE, [(key, text) for key, text in records.items() if text is not None])
+    _put(connection, _INSERT, rows)
     connection.execute("COMMIT")
     return ids, (number, seal)
+
+
+def _put(connection: sqlite3.Connection, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+    """Many rows by one statement: each statement lets other threads run, and waits up to 5 ms for the busy loop."""
+    for start in range(0, len(rows), ROWS_MAX):
+        some = rows[start : start + ROWS_MAX]
+        places = ", ".join([f"({', '.join('?' * len(some[0]))})"] * len(some))
+        connection.execute(f"{statement} VALUES {places}", [value for row in some for value in row])
 
 
 def _to_row(entry: Entry) -> _Row:
