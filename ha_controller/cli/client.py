@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sys
 from typing import Any
 
@@ -53,6 +52,8 @@ def fetch(method: str, path: str, body: Json = None) -> str:
         payload = None if body is None else json.dumps(body)
         headers = {"Content-Type": "application/json"}
         if method == "POST":
+            import secrets
+
             headers["Idempotency-Key"] = secrets.token_hex(16)
         connection.request(method, path, body=payload, headers=headers)
         response = connection.getresponse()

@@ -1,4 +1,4 @@
-"""The commands that are the program itself: `serve`, `check-config`, `plugins`, `demo`. They import what they need."""
+"""The commands that are the program itself, like `serve` and `check-config`. They import what they need."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from ha_controller import __version__
 from ha_controller.cli import client, show
 from ha_controller.cli.common import config_option
 from ha_controller.cli.listing import Form, answer_options, listing_options
@@ -99,3 +100,9 @@ def demo(hosts: int, vms_per_host: int, fault: str, report: Path | None, netns: 
     from ha_controller.demo import run
 
     client.finish(run(hosts=hosts, vms_per_host=vms_per_host, fault=fault, report=report, namespaces=netns))
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(f"ha-controller {__version__}")
