@@ -10,12 +10,14 @@ import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import anyio
-import asyncssh
 
 from ha_controller.plugin import FenceError
+
+if TYPE_CHECKING:
+    import asyncssh
 
 OUTPUT_MAX: Final = 65536  #: characters; a host that says more is not listened to
 CHUNK: Final = 4096
@@ -59,6 +61,8 @@ async def run_command(
     Raises:
         LoginFailed: the command was not run, or its end is not known.
     """
+    import asyncssh  # a sixth of all imports: no host waits for it at a start. See app/warming.py
+
     try:
         with anyio.fail_after(timeout_s):
             connection = await asyncssh.connect(
@@ -84,6 +88,8 @@ async def run_command(
 
 async def _run(connection: asyncssh.SSHClientConnection, command: str) -> Output:
     """A host that talks without end must not fill our memory: what is not read stays with it."""
+    import asyncssh
+
     process = await connection.create_process(
         command, stdin=asyncssh.DEVNULL, stderr=asyncssh.DEVNULL, encoding="utf-8", errors="replace"
     )
@@ -98,6 +104,8 @@ async def _run(connection: asyncssh.SSHClientConnection, command: str) -> Output
 
 def _reason(error: Exception, login: SshLogin) -> str:
     """In words: what libraries say may quote what the host or a key file holds."""
+    import asyncssh
+
     match error:
         case TimeoutError():
             return "no answer to the login in time"

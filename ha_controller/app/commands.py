@@ -27,6 +27,7 @@ from ha_controller.app.runtime import Runtime
 from ha_controller.app.service_manager import ServiceManager
 from ha_controller.app.settings import core_settings
 from ha_controller.app.wakeful import wakeful_loop
+from ha_controller.app.warming import warm_up
 from ha_controller.config import Config, ConfigError, describe
 from ha_controller.core.settings import Settings
 from ha_controller.flight import replay as flight
@@ -170,6 +171,7 @@ async def _run(runtime: Runtime) -> int:
             log.info("ready", mode=runtime.config.mode, api=str(runtime.config.api.socket))
             manager.ready()
             group.start_soon(manager.feed, runtime.last_round_at)
+            group.start_soon(warm_up)
             group.start_soon(_note, runtime, "start", f"version {__version__}, mode {runtime.config.mode}")
 
         group.start_soon(_obey_signals, stop, runtime)

@@ -105,7 +105,7 @@ class Reloader:
         counting = self._runtime.counting
         try:
             with anyio.fail_after(READ_MAX_S):
-                config, _ = await threads.run_sync(
+                config, registry = await threads.run_sync(
                     partial(load_config, path), limiter=self._reader, abandon_on_cancel=True
                 )
         except (ConfigError, PluginConflict) as error:
@@ -116,6 +116,8 @@ class Reloader:
             text = f"The configuration is bad ({count}); the one before stays in force."
             return _answer(BAD, text, problems=problems), None
         counting.config_is_bad = False
+        for kind, agent in registry.agents.items():  # installed then, too, and not named until now
+            self._runtime.registry.agents.setdefault(kind, agent)
         before, after = self._runtime.config, as_taken_over(self._runtime, config)
         waits = {each.name for each in differences(after, config)}
         changes = [

@@ -6,7 +6,8 @@ Line by line, so that the thread that writes holds the interpreter for microseco
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
@@ -28,11 +29,20 @@ MOMENT_MAX = 1e11  #: seconds; more is no time
 RUN_MAX = 10_000_000  #: readings of one channel and host that all said the same
 _DAMAGE = (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError)
 
-_SETTINGS, _CLOUD, _INCIDENT, _TRUST, _HOST, _RUN, _GROUP = (
-    TypeAdapter[Any](kind) for kind in (Settings, CloudRecord, Incident, HostTrust, Host, Run, VmGroup)
-)
-_EVENTS = {kind.__name__: TypeAdapter[Any](kind) for kind in (*get_args(Event), InventoryChanged)}
-_EFFECTS = {kind.__name__: TypeAdapter[Any](kind) for kind in get_args(Effect)}
+_EVENTS = {kind.__name__: kind for kind in (*get_args(Event), InventoryChanged)}
+_EFFECTS = {kind.__name__: kind for kind in get_args(Effect)}
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    """Made when it is needed: all of them took a tenth of a start, before the first host was asked."""
+    return TypeAdapter(kind)
+
+
+def make_adapters() -> None:
+    """Make all of them before a record has to be written."""
+    for kind in (Settings, CloudRecord, Incident, HostTrust, Host, Run, VmGroup, *_EVENTS.values(), *_EFFECTS.values()):
+        _adapter(kind)
 
 
 class BadRecord(Exception):
@@ -45,23 +55,23 @@ def written(record: FlightRecord) -> Iterator[bytes]:
     header = {"format": FORMAT, "version": VERSION, "ha_controller": record.written_by, "incidents": record.incidents}
     header |= {"begins_at": start.at, "ends_at": record.ends_at}
     yield _line(header)
-    yield _line({"settings": _plain(_SETTINGS, start.settings)})
-    groups = None if start.groups is None else [_plain(_GROUP, group) for group in start.groups]
+    yield _line({"settings": _plain(start.settings)})
+    groups = None if start.groups is None else [_plain(group) for group in start.groups]
     about = {"at": start.at, "settled_from": start.settled_from, "is_start": start.is_start, "groups": groups}
     yield _line({"start": about})
-    yield _line({"cloud": _plain(_CLOUD, start.cloud)})
-    for word, adapter, things in (
-        ("incident", _INCIDENT, start.incidents),
-        ("trust", _TRUST, start.trusts),
-        ("host", _HOST, start.hosts),
+    yield _line({"cloud": _plain(start.cloud)})
+    for word, things in (
+        ("incident", start.incidents),
+        ("trust", start.trusts),
+        ("host", start.hosts),
     ):
-        yield from (_line({word: _plain(adapter, thing)}) for thing in things)
-    yield from (_line({"known": _named(_EVENTS, event)}) for event in start.known)
+        yield from (_line({word: _plain(thing)}) for thing in things)
+    yield from (_line({"known": _named(event)}) for event in start.known)
     for each in record.rounds:
-        events = [_named(_EVENTS, event) for event in each.events]
-        effects = [_named(_EFFECTS, effect) for effect in each.effects]
+        events = [_named(event) for event in each.events]
+        effects = [_named(effect) for effect in each.effects]
         yield _line({"round": {"at": each.at, "ticking": each.ticking, "events": events, "effects": effects}})
-    yield from (_line({"run": _plain(_RUN, run)}) for run in record.runs)
+    yield from (_line({"run": _plain(run)}) for run in record.runs)
     yield _line({"end": {"at": record.ends_at, "why": record.end}})
 
 
@@ -135,7 +145,7 @@ def _record(header: Mapping[str, Json], found: Mapping[str, list[Any]]) -> Fligh
 
 
 def _groups(value: Json) -> tuple[VmGroup, ...] | None:
-    return None if value is None else tuple(_GROUP.validate_python(group) for group in value)
+    return None if value is None else tuple(_adapter(VmGroup).validate_python(group) for group in value)
 
 
 def _round(value: Json) -> Round:
@@ -147,32 +157,36 @@ def _round(value: Json) -> Round:
     )
 
 
+def _reader(kind: Any) -> Callable[[Json], Any]:
+    return lambda value: _adapter(kind).validate_python(value)
+
+
 _READERS: Mapping[str, Any] = {
-    "settings": _SETTINGS.validate_python,
+    "settings": _reader(Settings),
     "start": dict,
-    "cloud": _CLOUD.validate_python,
-    "incident": _INCIDENT.validate_python,
-    "trust": _TRUST.validate_python,
-    "host": _HOST.validate_python,
+    "cloud": _reader(CloudRecord),
+    "incident": _reader(Incident),
+    "trust": _reader(HostTrust),
+    "host": _reader(Host),
     "known": lambda value: _unnamed(_EVENTS, value),
     "round": _round,
-    "run": _RUN.validate_python,
+    "run": _reader(Run),
     "end": dict,
 }
 
 
-def _named(adapters: Mapping[str, TypeAdapter[Any]], value: object) -> Json:
+def _named(value: object) -> Json:
     """A union cannot be read back without the name of its member."""
-    name = type(value).__name__
-    return {"is": name, **_plain(adapters[name], value)}
+    return {"is": type(value).__name__, **_plain(value)}
 
 
-def _unnamed(adapters: Mapping[str, TypeAdapter[Any]], value: Json) -> Any:
-    return adapters[value["is"]].validate_python({key: each for key, each in value.items() if key != "is"})
+def _unnamed(kinds: Mapping[str, type], value: Json) -> Any:
+    return _adapter(kinds[value["is"]]).validate_python({key: each for key, each in value.items() if key != "is"})
 
 
-def _plain(adapter: TypeAdapter[Any], value: object) -> Json:
-    return adapter.dump_python(
+def _plain(value: object) -> Json:
+    kind: Any = type(value)
+    return _adapter(kind).dump_python(
         value, mode="json", fallback=dict, warnings=False
     )  # a mapping that cannot be changed is no dict
 

@@ -95,6 +95,20 @@ async def test_what_cannot_be_put_on_record_in_time_is_not_taken_over_and_a_hung
     assert "could not be put on record" in answer["text"]
 
 
+async def test_a_kind_of_fence_device_that_was_installed_and_not_named_at_the_start_needs_no_restart(
+    registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    journal = Journal.open(tmp_path / "journal.db")
+    new = configured(fence=[{"name": "door", "agent": "manual"}])
+    runtime = running(find_plugins(only=set()), Ledger(journal), new, monkeypatch)
+    found = find_plugins(only={"manual"})
+    monkeypatch.setattr(reloading, "load_config", lambda path: (new, found))
+    answer = await runtime.reloader.reload(who="ann", origin="here")
+    await journal.close()
+    assert (answer["code"], [device.name for device in runtime.config.fence]) == (0, ["door"])
+    assert "manual" in runtime.armory.agents
+
+
 async def test_a_reload_that_leaves_something_to_a_restart_is_no_refusal_and_is_on_record_in_a_flood_of_them(
     registry: Registry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

@@ -26,7 +26,7 @@ LEASE_S = 6
 ANSWERS_WITHIN_S = 5.0
 _LAUNCH = (
     "from tests.chaos import lying; from ha_controller.sim import echo; from ha_controller.app import loading; "
-    "find = loading.find_plugins; loading.find_plugins = lambda: find(extra_modules=[echo, lying]); "
+    "find = loading.find_plugins; loading.find_plugins = lambda **how: find(extra_modules=[echo, lying], **how); "
     "from ha_controller.cli import main; main()"
 )
 _ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": "1"}

@@ -23,7 +23,7 @@ BORDERS = {
     "ha_controller/adapters/prober/channel.py", "ha_controller/adapters/prober/scheduler.py",
     "ha_controller/app/armory.py", "ha_controller/app/black_box.py", "ha_controller/app/counting.py",
     "ha_controller/app/hints.py", "ha_controller/app/reserve.py", "ha_controller/app/runtime.py",
-    "ha_controller/app/watching.py",
+    "ha_controller/app/warming.py", "ha_controller/app/watching.py",
     "ha_controller/config/loader.py",
     "ha_controller/sim/oned_server.py", "ha_controller/testing/tools.py",
     "ha_controller/testing/probe_tools.py",
