@@ -6,6 +6,8 @@ change. Nothing is decided by it: a dead host is fenced whether its VMs fit else
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ha_controller.core.effects import Severity
 from ha_controller.core.events import ClusterReserve, HostLoss, ReserveAssessed
 from ha_controller.core.model import Unplaced
@@ -15,9 +17,9 @@ from ha_controller.core.state import State
 NAMED_MAX = 3  #: VMs in a message
 
 
-def assess(taken: Snapshot, asked_at: float) -> ReserveAssessed:
-    """What would happen if hosts failed now."""
-    found = capacity(taken)
+def assess(taken: Snapshot, asked_at: float, breathe: Callable[[], None] = lambda: None) -> ReserveAssessed:
+    """What would happen if hosts failed now. `breathe`: as of `capacity`."""
+    found = capacity(taken, breathe)
     losses = [loss for cluster in found for loss in cluster.alone]
     return ReserveAssessed(
         asked_at=asked_at,

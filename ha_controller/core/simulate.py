@@ -5,7 +5,7 @@ Uses the very planner that recovers, with what is known at this moment. Changes 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from ha_controller.core.destinations import problem, task_of
@@ -180,37 +180,42 @@ class ClusterCapacity:
     too_many: Loss | None = None  #: one more than that, and what would fit nowhere
 
 
-def capacity(taken: Snapshot) -> list[ClusterCapacity]:
+def capacity(taken: Snapshot, breathe: Callable[[], None] = lambda: None) -> list[ClusterCapacity]:
     """Of each cluster, from single hosts to the fullest ones together.
 
     All sets of hosts cannot be tried: those with the most memory in use, and those with the most CPU, stand for them.
+    `breathe` is called before each is tried: a plan costs as much as there are hosts, and one is made for each of them.
     """
     able = [each.host for each in taken.world.candidates if each.state is HostState.OK and not each.host.excluded]
     return [
-        _of_cluster(taken, cluster, [host for host in able if host.cluster == cluster])
+        _of_cluster(taken, cluster, [host for host in able if host.cluster == cluster], breathe)
         for cluster in sorted({host.cluster for host in able})
     ]
 
 
-def _of_cluster(taken: Snapshot, cluster: int, hosts: Sequence[Host]) -> ClusterCapacity:
-    alone = tuple(taken.lose([host.id]) for host in hosts)
+def _of_cluster(taken: Snapshot, cluster: int, hosts: Sequence[Host], breathe: Callable[[], None]) -> ClusterCapacity:
+    def lose(failed: Sequence[int]) -> Loss:
+        breathe()
+        return taken.lose(failed)
+
+    alone = tuple(lose([host.id]) for host in hosts)
     first_bad = next((loss for loss in alone if loss.unserved), None)
     if first_bad is not None:
         return ClusterCapacity(cluster=cluster, alone=alone, may_fail=0, too_many=first_bad)
     found: list[tuple[int, Loss | None]] = []
     for use in (_memory, _cpu):
         order = sorted(hosts, key=lambda host: (-use(taken.vms.get(host.id, ())), host.id))
-        found.append(_most(taken, [host.id for host in order]))
+        found.append(_most(lose, [host.id for host in order]))
     may_fail, too_many = min(found, key=lambda each: each[0])
     return ClusterCapacity(cluster=cluster, alone=alone, may_fail=may_fail, too_many=too_many)
 
 
-def _most(taken: Snapshot, order: Sequence[int]) -> tuple[int, Loss | None]:
+def _most(lose: Callable[[Sequence[int]], Loss], order: Sequence[int]) -> tuple[int, Loss | None]:
     """How many of the first may fail, by halving; one alone is known to be fine, and all of them to be too many."""
     good, bad, worst = min(1, len(order)), len(order) + 1, None
     while bad - good > 1:
         count = (good + bad) // 2
-        loss = taken.lose(order[:count])
+        loss = lose(order[:count])
         if loss.unserved:
             bad, worst = count, loss
         else:
