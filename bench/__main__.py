@@ -1,6 +1,6 @@
 """`python -m bench [NAME...]`: measures, prints, writes bench/results.json and the table of docs/benchmarks.md.
 
-`--gate` is the short form for continuous integration: it fails on a ratio that is 1.5 times worse than its goal.
+`--gate` is the short form for continuous integration: it fails on a ratio that is 1.5 times worse than its goal, twice.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import importlib
 import sys
 import time
 
-from bench.harness import ORDER, Figure, Missing, Options, Wrong, machine, unmeasured, write
+from bench.harness import ORDER, Figure, Missing, Options, Wrong, compile_all, machine, unmeasured, write
 
 #: name -> where it is
 WHERE = {
@@ -45,9 +45,9 @@ def measure(name: str, options: Options) -> list[Figure]:
     except Missing as missing:
         return [unmeasured(name, "", f"{missing} is missing")]
     except Wrong as wrong:
-        return [
-            Figure(name=name, ours=None, peer=None, ratio=None, goal="", ok=False, unit="", note=f"failed: {wrong}")
-        ]
+        print(f"{name}: {wrong}", flush=True)
+        end = " ".join(str(wrong).split())[-200:]  # a traceback says at its end what it is about
+        return [Figure(name=name, ours=None, peer=None, ratio=None, goal="", ok=False, unit="", note=f"failed: {end}")]
     return figures
 
 
@@ -56,6 +56,13 @@ def show(figure: Figure) -> str:
     mark = {True: "ok    ", False: "MISSED", None: "  -   "}[figure.ok]
     numbers = f"ours {figure.ours} {figure.unit}, peer {figure.peer}, ratio {figure.ratio}, goal {figure.goal}"
     return f"{mark} {figure.name}: {numbers}" + (f"  ({figure.note})" if figure.note else "")
+
+
+def shown(figures: list[Figure]) -> list[Figure]:
+    """Print them."""
+    for figure in figures:
+        print(show(figure), flush=True)
+    return figures
 
 
 def main() -> int:
@@ -69,17 +76,21 @@ def main() -> int:
     names = chosen.names or list(GATE if chosen.gate else WHERE)
     if unknown := set(names) - set(WHERE):
         parser.error(f"no such measurement: {', '.join(sorted(unknown))}")
+    compile_all()
     print(machine(), flush=True)
     figures: list[Figure] = []
     for name in names:
         began = time.monotonic()
-        found = measure(name, Options(rounds=chosen.rounds, short=chosen.gate))
-        for figure in found:
-            print(show(figure), flush=True)
+        options = Options(rounds=chosen.rounds, short=chosen.gate, dry=chosen.dry)
+        found = shown(measure(name, options))
+        if chosen.gate and any(is_worse(figure) for figure in found):  # what others did on this machine is over by then
+            print(f"once more: {name}", flush=True)
+            found = shown(measure(name, options))
         print(f"       ({time.monotonic() - began:.0f} s)", flush=True)
         figures += found
     if chosen.gate:
-        return int(any(is_worse(figure) for figure in figures))
+        worse = [figure for figure in figures if is_worse(figure)]
+        return int(bool(worse))
     if not chosen.dry:
         write(figures, names)
     return int(any(figure.ok is False for figure in figures))

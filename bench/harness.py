@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import compileall
 import json
 import os
 import platform
@@ -21,6 +22,7 @@ RESULTS = ROOT / "bench/results.json"
 PAGE = ROOT / "docs/benchmarks.md"
 PEERS_PYTHON = ROOT / ".bench/venv/bin/python"  #: has pyone, aiosqlite, uvloop and py-spy; `make bench` makes it
 SIDE_MAX_S = 400.0
+UVLOOP = "HA_BENCH_UVLOOP"  #: in the environment of a side
 _BEGIN, _END = "<!-- written by `python -m bench`: begin -->", "<!-- end -->"
 
 #: a network of its own, in which every address of 127/8 answers and anybody may ping
@@ -60,6 +62,7 @@ class Options:
     """How the bench was called."""
 
     rounds: int | None = None  #: None: what the measurement takes by itself
+    dry: bool = False  #: nothing is written
     short: bool = False  #: the form of continuous integration: less of everything, ratios of CPU only
 
 
@@ -74,12 +77,13 @@ def run_side(
     core: int | None = None,
     within_s: float = SIDE_MAX_S,
     talks: bool = False,
+    uvloop: bool = False,
     **arguments: Any,
 ) -> Sample:
     """Run `module:function` in a process of its own and return what it returns.
 
     `namespace`: in a network of its own (needs root). `core`: on this processor only, as far as there are so many.
-    `talks`: what it says meanwhile is shown.
+    `talks`: what it says meanwhile is shown. `uvloop`: on that event loop, from the peers' environment.
 
     Raises:
         Wrong: it failed; the text holds the end of what it said.
@@ -93,7 +97,7 @@ def run_side(
     process = subprocess.Popen(
         command,
         cwd=ROOT,
-        env=environment(),
+        env={**environment(), UVLOOP: "yes" if uvloop else ""},
         stdout=subprocess.PIPE,
         stderr=errors_to,
         text=True,
@@ -115,6 +119,12 @@ def environment() -> dict[str, str]:
     """Ours with the folders in which the bench, the plugins and the tests' helpers are found."""
     paths = [ROOT, *sorted(ROOT.glob("plugins/*/")), ROOT / "tests"]
     return {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, paths))}
+
+
+def compile_all() -> None:
+    """As pip does at an installation: this environment may have been told to keep no bytecode."""
+    for folder in (ROOT / "ha_controller", *ROOT.glob("plugins/*/")):
+        compileall.compile_dir(folder, quiet=1)
 
 
 def need_peers_python() -> Path:

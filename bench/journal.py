@@ -41,9 +41,7 @@ def journal(options: Options) -> list[Figure]:
         if options.short and name == "etcd":
             continue
         try:
-            rounds = alternate(
-                lambda: _measure("bench.journal:ours", each), peer(each), options.rounds or (3 if options.short else 5)
-            )
+            rounds = alternate(lambda: _measure("bench.journal:ours", each), peer(each), options.rounds or 3)
         except Missing as missing:
             figures.append(unmeasured(f"journal: {name}, commits", ">= 10x", f"{missing} is missing"))
             continue

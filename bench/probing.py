@@ -47,7 +47,7 @@ def icmp(options: Options) -> list[Figure]:
     rounds = alternate(
         lambda: _right(run_side("bench.probing:ours_icmp", namespace=True, core=CORE, hosts=hosts), hosts * PER_HOST),
         lambda: _right(run_side("bench.probing:fping", namespace=True, core=CORE, hosts=hosts), hosts * PER_HOST),
-        options.rounds or (3 if options.short else 7),
+        options.rounds or 5,
     )
     return [
         rounds.figure("icmp", 0.6, of=_cpu_per_probe, unit="µs CPU", scale=1e6, note=f"{hosts} addresses, fping -i0")
@@ -67,7 +67,7 @@ def icmp_floor(options: Options) -> list[Figure]:
             run_side("bench.probing:floor_icmp", namespace=True, core=CORE, hosts=hosts, program=program),
             hosts * PER_HOST,
         ),
-        options.rounds or 9,
+        options.rounds or 5,
     )
     note = "C, one socket, sendmmsg and recvmmsg"
     return [rounds.figure("icmp-floor", 1.4, of=_cpu_per_probe, unit="µs CPU", scale=1e6, note=note)]

@@ -12,10 +12,12 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench.harness import Figure, Options, Rounds, Sample, absolute, alternate, run_side
+from bench.profile import profiled
 
 VMS, HOSTS = 500, 12
 SMALL_HOSTS, SMALL_VMS = 6, 5
@@ -27,7 +29,7 @@ MESSAGES_GOAL = 1.02  #: the looks at VMs that boot are half a second apart, whi
 
 def failover(options: Options) -> list[Figure]:
     """Six hosts of five VMs; the loss of power of one."""
-    count = options.rounds or (1 if options.short else 3)
+    count = options.rounds or (1 if options.short else 2)
     ours = [run_side("bench.recovering:ours", hosts=SMALL_HOSTS, each=SMALL_VMS) for _ in range(count)]
     hook = run_side("bench.recovering:hook", hosts=SMALL_HOSTS, each=SMALL_VMS)
     phases = "; ".join(f"{name} {statistics.median(each[name] for each in ours):.1f} s" for name in _PHASES)
@@ -44,7 +46,7 @@ def messages(options: Options) -> list[Figure]:
     rounds = alternate(
         lambda: run_side("bench.recovering:ours_told", hosts=SMALL_HOSTS, each=SMALL_VMS),
         lambda: run_side("bench.recovering:ours", hosts=SMALL_HOSTS, each=SMALL_VMS),
-        options.rounds or 3,
+        options.rounds or 1,
     )
     note = "power loss until all VMs run, wall; every message to a webhook that never answers and to one that dies"
     return [rounds.figure("messages: failover", MESSAGES_GOAL, of=_total, unit="s", note=note)]
@@ -98,11 +100,11 @@ def hook_crowd(a_round: int | None) -> dict[str, float]:
     return {"total": crowded.fail_over(a_round=a_round)[1]}
 
 
-async def ours(hosts: int, each: int) -> dict[str, float]:
-    """The whole controller, as in the demo."""
+async def ours(hosts: int, each: int, profile: str = "") -> dict[str, float]:
+    """The whole controller, as in the demo. `profile`: py-spy writes a profile there meanwhile."""
     from ha_controller.sim.cloud import EmbeddedCloud
 
-    return await _fail_over(EmbeddedCloud(hosts=hosts, vms_per_host=each), parallel=None)
+    return await _fail_over(EmbeddedCloud(hosts=hosts, vms_per_host=each), parallel=None, profile=profile)
 
 
 async def ours_told(hosts: int, each: int) -> dict[str, float]:
@@ -149,7 +151,9 @@ async def ours_crowd(parallel: int) -> dict[str, float]:
     return {"total": sample["moved"], "calls": sample["calls"]}
 
 
-async def _fail_over(cloud: Any, *, parallel: int | None, notify: tuple[Any, ...] = ()) -> dict[str, float]:
+async def _fail_over(
+    cloud: Any, *, parallel: int | None, notify: tuple[Any, ...] = (), profile: str = ""
+) -> dict[str, float]:
     import anyio
 
     from ha_controller.app import Runtime
@@ -161,7 +165,7 @@ async def _fail_over(cloud: Any, *, parallel: int | None, notify: tuple[Any, ...
     def is_ready(view: Any) -> bool:
         return any(device.passed_at for device in view.devices.values())
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         async with cloud, anyio.create_task_group() as group:
             config, registry = demo_config(Path(folder), cloud)
             config = config.model_copy(update={"notify": notify})
@@ -173,6 +177,7 @@ async def _fail_over(cloud: Any, *, parallel: int | None, notify: tuple[Any, ...
             state = runtime.controller.state
             await _until(lambda: len(state.views) == len(cloud.hosts) and all(map(is_ready, state.views.values())))
             await anyio.sleep(3.0)  # the settle time of the demo
+            stack.enter_context(profiled(profile))
             began = time.monotonic()
             cloud.break_host(0, "power-loss")
 

@@ -30,13 +30,14 @@ def add(number):
 for number in range(20): add(number)
 main()
 """
+_SCRIPT = "from ha_controller.cli import main; main()"  #: as the installed program has it
 _ECHO_REQUEST, _ETH_P_IP = 8, 0x0800
 
 
 def start(options: Options) -> list[Figure]:
     """CPU of `--help`, and how soon a host is asked after `serve` was called."""
     rounds = alternate(
-        lambda: _help([sys.executable, "-m", "ha_controller.cli", "--help"], "drill"),
+        lambda: _help([sys.executable, "-c", _SCRIPT, "--help"], "drill"),
         lambda: _help([sys.executable, "-c", _BARE, "--help"], "command-7"),
         options.rounds or 9,
     )
@@ -71,6 +72,8 @@ endpoint = "{endpoint}"
 auth = {{ file = "{folder}/one_auth" }}
 timeout = "60s"
 poll = "{poll}"
+[capacity]
+reserve_hosts = {reserve}
 [detect]
 channels = [{channels}]
 {more}
@@ -81,13 +84,17 @@ level = "error"
 """
 
 
-def write_config(folder: Path, endpoint: str, channels: list[str], more: str = "", poll: str = "30s") -> Path:
-    """A configuration that only watches."""
+def write_config(
+    folder: Path, endpoint: str, channels: list[str], more: str = "", poll: str = "30s", reserve: int = 1
+) -> Path:
+    """A configuration that only watches. `reserve`: of each cluster, so many hosts; 0: it is not looked at."""
     (folder / "one_auth").write_text("oneadmin:password\n")
     (folder / "one_auth").chmod(0o600)
     config = folder / "config.toml"
     named = ", ".join(f'"{name}"' for name in channels)
-    config.write_text(CONFIG.format(folder=folder, endpoint=endpoint, channels=named, more=more, poll=poll))
+    config.write_text(
+        CONFIG.format(folder=folder, endpoint=endpoint, channels=named, more=more, poll=poll, reserve=reserve)
+    )
     return config
 
 
