@@ -6,7 +6,7 @@ ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
 
-.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
+.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos takeovers wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -90,6 +90,9 @@ coverage: $(VENV)/.proof                   ## five minutes: what the tests reach
 
 chaos: $(VENV)/.dev                        ## as root, minutes: real processes killed, stopped, cut off: ARGS="--rounds 100 --seed 1"
 	$(BIN)/python -m tests.chaos.campaign $(ARGS)
+
+takeovers: $(VENV)/.dev                    ## as root, minutes: the lead is lost in every way and phase of an incident: ARGS="--rounds 50 --seed 1"
+	$(BIN)/python -m tests.chaos.takeovers $(ARGS)
 
 bench: .bench/venv/.ready $(VENV)/.dev      ## as root, a quarter of an hour: everything beside its peers: ARGS="icmp banner --rounds 9"
 	$(BIN)/python -m bench $(ARGS)

@@ -89,7 +89,7 @@ def account_for(state: State, host: int, boot: NewBoot) -> None:
     past = (*trust.past_boots, trust.boot_id)[-PAST_BOOTS_MAX:]
     state.save_trust(replace(trust, boot_id=boot.boot_id, past_boots=past))
     view = state.view(host)
-    view.new_boot, view.boot_seen_at = None, boot.noticed_at
+    view.new_boot, view.boot_seen_at, view.boot_known_at = None, boot.noticed_at, boot.noticed_at
 
 
 def _lost(host: Host, vm: Vm, boot: NewBoot) -> VmRecord | None:

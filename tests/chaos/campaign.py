@@ -13,13 +13,12 @@ import argparse
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +26,8 @@ from statistics import median
 from typing import Any
 
 import anyio
-from anyio.streams.buffered import BufferedByteReceiveStream
 
+from tests.chaos.apart import Say, apart_from_logs, run_apart
 from tests.chaos.cloud import LivingCloud
 from tests.chaos.controller import Controller
 from tests.chaos.faults import Blow, Death
@@ -39,34 +38,11 @@ SCHEMA = "ha-controller/chaos/v1"
 PROGRAMS = ("ip", "setpriv", "unshare", "nsenter", "setsid", "mount", "nft", "sshd", "ssh-keygen", "ping", "ipmi_sim")
 HOSTS, VMS_PER_HOST = 4, 2
 LIE_WITHIN_S = 60.0
-LINE_MAX = 1 << 24
 #: on hosts that fell silent four times within ten minutes no VM is placed: after more rounds there would be no room
 ROUNDS_PER_CLOUD = 4
-#: Everything below one process that ends with it, and it with us, even if we are killed. Its child is process 1 there,
-#: which takes in who loses its parent.
-_APART = [
-    *("setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=KILL"),
-    *("--mount-proc", "--propagation", "private"),
-]
-_FIRST = 'mkdir -p /run/netns; mount -t tmpfs chaos /run/netns && ip link set lo up && "$@"; exit $?'
 
 
 # --- one cloud --------------------------------------------------------------------------------------------------------
-
-
-Say = Callable[[dict[str, Any]], None]
-
-
-def _apart_from_logs() -> Say:
-    """Standard output is for lines of JSON; whatever else is printed in this process goes to standard error."""
-    out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-
-    def say(document: dict[str, Any]) -> None:
-        out.write(json.dumps(document) + "\n")
-        out.flush()
-
-    return say
 
 
 async def _play(folder: Path, name: str, rounds: range, say: Say, *, lies: bool, pair: bool) -> None:
@@ -187,29 +163,17 @@ class Campaign:
         """One cloud; returns how many rounds it has played."""
         folder = self.folder / f"{name.replace('/', '-')}-{rounds.start}"
         folder.mkdir()
-        program = [sys.executable, "-m", "tests.chaos.campaign"]
         words = ["--cloud", name, "--first", str(rounds.start), "--rounds", str(len(rounds)), "--keep", str(folder)]
         words += ["--pair"] * pair
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-        with (folder / "stderr").open("wb") as errors:
-            process = await anyio.open_process(
-                [*_APART, "sh", "-c", _FIRST, "sh", *program, *words],
-                stdin=subprocess.DEVNULL,
-                stderr=errors,
-                env=environment,
-            )
-        ended, played = False, 0
-        async with process:  # what runs there is killed with it, by the kernel
-            assert process.stdout is not None
-            lines = BufferedByteReceiveStream(process.stdout)
-            with suppress(anyio.EndOfStream, anyio.IncompleteRead):
-                while True:
-                    document = json.loads(await lines.receive_until(b"\n", LINE_MAX))
-                    ended |= "end" in document
-                    played += "round" in document
-                    self._hear(name, document)
-        if process.returncode != 0 or not ended:
-            self.failures.append(f"cloud {name} broke down: {(folder / 'stderr').read_text()[-2000:]}")
+        played = 0
+
+        def hear(document: dict[str, Any]) -> None:
+            nonlocal played
+            played += "round" in document
+            self._hear(name, document)
+
+        if why := await run_apart("tests.chaos.campaign", words, folder, hear):
+            self.failures.append(f"cloud {name} broke down: {why}")
         return played
 
     def _hear(self, name: str, document: dict[str, Any]) -> None:
@@ -318,7 +282,7 @@ def main(words: Sequence[str] | None = None) -> int:
     if asked.cloud is not None:
         rounds = range(asked.first, asked.first + asked.rounds)
         lies = asked.cloud == "lie"
-        say = _apart_from_logs()
+        say = apart_from_logs()
         anyio.run(lambda: _play(asked.keep, asked.cloud, rounds, say, lies=lies, pair=asked.pair))
         return 0
     if reason := why_not():

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -60,9 +61,22 @@ power_on = true
 class Controller:
     """The process and its folder."""
 
-    def __init__(self, folder: Path, cloud: LivingCloud, *, lies: bool = False, etcd: Sequence[str] = ()) -> None:
-        """`lies`: its power-offs go to an agent that says OFF and does nothing. `etcd`: who decides about the lead."""
+    def __init__(
+        self,
+        folder: Path,
+        cloud: LivingCloud,
+        *,
+        lies: bool = False,
+        etcd: Sequence[str] = (),
+        inside: Sequence[str] = (),
+        edits: Mapping[str, str] | None = None,
+    ) -> None:
+        """`lies`: its power-offs go to an agent that says OFF and does nothing. `etcd`: who decides about the lead.
+
+        `inside`: words in front of its program, such as those that enter a namespace. `edits`: of its configuration.
+        """
         folder.mkdir()
+        self._inside = [*inside]
         self.folder, self.state = folder, folder / "state"
         self.starts = 0
         self.ends: list[int] = []  #: exit codes of ends that nobody here caused
@@ -82,7 +96,11 @@ class Controller:
             text = f"{head}[[fence]]\n{device}\n[api]{tail.partition('[api]')[2]}"
         if etcd:
             text += f'[leader]\nkind = "etcd"\nendpoints = {json.dumps([*etcd])}\nlease = "{LEASE_S}s"\n'
-        path.write_text(text + _MORE.format(leases=cloud.folder / "leases"))
+        text += _MORE.format(leases=cloud.folder / "leases")
+        for old, new in (edits or {}).items():
+            assert old in text, old
+            text = text.replace(old, new)
+        path.write_text(text)
 
     async def run(self) -> None:
         """Be the service manager: what ends is started again."""
@@ -92,7 +110,8 @@ class Controller:
                     await anyio.sleep(0.02)
                     continue
                 with (self.folder / "log").open("ab") as log:
-                    words = [sys.executable, "-c", _LAUNCH, "serve", "-c", str(self.folder / "config.toml")]
+                    words = [*self._inside, sys.executable, "-c", _LAUNCH, "serve", "-c"]
+                    words.append(str(self.folder / "config.toml"))
                     self._process = await anyio.open_process(
                         words, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=_ENVIRONMENT
                     )
@@ -107,11 +126,17 @@ class Controller:
 
     async def kill(self, down_s: float) -> None:
         """SIGKILL, and the service manager takes its time."""
-        self._held_down = True
-        if self._process is not None:
-            with suppress(ProcessLookupError):
-                self._process.kill()
+        self.take_down()
         await anyio.sleep(down_s)
+        self.let_up()
+
+    def take_down(self) -> None:
+        """SIGKILL, and the service manager waits."""
+        self._held_down = True
+        self.send_signal(signal.SIGKILL)
+
+    def let_up(self) -> None:
+        """The service manager starts it again."""
         self._held_down = False
 
     def send_signal(self, what: int) -> None:

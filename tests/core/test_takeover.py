@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from returned import away, back, failing
 from world import SETTINGS, Cloud, say, seen
 
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Answer, Drill, Explain, Fence, MoveVm, Order, OrderHost, ResumeVm, Tell
 from ha_controller.core.events import (
+    EvidenceTaken,
     FenceReported,
     FenceResult,
     LeadChanged,
@@ -19,7 +21,7 @@ from ha_controller.core.events import (
     Verb,
 )
 from ha_controller.core.incident import CloudRecord, VmStage
-from ha_controller.core.model import HostState, SeenAlive, Signal
+from ha_controller.core.model import HostState, Reading, SeenAlive, Signal
 
 INHERITED = "one led in term 1"
 
@@ -466,6 +468,23 @@ def test_a_boot_that_only_the_standby_accounted_for_is_not_the_one_from_before_t
     cloud.boots[3] = "first-3"
     cloud.run(20)
     assert "never off" in cloud.told(), "it would be, if that boot answered"
+
+
+@pytest.mark.parametrize(("boot", "on_record"), [("second-3", True), ("second-3", False), ("first-3", True)])
+def test_the_new_boot_that_a_standby_took_for_a_reboot_is_not_the_one_on_the_record(boot: str, on_record: bool):
+    """For the standby the host has rebooted by itself. The leader, who waits for its return, knows the boot before."""
+    cloud = away(seen())
+    record = left_by(cloud) if on_record else replace(left_by(cloud), trusts=())
+    cloud.other_controller()
+    before = Reading(host=3, signal=Signal.ALIVE, sent_at=cloud.now - 60, boot_id="first-3")
+    cloud.feed(EvidenceTaken(channel="boot-id", readings=(before,)))
+    back(cloud, boot=boot)
+    known = cloud.controller.state.trusts[3]
+    assert (known.boot_id, "rebooted by itself" in cloud.told()) == (boot, boot == "second-3")
+    goes_on(cloud, record)
+    cloud.run(14)
+    assert ("it was never off" in cloud.told()) == (boot == "first-3")
+    assert failing(cloud) == ([] if boot == "second-3" else ["new boot"])
 
 
 def test_a_pause_with_an_end_goes_over_and_no_standby_tells_of_its_end(make_cloud):

@@ -1,4 +1,4 @@
-"""A real etcd of three members on loopback, whose members are killed, frozen, thawed and started again."""
+"""A real etcd of three members that are killed, frozen, thawed and started again, on loopback or in namespaces."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,12 +43,18 @@ class Member:
     peer_port: int
     folder: Path
     scheme: str
+    address: str = "127.0.0.1"
+    inside: tuple[str, ...] = ()  #: the words in front of its program, such as those that enter a namespace
     process: subprocess.Popen[bytes] | None = None
     frozen: bool = False
 
     @property
     def endpoint(self) -> str:
-        return f"{self.scheme}://127.0.0.1:{self.port}"
+        return f"{self.scheme}://{self.address}:{self.port}"
+
+    @property
+    def peer(self) -> str:
+        return f"http://{self.address}:{self.peer_port}"
 
 
 @dataclass
@@ -59,6 +66,7 @@ class Etcd:
     server: Certificate | None = None  #: with one, clients speak TLS
     client_ca: Path | None = None  #: and must show a certificate of this authority
     token: str = "ha"  #: of it and of the members' addresses etcd makes the number of the cluster
+    places: Sequence[tuple[str, tuple[str, ...]]] = ()  #: an address and the words of `inside` for each member
     members: list[Member] = field(default_factory=list)
 
     def start(self) -> Etcd:
@@ -67,7 +75,8 @@ class Etcd:
         for index in range(self.count):
             folder = self.folder / f"etcd-{index}"
             folder.mkdir(parents=True)
-            self.members.append(Member(f"e{index}", ports[2 * index], ports[2 * index + 1], folder, scheme))
+            place = self.places[index] if self.places else ("127.0.0.1", ())
+            self.members.append(Member(f"e{index}", ports[2 * index], ports[2 * index + 1], folder, scheme, *place))
         for member in self.members:
             self._launch(member, "new")
         self.wait_until_well()
@@ -78,10 +87,10 @@ class Etcd:
         return tuple(member.endpoint for member in self.members)
 
     def _launch(self, member: Member, state: str) -> None:
-        peer = f"http://127.0.0.1:{member.peer_port}"
-        cluster = ",".join(f"{each.name}=http://127.0.0.1:{each.peer_port}" for each in self.members)
+        peer = member.peer
+        cluster = ",".join(f"{each.name}={each.peer}" for each in self.members)
         words = [
-            "etcd", "--name", member.name, "--data-dir", str(member.folder / "data"),
+            *member.inside, "etcd", "--name", member.name, "--data-dir", str(member.folder / "data"),
             "--listen-client-urls", member.endpoint, "--advertise-client-urls", member.endpoint,
             "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
             "--initial-cluster", cluster, "--initial-cluster-state", state,
@@ -148,7 +157,18 @@ class Etcd:
             if member.process is not None:
                 self.kill(member)
 
+    def end_lease(self, key: str) -> bool:
+        """End the lease of a key now, as etcd does when nobody keeps it alive. False: the key is not there."""
+        packed = base64.b64encode(key.encode()).decode()
+        found = self.ask(self._living(), "/v3/kv/range", {"key": packed}).get("kvs", [])
+        if found:
+            self.ask(self._living(), "/v3/lease/revoke", {"ID": found[0]["lease"]})
+        return bool(found)
+
     # --- looking ---
+
+    def _living(self) -> Member:
+        return next(member for member in self.members if member.process is not None and not member.frozen)
 
     def ask(self, member: Member, path: str, body: dict[str, Any], *, timeout_s: float = 2.0) -> dict[str, Any]:
         """Without our own client. Raises OSError."""
