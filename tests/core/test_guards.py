@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from world import say
+from world import Cloud, say
 
+from ha_controller.core import guard
 from ha_controller.core.effects import Answer, Fence, MarkMaintenance, MoveVm, OrderHost, ReadHost
 from ha_controller.core.events import (
     LeadChanged,
@@ -16,7 +17,7 @@ from ha_controller.core.events import (
     SelfChecked,
     Verb,
 )
-from ha_controller.core.model import Domain, HostState, OnedHostState, Signal
+from ha_controller.core.model import Domain, Host, HostState, OnedHostState, Reading, Signal
 from ha_controller.core.settings import Channel, Mode
 
 
@@ -29,6 +30,53 @@ def test_three_silent_hosts_of_eight_are_a_storm(cloud):
     cloud.dead.clear()
     cloud.run(2)
     assert all(cloud.state(host) is HostState.OK for host in range(8))
+
+
+def storm_that_passes(make_cloud, settings):
+    """Three of eight fall silent; two of them are back after some seconds, and the third has no power."""
+    cloud = make_cloud(settings=replace(settings, storm_cooldown_s=60.0))
+    cloud.run(6)
+    for host in (1, 2, 3):
+        cloud.kill(host, "off")
+    cloud.run(10)
+    assert cloud.incident(1).hold.startswith("storm")
+    assert cloud.incident(1).hold_needs_person
+    for host in (2, 3):
+        del cloud.dead[host]
+    return cloud
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_after_a_storm_nothing_is_powered_off_for_a_while(make_cloud, settings, restarted):
+    cloud = storm_that_passes(make_cloud, settings)
+    over_at = cloud.now
+    cloud.run(20)
+    if restarted:
+        cloud.restart()
+    cloud.run(35)
+    assert not cloud.ordered(Fence)
+    assert cloud.incident(1).hold.startswith("storm: cooling down after a storm")
+    cloud.run(20)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
+    assert 59 <= cloud.first(Fence) - over_at <= 65
+
+
+def test_a_person_need_not_wait_until_a_storm_has_cooled_down(make_cloud, settings):
+    cloud = storm_that_passes(make_cloud, settings)
+    cloud.run(10)
+    cloud.operator(Verb.APPROVE, incident=cloud.incident(1).id)
+    cloud.run(3)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
+
+
+@pytest.mark.parametrize(("share", "is_storm"), [(0.25, False), (0.24, True)])
+def test_a_storm_begins_above_the_share_and_not_at_it(make_cloud, settings, share, is_storm):
+    cloud = make_cloud(settings=replace(settings, max_failed_share=share))
+    cloud.run(6)
+    for host in (1, 2):
+        cloud.kill(host, "off")
+    cloud.run(10)
+    assert {order.host for order in cloud.ordered(Fence)} == (set() if is_storm else {1, 2})
 
 
 def test_the_floor_lets_one_proven_host_of_three_be_handled(make_cloud):
@@ -58,6 +106,7 @@ def test_the_budget_stops_a_slow_cascade(make_cloud, settings):
         cloud.run(15)
     assert {order.host for order in cloud.ordered(Fence)} == {1, 2}
     assert "budget" in cloud.incident(3).hold
+    assert cloud.incident(3).hold_needs_person
 
 
 def test_a_cut_off_controller_shoots_nobody(cloud):
@@ -66,6 +115,33 @@ def test_a_cut_off_controller_shoots_nobody(cloud):
     cloud.run(90)
     assert not cloud.ordered(Fence)
     assert "self-check" in cloud.incident(3).hold
+
+
+def test_what_was_silent_while_we_were_cut_off_is_silent_from_then_on_only(cloud):
+    cloud.feed(SelfChecked(ok=False, detail="gateway does not answer"))
+    cloud.kill(3, "on")
+    cloud.run(90)
+    views = cloud.controller.state.views
+    healthy_since = views[0].since
+    cloud.feed(SelfChecked(ok=True, detail="gateway answers"))
+    assert (views[3].since, views[0].since) == (cloud.now, healthy_since)
+    cloud.run(55)
+    assert not cloud.ordered(Fence)
+    cloud.run(15)
+    assert {order.host for order in cloud.ordered(Fence)} == {3}
+
+
+@pytest.mark.parametrize("needed", [True, False])
+def test_a_self_check_that_goes_on_well_begins_no_silence_anew(make_cloud, settings, needed):
+    cloud = make_cloud(settings=replace(settings, self_check_needed=needed))
+    cloud.run(6)
+    cloud.kill(3, "on")
+    for _ in range(7):
+        cloud.run(10)
+        if not needed:
+            cloud.feed(SelfChecked(ok=False, detail="gateway does not answer"))
+        cloud.feed(SelfChecked(ok=True, detail="gateway answers"))
+    assert {order.host for order in cloud.ordered(Fence)} == {3}
 
 
 def test_an_active_failure_hook_is_a_second_master(cloud):
@@ -389,10 +465,51 @@ def test_a_host_that_never_answered_since_its_maintenance_ended_is_not_shot_befo
     cloud.inventory()
     cloud.run(60)
     assert "it has not answered since its maintenance ended" in cloud.incident(3).hold
+    assert cloud.incident(3).hold_needs_person
     assert not cloud.ordered(Fence)
     cloud.operator(Verb.APPROVE, incident=cloud.incident(3).id)
     cloud.run(10)
     assert {order.host for order in cloud.ordered(Fence)} == {3}
+
+
+class Marked(Cloud):
+    """Hosts with our mark show it in every inventory."""
+
+    def host(self, host: int) -> Host:
+        return replace(super().host(host), marked=host in self.marked)
+
+
+@pytest.mark.parametrize("state", [OnedHostState.DISABLED, OnedHostState.OFFLINE])
+@pytest.mark.parametrize("ours", [False, True])
+def test_a_host_that_a_person_disabled_waits_for_a_person_and_one_that_we_disabled_does_not(state, ours):
+    cloud = Marked(marked={3} if ours else set())
+    cloud.one_states[3] = state
+    cloud.run(6)
+    cloud.inventory()
+    cloud.kill(3, "off")
+    cloud.run(20)
+    assert {order.host for order in cloud.ordered(Fence)} == ({3} if ours else set())
+    if ours:
+        return
+    assert cloud.incident(3).hold.startswith("maintenance: disabled in OpenNebula by somebody else")
+    assert cloud.incident(3).hold_needs_person
+    cloud.operator(Verb.APPROVE, incident=cloud.incident(3).id)
+    cloud.run(3)
+    assert {order.host for order in cloud.ordered(Fence)} == {3}
+
+
+def test_life_is_looked_for_once_more_whatever_led_to_the_power_off(cloud):
+    cloud.operator(Verb.PAUSE)
+    cloud.kill(3, "off")
+    cloud.run(10)
+    state, host, incident = cloud.controller.state, cloud.controller.state.hosts[3], cloud.incident(3)
+
+    def objections() -> list[str]:
+        return [result.guard for result in guard.check(state, host, incident, cloud.now) if not result.passes]
+
+    assert objections() == []
+    state.view(3).views["ssh"].note(Reading(host=3, signal=Signal.ALIVE, sent_at=cloud.now), 10.0)
+    assert objections() == ["life"]
 
 
 def test_what_was_seen_during_a_maintenance_condemns_nobody_after_it(cloud):

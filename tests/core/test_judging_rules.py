@@ -249,3 +249,15 @@ def test_what_a_host_did_long_ago_is_forgiven(make_cloud, settings):
     for _ in range(3):
         assert die_and_come_back(cloud).code == 0
         cloud.run(60)
+
+
+def test_a_person_may_cut_a_planned_reboot_short(leaving):
+    leaving.said = True
+    leaving.run(2)
+    leaving.kill(3)
+    leaving.controller.state.settings = replace(leaving.settings, need=2, weights={Domain.MANAGEMENT: 2})
+    leaving.run(60)
+    assert "planned reboot: it said" in leaving.incident(3).hold
+    leaving.operator(Verb.APPROVE, incident=leaving.incident(3).id)
+    leaving.run(5)
+    assert {order.host for order in leaving.ordered(Fence)} == {3}

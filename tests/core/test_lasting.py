@@ -169,6 +169,18 @@ def test_the_report_of_an_earlier_try_is_not_that_of_this_one(cloud):
     assert cloud.incident(3).lifting
 
 
+def test_a_host_of_which_nobody_says_that_it_was_lifted_is_not_given_back(cloud):
+    recovered(cloud)
+    come_back(cloud)
+    cloud.deaf.add(LiftOrders)
+    cloud.operator(Verb.UNFENCE, 3)
+    cloud.run(400)
+    assert [order.number for order in cloud.ordered(LiftOrders)] == [1, 2, 3]
+    assert "could not be lifted (no report)" in cloud.incident(3).stopped
+    assert cloud.incident(3).in_force == (("ceph", ""),)
+    assert HostStep.RESTORE not in [order.step for order in cloud.ordered(OrderHost)]
+
+
 def test_nothing_is_renewed_while_an_attempt_runs(cloud):
     cloud.deaf.add(Fence)
     cloud.kill(3, "off")

@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from world import Cloud
 
-from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost, ReadHost, ResumeVm
+from ha_controller.adapters.opennebula import LcmState
+from ha_controller.core.effects import Answer, Fence, HostStep, MoveVm, OrderHost, ReadHost, RecoverVm, ResumeVm
 from ha_controller.core.events import (
     FenceReported,
     FenceResult,
     InventoryRead,
     OnedReadFailed,
+    OrderResult,
     Verb,
 )
 from ha_controller.core.incident import VmStage
@@ -260,3 +263,61 @@ def test_a_host_that_flaps_is_told_and_takes_no_vms(cloud):
     assert "no room" in cloud.incident(3).hold
     cloud.run(600)
     assert all(vm.host == 2 for vm in cloud.vms.values() if vm.id // 10 == 3)
+
+
+class Unnoticing(Cloud):
+    """OpenNebula's ssh goes on trying to reach hosts, for ever."""
+
+    notices = False
+
+    def ssh_gives_up(self) -> None:
+        if self.notices:
+            super().ssh_gives_up()
+
+
+def test_an_opennebula_that_does_not_notice_is_asked_twice_and_then_a_person_is_called():
+    cloud = Unnoticing()
+    cloud.run(6)
+    cloud.kill(3, "off")
+    cloud.run(130)
+    asked = [HostStep.OFFLINE, HostStep.ENABLE]
+    assert [order.step for order in cloud.ordered(OrderHost)] == [*asked, *asked]
+    assert "OpenNebula does not notice that the host is gone" in cloud.incident(3).stopped
+    assert cloud.state(3) is HostState.FENCED
+    assert not cloud.ordered(MoveVm)
+    cloud.notices = True
+    cloud.operator(Verb.RELEASE, 3)
+    cloud.run(30)
+    assert cloud.state(3) is HostState.RECOVERED
+
+
+def test_a_vm_that_did_not_run_and_fits_nowhere_is_left_in_the_end(cloud, settings):
+    cloud.become(30, 8, memory_mb=10_000_000)
+    cloud.kill(3, "off")
+    cloud.run(settings.vm_wait_max_s - 10)
+    assert cloud.incident(3).vm(30).stage is VmStage.WAITING
+    cloud.run(30)
+    assert cloud.incident(3).vm(30).stage is VmStage.LEFT
+    assert "it is POWEROFF, and it" in cloud.incident(3).vm(30).reason
+    assert cloud.state(3) is HostState.RECOVERED
+
+
+class Ineffective(Cloud):
+    """OpenNebula takes every order to end a state, and the state stays."""
+
+    def _do(self, effect):
+        if isinstance(effect, RecoverVm):
+            self._reported(effect, OrderResult.ACCEPTED)
+        else:
+            super()._do(effect)
+
+
+def test_orders_to_end_a_state_that_lead_nowhere_have_an_end(settings):
+    cloud = Ineffective(settings=replace(settings, vm_timeout_s=1000.0))
+    cloud.run(6)
+    cloud.become(30, 3, LcmState.HOTPLUG.value)
+    cloud.kill(3, "off")
+    cloud.run(400)
+    assert len(cloud.ordered(RecoverVm)) == settings.recovers_max
+    assert cloud.incident(3).vm(30).stage is VmStage.LEFT
+    assert "orders to end its state led nowhere" in cloud.incident(3).vm(30).reason

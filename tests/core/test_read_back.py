@@ -5,8 +5,10 @@ from __future__ import annotations
 from world import Cloud
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Fence
-from ha_controller.core.events import FenceAccepted, LeadChanged
+from ha_controller.core.effects import Fence, MoveVm, OrderHost
+from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult, LeadChanged
+from ha_controller.core.incident import AttemptOutcome
+from ha_controller.core.model import Device, HostState
 
 
 def test_an_acknowledged_power_off_is_read_back_only_when_the_lead_is_held():
@@ -29,3 +31,42 @@ def test_an_acknowledged_power_off_is_read_back_only_when_the_lead_is_held():
     cloud.feed(LeadChanged(term=2))
     cloud.run(1)
     assert [(again.send, again.term) for again in cloud.ordered(Fence)] == [(False, 2)]
+
+
+def test_an_acknowledged_power_off_is_not_read_back_by_a_device_with_other_settings():
+    """What it reads says nothing of the machine that was ordered off; the new one is ordered for itself."""
+    cloud = Cloud()
+    cloud.run(6)
+    cloud.kill(2, "off")
+    cloud.deaf = {Fence}
+    cloud.run(4)
+    order = cloud.ordered(Fence)[-1]
+    cloud.feed(FenceAccepted(host=2, incident=order.incident, attempt=order.attempt))
+    cloud.levels = ((Device(name="bmc", identity_noted=True, fingerprint="another address"),),)
+    cloud.deaf = set()
+    cloud.restart()
+    cloud.run(30)
+    assert [again.send for again in cloud.ordered(Fence)] == [True, True]
+    first, second = cloud.incident(2).attempts
+    assert (first.outcome, first.detail) == (AttemptOutcome.UNVERIFIED, "its device was changed meanwhile")
+    assert (second.outcome, second.fingerprints) == (AttemptOutcome.OFF_READ, ("another address",))
+    assert cloud.state(2) is HostState.RECOVERED
+
+
+def test_an_off_that_was_read_by_a_device_whose_settings_changed_since_proves_nothing():
+    cloud = Cloud()
+    cloud.run(6)
+    cloud.kill(2, "off")
+    cloud.deaf = {Fence}
+    cloud.run(4)
+    order = cloud.ordered(Fence)[-1]
+    keys = {"host": 2, "incident": order.incident, "attempt": order.attempt}
+    cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
+    cloud.levels = ((Device(name="bmc", identity_noted=True, fingerprint="another address"),),)
+    cloud.inventory()
+    cloud.run(20)
+    assert cloud.state(2) is HostState.FAILED
+    assert not cloud.ordered(OrderHost)
+    assert not cloud.ordered(MoveVm)
+    attempt = cloud.incident(2).attempts[0]
+    assert (attempt.outcome, attempt.detail) == (AttemptOutcome.UNVERIFIED, "its device was changed meanwhile")

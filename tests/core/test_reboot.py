@@ -573,3 +573,20 @@ def test_a_vm_that_was_coming_to_the_host_and_stays_where_it_was_is_an_outcome(c
     cloud.run(20)
     assert started(cloud) == {31}
     assert cloud.incident(3).vm(30).stage is VmStage.RUNNING
+
+
+def test_host_orders_without_effect_are_repeated_until_opennebula_asks_the_host_anew(cloud):
+    cloud.deaf.add(OrderHost)
+    cloud.reboot(3)
+    cloud.run(40)
+    assert {order.step for order in cloud.ordered(OrderHost)} == {HostStep.OFFLINE}
+    assert len(cloud.ordered(OrderHost)) > 1
+    assert not started(cloud)
+    cloud.one_states[3] = 8
+    cloud.run(20)
+    enabled = [order for order in cloud.ordered(OrderHost) if order.step is HostStep.ENABLE]
+    assert len(enabled) > 1
+    cloud.deaf.clear()
+    cloud.run(30)
+    assert started(cloud) == {30, 31}
+    assert cloud.one_states[3] == 2

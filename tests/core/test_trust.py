@@ -20,7 +20,7 @@ from ha_controller.core.events import (
 )
 from ha_controller.core.model import Device, HostState, Identity, PowerState
 from ha_controller.core.report import hosts
-from ha_controller.core.trust import is_trusted, was_seen_on
+from ha_controller.core.trust import is_mismatched, is_trusted, was_seen_on
 
 OURS, OTHERS = Identity(system_uuid="4c4c4544-0003"), Identity(system_uuid="4c4c4544-0099")
 BMC = Device(name="bmc", tells_identity=True)
@@ -178,6 +178,18 @@ def test_a_host_that_was_exchanged_has_its_devices_proven_anew(cloud):
     host_says(cloud, OTHERS)
     assert not trusted(cloud)
     assert "another machine than before" in cloud.told()
+    check(cloud, OTHERS)
+    assert trusted(cloud)
+
+
+def test_a_device_that_was_another_machines_is_so_no_more_when_its_host_was_exchanged(cloud):
+    host_says(cloud, OURS)
+    check(cloud, OTHERS)
+    state, device = cloud.controller.state, cloud.levels[0][0]
+    assert is_mismatched(state, 3, device)
+    host_says(cloud, OTHERS)
+    assert not is_mismatched(state, 3, device)
+    assert not trusted(cloud), "it has to be proven first"
     check(cloud, OTHERS)
     assert trusted(cloud)
 
