@@ -266,7 +266,7 @@ def _next_attempt(state: State, host: Host, incident: Incident, now: float) -> N
         state.hold(incident, hold, now)
         return
     results = guard.check(state, host, incident, now)
-    guard.note(state, host, results, now)
+    incident = guard.note(state, host, incident, results, now)
     if vetoed := guard.veto(results):
         hold = Hold(vetoed.guard, vetoed.reason, guard.what_helps(vetoed, incident), vetoed.needs_person)
         state.hold(incident, hold, now, [str(result) for result in results])

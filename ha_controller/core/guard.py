@@ -66,13 +66,18 @@ def check(state: State, host: Host, incident: Incident, now: float) -> tuple[Gua
     )
 
 
-def note(state: State, host: Host, results: tuple[GuardResult, ...], now: float) -> None:
-    """Remember a storm and a shared cause: while they pass, hosts come back one after the other, and some are last."""
+def note(state: State, host: Host, incident: Incident, results: tuple[GuardResult, ...], now: float) -> Incident:
+    """Remember a storm and a shared cause: while they pass, hosts come back one after the other, and some are last.
+
+    Returns the incident with that: whoever saves the one of before would forget it over a restart.
+    """
     said = {result.guard for result in results if not result.passes and result.needs_person}
     if "storm" in said and now - state.cloud.storm_at > STORM_SAVED_EVERY_S:
         state.save_cloud(replace(state.cloud, storm_at=now))
     if "shared cause" in said:
         note_cause(state, host, now)
+    saved = state.incidents.get(host.id)
+    return incident if saved is None else replace(incident, cause_at=saved.cause_at)
 
 
 def note_cause(state: State, host: Host, now: float) -> None:

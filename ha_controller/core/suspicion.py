@@ -264,7 +264,7 @@ def _condemn(state: State, host: Host, verdict: Verdict, now: float) -> None:
     if not incident.ordered_by:
         incident = state.save(replace(incident, verdict=verdict.kind.value))
     results = guard.check(state, host, incident, now)
-    guard.note(state, host, results, now)
+    incident = guard.note(state, host, incident, results, now)
     said = [str(result) for result in results]
     if hold := _what_holds(state, incident, verdict, results, now):
         state.hold(incident, hold, now, said)

@@ -233,6 +233,16 @@ def test_hosts_of_one_rack_that_fall_silent_together_are_not_shot(make_cloud, se
     assert {order.host for order in cloud.ordered(Fence)} == {1}
 
 
+def test_less_than_half_of_a_rack_is_no_shared_cause(make_cloud, settings):
+    places = {host: (("HA_RACK", "east" if host < 5 else "west"),) for host in range(20)}
+    cloud = make_cloud(hosts=20, places=places, settings=replace(settings, fences_max=10))
+    cloud.run(6)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(70)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 2}
+
+
 def test_the_last_host_of_a_rack_that_comes_back_is_not_shot(make_cloud, settings):
     """The switch is back, and one host sees it seconds before the other: who is left is not alone with its silence."""
     cloud = racked(make_cloud, settings, storm_cooldown_s=60.0)
@@ -250,6 +260,21 @@ def test_the_last_host_of_a_rack_that_comes_back_is_not_shot(make_cloud, setting
     del cloud.dead[1]
     cloud.run(5)
     assert cloud.state(1) is HostState.OK
+
+
+def test_a_restart_does_not_forget_that_others_shared_its_silence(make_cloud, settings):
+    cloud = racked(make_cloud, settings, storm_cooldown_s=200.0)
+    for host in (1, 2):
+        cloud.kill(host, "on")
+    cloud.run(90)
+    del cloud.dead[2]
+    cloud.run(10)
+    cloud.restart()
+    cloud.run(90)
+    assert not cloud.ordered(Fence)
+    assert "some are back" in cloud.incident(1).hold
+    cloud.run(120)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
 
 
 def test_a_host_that_does_not_come_back_with_its_rack_is_shot(make_cloud, settings):
@@ -413,6 +438,18 @@ def test_the_budget_of_a_day_stops_what_that_of_an_hour_lets_through(make_cloud,
         cloud.run(80)
     assert {order.host for order in cloud.ordered(Fence)} == {1, 2, 3}
     assert "in the last 1440 min (limit 3)" in cloud.incident(4).hold
+
+
+def test_the_budget_comes_back_when_its_time_has_passed(make_cloud, settings):
+    cloud = make_cloud(hosts=20, settings=replace(settings, fences_max=1, fences_per_s=60.0))
+    cloud.run(6)
+    for host in (1, 2):
+        cloud.kill(host, "off")
+        cloud.run(20)
+    assert {order.host for order in cloud.ordered(Fence)} == {1}
+    assert "budget" in cloud.incident(2).hold
+    cloud.run(45)
+    assert {order.host for order in cloud.ordered(Fence)} == {1, 2}
 
 
 def test_a_host_whose_vms_fit_nowhere_is_shot_all_the_same_and_that_is_told(cloud):
