@@ -7,9 +7,11 @@ from dataclasses import replace
 import pytest
 from world import Cloud, say
 
-from ha_controller.core import guard
+from ha_controller.core import guard, life
 from ha_controller.core.effects import Answer, Fence, MarkMaintenance, MoveVm, OrderHost, ReadHost
 from ha_controller.core.events import (
+    EvidenceTaken,
+    FenceResult,
     LeadChanged,
     MaintenanceMarked,
     OperatorCommanded,
@@ -547,6 +549,22 @@ def test_life_is_looked_for_once_more_whatever_led_to_the_power_off(cloud):
     assert objections() == []
     state.view(3).views["ssh"].note(Reading(host=3, signal=Signal.ALIVE, sent_at=cloud.now), 10.0)
     assert objections() == ["life"]
+
+
+@pytest.mark.parametrize(
+    ("host", "signal", "is_taken_back"),
+    [(3, Signal.ALIVE, True), (4, Signal.ALIVE, False), (3, Signal.SILENT, False), (3, Signal.UNKNOWN, False)],
+)
+def test_only_life_of_its_own_host_takes_back_a_power_off_that_waits_for_the_disk(cloud, host, signal, is_taken_back):
+    cloud.deaf.add(Fence)
+    cloud.kill(3, "off")
+    cloud.run(4)
+    (order,) = cloud.ordered(Fence)
+    reading = Reading(host=host, signal=signal, sent_at=cloud.now)
+    report = life.taken_back(cloud.controller.state, order, [EvidenceTaken(channel="ssh", readings=(reading,))])
+    assert (report is not None) == is_taken_back
+    if report is not None:
+        assert (report.result, report.detail) == (FenceResult.NOT_SENT, "not sent: ssh answered meanwhile")
 
 
 def test_what_was_seen_during_a_maintenance_condemns_nobody_after_it(cloud):
