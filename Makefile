@@ -64,6 +64,7 @@ sim: $(VENV)/.ready                         ## two or three minutes on two cores
 planted: $(VENV)/.dev                      ## minutes: mistakes planted in the core and around it, each must be found by the simulator
 	$(BIN)/python tests/planted/bugs.py $(ARGS)
 	$(BIN)/python tests/planted/engine_bugs.py $(ARGS)
+	$(BIN)/python tests/planted/shared_bugs.py $(ARGS)
 
 docs: .docs/venv/.ready                    ## the documentation as a site in .docs/site; a broken link is an error
 	.docs/venv/bin/mkdocs build --quiet

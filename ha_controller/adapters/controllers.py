@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Final
 
 import aiohttp
@@ -46,6 +48,24 @@ class Other:
     url: str
     token: SecretStr
     tls: ssl.SSLContext | None = None  #: None: the system's authorities
+
+
+Question = Callable[[], Awaitable[bytes]]
+Way = Callable[[Other], AbstractAsyncContextManager[Question]]
+
+
+@asynccontextmanager
+async def over_http(other: Other) -> AsyncIterator[Question]:
+    """How another controller is asked. A question raises aiohttp.ClientError or OSError, and sets no deadline."""
+    connector = aiohttp.TCPConnector(ssl=True if other.tls is None else other.tls, limit=1)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        trust_env=False,
+        auto_decompress=False,  # a small answer could unpack to any size
+        cookie_jar=aiohttp.DummyCookieJar(),
+        headers={"Accept-Encoding": "identity", "Authorization": f"Bearer {other.token.get_secret_value()}"},
+    ) as session:
+        yield partial(_asked, session, f"{other.url}/api/v1/sight")
 
 
 class _Said(BaseModel):
@@ -127,9 +147,15 @@ class Controllers:
     """Asks them all, each in a task of its own."""
 
     def __init__(
-        self, others: Sequence[Other], *, report: Callable[[SightTold], None], clock: Callable[[], float]
+        self,
+        others: Sequence[Other],
+        *,
+        report: Callable[[SightTold], None],
+        clock: Callable[[], float],
+        way: Way = over_http,
     ) -> None:
         """Nothing is asked yet. `clock` tells the controller's seconds."""
+        self._way = way
         self.sights: dict[str, Sight] = {other.name: Sight() for other in others}
         self._others = others
         self._report = report
@@ -143,25 +169,18 @@ class Controllers:
 
     async def _follow(self, other: Other) -> None:
         dating = Dating()
-        connector = aiohttp.TCPConnector(ssl=True if other.tls is None else other.tls, limit=1)
-        async with aiohttp.ClientSession(
-            connector=connector,
-            trust_env=False,
-            auto_decompress=False,  # a small answer could unpack to any size
-            cookie_jar=aiohttp.DummyCookieJar(),
-            headers={"Accept-Encoding": "identity", "Authorization": f"Bearer {other.token.get_secret_value()}"},
-        ) as session:
+        async with self._way(other) as question:
             while True:
                 began_at = anyio.current_time()
-                await self._ask(other, session, dating)
+                await self._ask(other, question, dating)
                 await anyio.sleep(max(PAUSE_MIN_S, began_at + ASK_EVERY_S - anyio.current_time()))
 
-    async def _ask(self, other: Other, session: aiohttp.ClientSession, dating: Dating) -> None:
+    async def _ask(self, other: Other, question: Question, dating: Dating) -> None:
         """One question. What goes wrong is told of this one alone."""
         sight, sent_at, trouble = self.sights[other.name], self._clock(), ""
         try:
             with anyio.fail_after(ANSWER_MAX_S):
-                raw = await _asked(session, f"{other.url}/api/v1/sight")
+                raw = await question()
             self._take(other.name, sight, _Answer.model_validate_json(raw), sent_at, dating)
         except TimeoutError:
             trouble = f"no answer within {ANSWER_MAX_S:g} s"

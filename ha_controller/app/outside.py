@@ -1,4 +1,4 @@
-"""What a controller has of the machine it runs on: clocks, the way to OpenNebula, a disk, a door for people.
+"""What a controller has of the machine it runs on: clocks, ways to OpenNebula and to others, a disk, a door for people.
 
 The simulator lends it other ones. Nothing else of the controller knows which.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from ha_controller.adapters import open_pages
 from ha_controller.adapters.arbiter import Moment
 from ha_controller.adapters.commander import Commander
+from ha_controller.adapters.controllers import Way, over_http
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.opennebula import Transport
 from ha_controller.app.clock import ControllerClock
@@ -42,3 +43,4 @@ class Outside:
     transport: Transport | None = None  #: to OpenNebula; None: HTTP to the configured endpoint
     open_journal: Callable[[Path], Journal] = Journal.open  #: blocks
     door: Door = _served
+    way_to_others: Way = over_http  #: to other controllers

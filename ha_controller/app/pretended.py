@@ -24,6 +24,7 @@ from ha_controller.adapters.prober.oned import OnedProbe
 from ha_controller.app.commands import EXPECTED
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.outside import Outside
+from ha_controller.app.pretended_peers import Others, etcd_arbiter_of, name_instance, peers_configured, way_from
 from ha_controller.app.reloading import as_taken_over
 from ha_controller.app.runtime import Runtime
 from ha_controller.config import Config
@@ -45,25 +46,29 @@ from ha_controller.sim.engine_level.world import GATEWAY, World
 QUICK_FOLDER = Path("/dev/shm")  #: if there is one: the pretended disk is slow enough
 
 
-def run(seed: int, hosts: int, hours: float, rates: Rates, *, trace: bool = False) -> tuple[World, Sequence[Violation]]:
+def run(
+    seed: int, hosts: int, hours: float, rates: Rates, *, controllers: int | None = None, trace: bool = False
+) -> tuple[World, Sequence[Violation]]:
     """Let one seed live through its hours; returns the world after its end, and what went wrong."""
-    with world(seed, hosts, rates, trace=trace) as made:
+    with world(seed, hosts, rates, controllers=controllers, trace=trace) as made:
         found = made.run(hours)
     return made, found
 
 
 @contextmanager
-def world(seed: int, hosts: int, rates: Rates, *, trace: bool = False) -> Iterator[World]:
-    """A cloud with a whole controller that has just started, and a place for its state."""
+def world(
+    seed: int, hosts: int, rates: Rates, *, controllers: int | None = None, trace: bool = False
+) -> Iterator[World]:
+    """A cloud with whole controllers that have just started, and a place for their state."""
     place = QUICK_FOLDER if QUICK_FOLDER.is_dir() else None
     before = structlog.get_config()
     with tempfile.TemporaryDirectory(prefix="ha-controller-simulate-", dir=place) as folder:
 
         def assemble(life: Life) -> PretendedRuntime:
-            return PretendedRuntime(life, Path(folder))
+            return PretendedRuntime(life, Path(folder) / life.process.name)
 
         try:
-            made = World(seed, hosts, rates, assemble, trace=trace, folder=folder)
+            made = World(seed, hosts, rates, assemble, controllers=controllers, trace=trace, folder=folder)
             structlog.configure(processors=[lambda _, __, line: _heard(made, line)])
             yield made
         finally:
@@ -72,13 +77,14 @@ def world(seed: int, hosts: int, rates: Rates, *, trace: bool = False) -> Iterat
 
 def part(task: Task) -> Tally:
     """Run one seed of a campaign."""
-    ended, found = run(task.seed, task.hosts, task.hours, task.rates)
+    ended, found = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers)
     return tally(task, ended, found)
 
 
 def trace(task: Task) -> list[str]:
     """The story of one seed."""
-    return run(task.seed, task.hosts, task.hours, task.rates, trace=True)[0].trace or []
+    told = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers, trace=True)
+    return told[0].trace or []
 
 
 def _heard(heard_in: World, line: Any) -> Any:
@@ -91,8 +97,8 @@ def _heard(heard_in: World, line: Any) -> Any:
     raise structlog.DropEvent
 
 
-def configuration(layout: Layout, folder: Path, reloads: int) -> Config:
-    """What a person would have written for this cloud."""
+def configuration(layout: Layout, folder: Path, reloads: int, others: Others = None) -> Config:
+    """What a person would have written for this cloud. `others`: the names of other controllers; None: it is alone."""
     drawn = layout.settings
     fences: dict[tuple[str, int], list[str]] = {}
     for host, levels in enumerate(layout.levels):
@@ -124,7 +130,7 @@ def configuration(layout: Layout, folder: Path, reloads: int) -> Config:
                 for (name, level), hosts in sorted(fences.items())
             ],
             "recover": {"parallel": drawn.moves_parallel},
-            "leader": {"kind": "pretended"},
+            **peers_configured(others),
             "api": {"socket": str(folder / "socket")},
         }
     )  # fmt: skip
@@ -133,7 +139,8 @@ def configuration(layout: Layout, folder: Path, reloads: int) -> Config:
 def plugins_of(life: Life) -> Registry:
     """What a life of the controller finds installed."""
     probes: dict[str, Any] = {**channels_of(life), "bmc": BmcProbe, "oned": OnedProbe}
-    return Registry(agents=agents_of(life), probes=probes, arbiters=arbiters_of(life), notifiers={}, plugins=())
+    arbiters = {**arbiters_of(life), **etcd_arbiter_of(life)}
+    return Registry(agents=agents_of(life), probes=probes, arbiters=arbiters, notifiers={}, plugins=())
 
 
 class _Way:
@@ -226,13 +233,15 @@ class PretendedRuntime(Runtime):
         self._journal: PretendedJournal | None = None
         world = life.world
         registry = plugins_of(life)
-        config = configuration(world.layout, folder, world.reloads)
+        config = self._configured()
+        name_instance(Path(config.state_dir), life.process.index)
         outside = Outside(
             clock=life.process.clock,
             moment=lambda: Moment(monotonic=world.now, boot=world.now, wall=world.wall(world.now)),
             transport=_Way(life),
             open_journal=self._open_journal,
             door=lambda path, sources, commander: nullcontext(),
+            way_to_others=way_from(life),
         )
         super().__init__(config, registry, outside)
         life.process.settings = self.controller.state.settings
@@ -250,8 +259,12 @@ class PretendedRuntime(Runtime):
 
     def reload(self) -> None:
         """The configuration is read again."""
+        self.take_over(as_taken_over(self, self._configured()))
+
+    def _configured(self) -> Config:
         world = self.life.world
-        self.take_over(as_taken_over(self, configuration(world.layout, self._folder, world.reloads)))
+        others = [each.name for each in world.controllers if each is not self.life.process] if world.shares else None
+        return configuration(world.layout, self._folder, world.reloads, others)
 
     def release(self) -> None:
         """The kernel takes back locks and open files."""
@@ -310,9 +323,9 @@ class PretendedRuntime(Runtime):
 
     async def _contained(self, executor: Callable[..., Awaitable[None]], effect: Effect) -> None:
         world = self.life.world
-        world.begins(effect)
+        world.begins(self.life.process, effect)
         try:
             await super()._contained(executor, effect)
         finally:
             if self.life.alive:
-                world.ends(effect)
+                world.ends(self.life.process, effect)

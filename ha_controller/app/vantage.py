@@ -40,7 +40,7 @@ def controllers_of(runtime: Runtime) -> Controllers:
         )
         for each in runtime.config.controller
     ]
-    return Controllers(others, report=runtime.post, clock=runtime.clock)
+    return Controllers(others, report=runtime.post, clock=runtime.clock, way=runtime.outside.way_to_others)
 
 
 def told(runtime: Runtime) -> Json:

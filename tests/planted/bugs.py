@@ -55,10 +55,12 @@ class Bug:
     rates: dict[str, float] | None = None  #: what is aimed at it; None: everything
     part: Callable[[campaign.Task], campaign.Tally] = campaign.part  #: the level of the simulator
     hours: float = HOURS
+    hosts: int = HOSTS
+    controllers: int | None = None  #: None: the seed decides
 
     def task(self, seed: int) -> campaign.Task:
         rates = Rates().times(10.0, 5.0) if self.rates is None else Rates().only().with_rates(self.rates)
-        return campaign.Task(seed=seed, hosts=HOSTS, hours=self.hours, rates=rates)
+        return campaign.Task(seed=seed, hosts=self.hosts, hours=self.hours, rates=rates, controllers=self.controllers)
 
 
 BUGS: list[Bug] = []

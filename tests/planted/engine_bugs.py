@@ -38,8 +38,11 @@ def bug(name: str, text: str, *invariants: str, **rates: float) -> Callable[[Cal
     def note(patch: Callable[[], Any]) -> None:
         aimed = {key.replace("_", "-"): rate for key, rate in rates.items()}
         BUGS.append(
-            Bug(name=name, text=text, invariants=invariants, patch=patch, rates=aimed, part=pretended.part, hours=HOURS)
-        )
+            Bug(
+                name=name, text=text, invariants=invariants, patch=patch, rates=aimed, part=pretended.part, hours=HOURS,
+                controllers=1,
+            )
+        )  # fmt: skip
 
     return note
 

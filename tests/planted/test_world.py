@@ -42,6 +42,11 @@ def test_one_controller_leads_and_another_one_when_it_stands_still():
     assert world.arbiter.leader is second
 
 
+def test_so_many_controllers_as_are_wanted_whatever_the_seed_says():
+    for controllers in (1, 3):
+        assert len(World(1, 4, Rates().only(), controllers=controllers).controllers) == controllers
+
+
 def test_a_lone_controller_leads_again_after_a_restart_and_nobody_else_has():
     world = world_of(1)
     let_pass(world, 5)

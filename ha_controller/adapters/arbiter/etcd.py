@@ -14,7 +14,6 @@ from __future__ import annotations
 import json
 import math
 import ssl
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -123,6 +122,7 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
 
     kind: ClassVar[str] = "etcd"
     config_model: ClassVar[type[ArbiterConfig]] = EtcdConfig
+    gateway_class: ClassVar[type[Gateway]] = Gateway
 
     def __init__(self, config: EtcdConfig, context: ArbiterContext) -> None:
         """No connection here; the certificates are read.
@@ -133,7 +133,7 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         super().__init__(config, context)
         self.lead_s = config.lease_s - MARGIN_S
         self.renew_every_s = config.lease_s / 5
-        self._gateway = Gateway(
+        self._gateway = self.gateway_class(
             endpoints=config.endpoints,
             timeout_s=config.timeout_s,
             deadline_s=min(config.lease_s / 2, (len(config.endpoints) + 1) * config.timeout_s),
@@ -170,7 +170,7 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         try:
             return await self._acquire()
         except ArbiterUnreachable:
-            self._failed_at = time.monotonic()
+            self._failed_at = anyio.current_time()
             raise
 
     async def _acquire(self) -> int | None:
@@ -189,7 +189,7 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
         # with its data etcd loses who led; restored from a backup, it is another cluster
         ours = (self.context.instance, own_term, self._gateway.cluster)
         is_whole = (about.get("instance"), last_term, about.get("cluster")) == ours and self._seen_term <= own_term
-        if not is_whole and time.monotonic() - self._failed_at < self.config.lease_s:
+        if not is_whole and anyio.current_time() - self._failed_at < self.config.lease_s:
             return None
         term = max(self._seen_term, own_term) + 1
         lease = await self._gateway.grant(int(self.config.lease_s))
@@ -291,7 +291,7 @@ class EtcdArbiter(Arbiter[EtcdConfig]):
 
     async def _show_presence(self) -> None:
         """Keep ourselves on the list; also the first question to etcd that shows whether it answers."""
-        now = time.monotonic()
+        now = anyio.current_time()
         if now < self._presence_due:
             return
         if self._presence is None or not await self._gateway.keep_alive(self._presence):

@@ -28,6 +28,7 @@ class Task:
     hours: float
     rates: Rates
     settings: Settings | None = None
+    controllers: int | None = None  #: None: the seed decides
 
 
 @dataclass(kw_only=True)
@@ -87,7 +88,7 @@ class Tally:
 
 def part(task: Task) -> Tally:
     """Run one seed."""
-    world = World(task.seed, task.hosts, task.rates, task.settings)
+    world = World(task.seed, task.hosts, task.rates, task.settings, controllers=task.controllers)
     found = world.run(task.hours)
     return tally(task, world, found)
 
@@ -108,7 +109,7 @@ def tally(task: Task, world: Stage, found: Sequence[Violation]) -> Tally:
 
 def trace(task: Task) -> list[str]:
     """The story of one seed."""
-    world = World(task.seed, task.hosts, task.rates, task.settings, trace=True)
+    world = World(task.seed, task.hosts, task.rates, task.settings, trace=True, controllers=task.controllers)
     world.run(task.hours)
     return world.trace or []
 

@@ -182,6 +182,7 @@ class Judge:
             raise Violation("G1", f"host {effect.host} is powered off within the settle time")
         clock, fences = process.clock(), process.ledger.fences
         lately = {host for at, host in fences if clock - at < settings.fences_per_s} - {effect.host}
+        lately |= self._powered_off_by_others(process, settings.fences_per_s) - {effect.host}
         if len(lately) >= settings.fences_max and effect.host not in self.allowed:
             raise Violation("G1", f"host {effect.host} is over the budget of {settings.fences_max} power-offs")
         if effect.host not in self.allowed:
@@ -192,11 +193,16 @@ class Judge:
         if tried > len(self.world.layout.levels[effect.host]) * settings.fence_rounds_max:
             raise Violation("G1", f"attempt {tried} on host {effect.host}: more than the rounds that are allowed")
 
+    def _powered_off_by_others(self, process: Controlling, within_s: float) -> set[int]:
+        """Hosts whose power-offs by other controllers count as ours do: none, where each has a record of its own."""
+        del process, within_s
+        return set()
+
     def fence_begins(self, process: Controlling, order: Fence) -> None:
         """A power-off is about to be sent to devices."""
         self.counted["fences"] += 1
         truth, host, now = self.world.truth, order.host, self.world.now
-        since = truth.reachable_since.get(host)
+        since = self._known_since(process, host)
         if since is not None and now - since > SEEN_S and now - process.paused_until > SEEN_S:
             self.counted["false fences"] += 1
             raise Violation("S2", f"host {host} is ordered off, and could be reached for {now - since:.0f} s")
@@ -213,6 +219,11 @@ class Judge:
             raise Violation("S2", f"host {host} writes its heartbeat, and is ordered off")
 
         self._no_storm(process, host)
+
+    def _known_since(self, process: Controlling, host: int) -> float | None:
+        """Since when a controller must hear of a host's life without a gap; None: it need not."""
+        del process
+        return self.world.truth.reachable_since.get(host)
 
     def _no_storm(self, process: Controlling, host: int) -> None:
         """What is silent for so long is known to be silent, and counted, unless the process stood still."""

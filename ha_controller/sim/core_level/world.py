@@ -7,6 +7,7 @@ everything waits for people, the looks come more rarely, but never so rarely tha
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from ha_controller.core.incident import Incident
 from ha_controller.core.model import HostState
@@ -37,12 +38,21 @@ class World(Stage):
     controllers: tuple[Process, ...]
     arbiter: Arbiter
 
-    def __init__(self, seed: int, hosts: int, rates: Rates, settings: Settings | None = None, trace: bool = False):
-        """A healthy cloud with controllers that have just started."""
+    def __init__(
+        self,
+        seed: int,
+        hosts: int,
+        rates: Rates,
+        settings: Settings | None = None,
+        trace: bool = False,
+        controllers: int | None = None,
+    ) -> None:
+        """A healthy cloud with controllers that have just started. `controllers`: so many; None: the seed decides."""
         dice = random.Random(seed)
         self._oned_at = self._looked_at = self._news_at = BEGIN
         self._turn_number, self._turn_at = 0, BEGIN  #: the number of the turn that is due next, and when
-        super().__init__(layout.draw(dice, hosts, settings), trace=trace)
+        drawn = layout.draw(dice, hosts, settings)
+        super().__init__(replace(drawn, controllers=controllers or drawn.controllers), trace=trace)
         self.judge, self.trouble = Judge(self), Trouble(self, dice, rates)
         self.devices, self.inventory, self.arbiter = Devices(self), Inventory(self), Arbiter(self)
         self.controllers = tuple(Process(self, index) for index in range(self.layout.controllers))

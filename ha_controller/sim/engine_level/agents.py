@@ -58,11 +58,11 @@ class PretendedAgent(FenceAgent[PretendedConfig]):
         await self._reach("power off", may_block=False)
         if world.devices.of(host, name).busy_until > world.now:
             raise Rejected("no session is free")
-        await life.risk("a power-off is about to leave", may_pause=False)  # docs/known-flaws.md: nobody can look again
+        await life.risk("a power-off is about to leave", may_pause=False)
+        await life.at_the_packet()
         with world.judged():
-            stood_still = life.process.paused_until > asked_at
             machine = world.devices.machine_of(host, name)
-            world.judge.power_off_sent(life.process, host, machine, stood_still=stood_still)
+            world.judge.power_off_sent(life.process, host, machine, asked_at)
         life.here()
         with world.judged():
             world.devices.order_off(host, name)
@@ -76,6 +76,8 @@ class PretendedAgent(FenceAgent[PretendedConfig]):
         """Read it."""
         await self._reach("read")
         power = self.life.world.devices.read(self.config.host, self.config.device)
+        if power is PowerState.OFF:
+            self.life.world.trouble.read_off(self.config.host)
         await self.life.takes(self.life.world.dice.uniform(0.01, 0.1))
         if self.life.world.trouble.strikes("plugin-nonsense"):
             return cast(PowerState, self.life.world.dice.choice(("off", None, True, 0)))

@@ -62,10 +62,13 @@ class _Channel(Probe[ProbeConfig]):
     def _ask(self, host: int, now: float) -> Reading:
         raise NotImplementedError
 
+    def _reaches(self, host: int) -> bool:
+        return self.life.world.sight.reaches_host(self.life.process, host)
+
     def _answers(self, host: int, answers: bool, now: float) -> Reading:
         world = self.life.world
         loss = world.truth.lossy.get(host, 0.0)
-        is_heard = answers and not (loss and world.dice.random() < loss)
+        is_heard = answers and self._reaches(host) and not (loss and world.dice.random() < loss)
         return Reading(host=host, signal=Signal.ALIVE if is_heard else Signal.SILENT, sent_at=now)
 
 
@@ -121,7 +124,7 @@ class _BootId(_Channel):
 
     def _ask(self, host: int, now: float) -> Reading:
         world = self.life.world
-        if host < 0 or not world.truth.answers(host):
+        if host < 0 or not (world.truth.answers(host) and self._reaches(host)):
             return Reading(host=host, signal=Signal.UNKNOWN, sent_at=now, detail="no login")
         boot, booted_at = f"boot {host}.{world.truth.machines[host].boots}", world.booted_at[host]
         return Reading(host=host, signal=Signal.ALIVE, sent_at=now, boot_id=boot, booted_at=booted_at)

@@ -1,4 +1,4 @@
-"""Who leads in the pretended world: an engine outside of the controllers, and the arbiter that asks it."""
+"""Who leads a pretended world of one controller: an engine outside of it, and the arbiter that asks it."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ OTHER = "the other controller"
 class Election:
     """Gives the lead to one at a time."""
 
+    lead_s = LEAD_S
+
     def __init__(self, world: World) -> None:
         """Nobody leads yet."""
         self.world = world
@@ -28,6 +30,7 @@ class Election:
         self.cut: set[int] = set()  #: controllers that do not reach it
         self.before = ""  #: who led last before the holder
         self.proven: dict[str, float] = {}  #: who -> when they asked for what was last proven to them
+        self.kept: dict[str, float] = {}  #: who -> when they asked for what last kept their lead
 
     def holds(self, who: str, term: int) -> bool:
         """Whether somebody leads in a term, now."""
@@ -36,7 +39,7 @@ class Election:
     @property
     def leader(self) -> Process | None:
         """The controller that holds the lead, knows it, and runs. One that sleeps in a calm cloud is woken in time."""
-        process = self.world.process
+        (process,) = self.world.controllers
         if process.controller is None or (self.holder, process.controller.state.term) != (process.name, self.term):
             return None
         return process if self.world.sleeps or (process.runs and self.world.now < self.ends_at) else None
@@ -81,6 +84,8 @@ class PretendedArbiter(Arbiter[PretendedConfig]):
     async def _reach(self) -> Election:
         life = self.life
         election = life.world.arbiter
+        if not isinstance(election, Election):
+            raise ArbiterUnreachable("there is none")
         await life.takes(life.world.dice.uniform(0.001, 0.02))
         if election.down or life.process.index in election.cut:
             if life.world.dice.random() < 0.5:
@@ -90,14 +95,17 @@ class PretendedArbiter(Arbiter[PretendedConfig]):
 
     async def acquire(self) -> int | None:
         """Ask for the lead."""
-        return (await self._reach()).grant(self._who)
+        asked_at, election = self.life.world.now, await self._reach()
+        election.kept[self._who] = asked_at
+        return election.grant(self._who)
 
     async def renew(self, term: int) -> None:
         """Keep it."""
-        election = await self._reach()
+        asked_at, election = self.life.world.now, await self._reach()
         if not election.holds(self._who, term):
             raise NotLeading(f"term {term} is over")
         election.ends_at = election.world.now + GRANT_S
+        election.kept[self._who] = asked_at
 
     async def prove(self, term: int) -> None:
         """Whether it is held, now."""
@@ -129,7 +137,8 @@ class PretendedArbiter(Arbiter[PretendedConfig]):
 
     def led_meanwhile(self) -> str:
         """Nobody, if the term before was ours, too: what was ordered in it is on our record."""
-        before = self.life.world.arbiter.before
+        election = self.life.world.arbiter
+        before = election.before if isinstance(election, Election) else ""
         return "" if before in ("", self._who) else before
 
 

@@ -36,6 +36,7 @@ class FrontEnd:
             ConnectionRefused: it did not leave.
         """
         world, trouble, is_order = self.world, self.world.trouble, method in ORDERS
+        called_at = world.now
         await life.takes(world.dice.uniform(0.001, 0.01))
         if trouble.oned_down:
             if world.dice.random() < 0.5:
@@ -43,9 +44,10 @@ class FrontEnd:
             await life.never()
         if is_order:
             await life.risk(f"{method} is about to leave", may_pause=False)
+            await life.at_the_packet()
             with world.judged():
                 arguments, _ = xmlrpc.client.loads(body)
-                world.judge.oned_ordered(life.process, method, arguments[1:])
+                world.judge.oned_ordered(life.process, method, arguments[1:], called_at)
             life.here()
             if trouble.strikes("order-late"):
                 world.agenda.later(world.dice.uniform(1, 15), lambda: self._late(body))

@@ -140,6 +140,13 @@ class Life:
             self.process.pause(trouble.dice.uniform(1, 30))
             await asyncio.sleep(0)
 
+    async def at_the_packet(self) -> None:
+        """The last moment before an order leaves: whoever stands still here cannot look again."""
+        trouble = self.world.trouble
+        if self.alive and trouble.rates.of("pause-at-the-packet") and trouble.strikes("pause-at-the-packet"):
+            self.process.pause(trouble.dice.uniform(2, 30))
+            await asyncio.sleep(0)
+
     def block(self, seconds: float) -> None:
         """Something in this process does not give the loop back for so long; the world goes on."""
         self.here()
@@ -183,13 +190,14 @@ class Life:
 class Process:
     """One controller's process, through all its lives."""
 
-    def __init__(self, world: World, name: str, assemble: Callable[[Life], Running]) -> None:
+    def __init__(self, world: World, index: int, assemble: Callable[[Life], Running]) -> None:
         """Not started."""
-        self.world, self.name, self.assemble = world, name, assemble
-        self.index, self.settings = 0, world.layout.settings
+        self.world, self.index, self.assemble = world, index, assemble
+        self.name, self.settings = f"controller-{'abc'[index]}", world.layout.settings
         self.record, self.ledger = Record(), Ledger()
         self.executor, self.probing = Executing(), Asking(world.layout.settings)
         self.life: Life | None = None
+        self.lives = 0
         self.started_at = 0.0
         self.offset_s = 0.0  #: of its clock, against the world's
         self.paused_until = self.blocked_until = 0.0
@@ -234,11 +242,11 @@ class Process:
         """Start it, if it is not running."""
         if self.life is not None:
             return
-        self.started_at, self.offset_s = self.world.now, self.world.wall_offset_s
+        self.lives, self.started_at, self.offset_s = self.lives + 1, self.world.now, self.world.wall_offset_s
         self.paused_until = self.blocked_until = 0.0
         self.world.story(f"{self.name} starts")
         self.ledger.started(self.clock())
-        self.world.judge.started()
+        self.world.judge.started(self)
         self.life = Life(self)
 
     def kill(self, down_s: float, why: str) -> None:

@@ -1,6 +1,6 @@
-"""One cloud, one whole controller, one seed: lets time pass for the world and for the process, turn by turn.
+"""One cloud, one whole controller or several, one seed: lets time pass for the world and for the process, turn by turn.
 
-A calm cloud is skipped: the process stands still until something is to happen, and is woken a minute before.
+A calm cloud is skipped: all processes stand still until something is to happen, and are woken a minute before.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from ha_controller.sim.engine_level.election import Election
 from ha_controller.sim.engine_level.front_end import FrontEnd
 from ha_controller.sim.engine_level.judge import EngineJudge
 from ha_controller.sim.engine_level.process import Killed, Life, Process, Running
+from ha_controller.sim.engine_level.quorum import Quorum
+from ha_controller.sim.engine_level.sight import Sight
 from ha_controller.sim.engine_level.trouble import EngineTrouble
 
 LOOK_EVERY_S = 1.0
@@ -38,32 +40,43 @@ class World(Stage):
 
     judge: EngineJudge
     trouble: EngineTrouble
-    controllers: tuple[Process]
-    arbiter: Election
+    controllers: tuple[Process, ...]
+    arbiter: Election | Quorum
 
     def __init__(
-        self, seed: int, hosts: int, rates: Rates, assemble: Assemble, *, trace: bool = False, folder: str = ""
+        self,
+        seed: int,
+        hosts: int,
+        rates: Rates,
+        assemble: Assemble,
+        *,
+        controllers: int | None = None,
+        trace: bool = False,
+        folder: str = "",
     ) -> None:
-        """A healthy cloud with a controller that has just started. `assemble` makes the controller of a life.
+        """A healthy cloud with controllers that have just started. `assemble` makes the controller of a life.
 
-        `folder`: the state directory, which has another name in each run.
+        `controllers`: so many; None: the seed decides. `folder`: of their state, which has another name in each run.
         """
         self._folder = folder
         self.dice = random.Random(seed)
         random.seed(seed)  # the controller's own jitter
-        super().__init__(_without_logins(layout.draw(self.dice, hosts, None)), trace=trace)
+        super().__init__(_without_logins(layout.draw(self.dice, hosts, None), controllers), trace=trace)
         self.violation: Violation | None = None
         self.reloads = 0
+        self.shares = self.layout.controllers > 1  #: a record
         self.judge, self.trouble = EngineJudge(self), EngineTrouble(self, self.dice, rates)
         self.devices, self.people = Devices(self), People(self)
         self.truth.on_loss = self.people.vm_lost
-        self.arbiter, self.front_end = Election(self), FrontEnd(self)
+        self.arbiter: Election | Quorum = Quorum(self) if self.shares else Election(self)
+        self.front_end, self.sight = FrontEnd(self), Sight(self)
         self._introduce_hosts()
         self._look_at, self._calm_since = self.now, self.now
         self.sleeps = False
-        self.process = Process(self, "controller-a", assemble)
-        self.controllers = (self.process,)
-        self.process.start()
+        self._blocked: list[Process] = []  #: those in the middle of something that does not give their loop back
+        self.controllers = tuple(Process(self, index, assemble) for index in range(self.layout.controllers))
+        for process in self.controllers:
+            process.start()
 
     def _introduce_hosts(self) -> None:
         for host, known in self.oned.hosts.items():
@@ -91,9 +104,9 @@ class World(Stage):
 
     def _found(self, found: Violation) -> None:
         self.violation = self.violation or found
-        for life in [self.process.life]:
-            if life is not None:
-                life.loop.ended = True
+        for process in self.controllers:
+            if process.life is not None:
+                process.life.loop.ended = True
 
     def broken(self, error: BaseException) -> None:
         """The controller ended by a bug."""
@@ -108,19 +121,21 @@ class World(Stage):
 
     # --- between controller and world ---
 
-    def begins(self, effect: Effect) -> None:
+    def begins(self, process: Process, effect: Effect) -> None:
         """An executor begins."""
+        fencing = process.executor.fencing
         if isinstance(effect, Fence):
-            self.process.executor.fencing[effect.host] = self.process.executor.fencing.get(effect.host, 0) + 1
-        self.judge.begins(effect)
+            fencing[effect.host] = fencing.get(effect.host, 0) + 1
+        self.judge.begins(process, effect)
 
-    def ends(self, effect: Effect) -> None:
+    def ends(self, process: Process, effect: Effect) -> None:
         """An executor has ended, however."""
-        if isinstance(effect, Fence) and self.process.executor.fencing.get(effect.host):
-            self.process.executor.fencing[effect.host] -= 1
-            if not self.process.executor.fencing[effect.host]:
-                del self.process.executor.fencing[effect.host]
-        self.judge.ends(effect)
+        fencing = process.executor.fencing
+        if isinstance(effect, Fence) and fencing.get(effect.host):
+            fencing[effect.host] -= 1
+            if not fencing[effect.host]:
+                del fencing[effect.host]
+        self.judge.ends(process, effect)
 
     def ended(self, process: Process) -> None:
         """A process was killed: nothing of it is under way."""
@@ -129,8 +144,9 @@ class World(Stage):
     def reload(self) -> None:
         """Somebody changes the configuration."""
         self.reloads += 1
-        if self.process.life is not None and self.process.runs:
-            self.process.life.running.reload()
+        for process in self.controllers:
+            if process.life is not None and process.runs:
+                process.life.running.reload()
 
     # --- time ---
 
@@ -141,32 +157,42 @@ class World(Stage):
             act()
             return
         self.sleeps, self._calm_since = False, self.now
-        self.process.wake()
+        for process in self.controllers:
+            process.wake()
         self.agenda.later(AWAKE_BEFORE_S, act)
 
     def drive(self, ends: float, but: Process | None = None) -> None:
         """Let time pass. `but`: a process that does not get a turn."""
-        process = self.process
+        if but is not None:
+            self._blocked.append(but)
+        self._drive(ends)
+        if but is not None:
+            self._blocked.remove(but)
+
+    def _drive(self, ends: float) -> None:
         while self.violation is None:
-            due = min(self.agenda.due, float("inf") if self.sleeps else self._look_at)
-            if process is not but and not self.sleeps:
-                due = min(due, process.due())
+            awake = [] if self.sleeps else [each for each in self.controllers if each not in self._blocked]
+            looks = [] if self.sleeps else [self._look_at]
+            due = min([self.agenda.due, *looks, *(process.due() for process in awake)])
             if due > ends:
-                self.agenda.now = ends
+                self.agenda.now = max(self.now, ends)
                 return
             self.agenda.now = max(self.agenda.now, due)
             while self.agenda.due <= self.now and self.violation is None:
                 self._act()
             if not self.sleeps and self._look_at <= self.now:
-                self._look(may_sleep=but is None)
-            if process is not but and not self.sleeps and process.due() <= self.now and self.violation is None:
-                process.turn()
+                self._look(may_sleep=not self._blocked)
+            for process in awake:
+                if not self.sleeps and process.due() <= self.now and self.violation is None:
+                    process.turn()
 
     def _act(self) -> None:
         try:
             self.agenda.step(self.now)
         except Violation as found:
             self._found(found)
+        except Killed:
+            pass  # a violation by something that arrived late ends the world, and is noted
 
     def _look(self, *, may_sleep: bool) -> None:
         self._look_at = self.now + LOOK_EVERY_S
@@ -179,15 +205,19 @@ class World(Stage):
             self._calm_since = self.now
         elif may_sleep and self.now - self._calm_since >= CALM_AFTER_S:
             self.sleeps = True
-            self.process.sleep_until(float("inf"))
+            for process in self.controllers:
+                process.sleep_until(float("inf"))
 
     def _is_calm(self) -> bool:
-        controller = self.process.controller
-        if controller is None or not self.process.runs or self.now - self.process.started_at < CALM_AFTER_S:
+        leader = self.arbiter.leader
+        if leader is None or leader.controller is None or self.trouble.passing:
             return False
-        state = controller.state
+        for process in self.controllers:
+            if process.controller is None or not process.runs or self.now - process.started_at < CALM_AFTER_S:
+                return False
+        state = leader.controller.state  # another one keeps what was open when it led last
         well = all(self.truth.is_well(host) for host in range(self.layout.hosts))
-        return well and not (state.incidents or state.watched or state.confirming or self.trouble.passing)
+        return well and not (state.incidents or state.watched or state.confirming)
 
     def run(self, hours: float, *, healing: bool = True) -> list[Violation]:
         """Faults for so many hours, then healing; returns what went wrong."""
@@ -199,7 +229,7 @@ class World(Stage):
             self.happen(self.trouble.heal)
             self.drive(ends + HEAL_S)
             self._last_look()
-        problems = self.process.bury()
+        problems = [problem for process in self.controllers for problem in process.bury()]
         if problems and self.violation is None:
             self.violation = Violation("L2", problems[-1])
         if self.violation is not None:
@@ -216,10 +246,10 @@ class World(Stage):
             self._found(found)
 
 
-def _without_logins(drawn: Layout) -> Layout:
+def _without_logins(drawn: Layout, controllers: int | None) -> Layout:
     """What the controller would do on a host, or by a device that only cuts it off, is not pretended at this level."""
     levels = [tuple(tuple(each for each in level if each.name != SAN) for level in host) for host in drawn.levels]
     asks_nobody = replace(
         drawn.settings, power_on=False, rejoins_itself=False, hosts_asked=False, destroy_leftovers=False
     )
-    return replace(drawn, levels=tuple(levels), controllers=1, settings=asks_nobody)
+    return replace(drawn, levels=tuple(levels), controllers=controllers or drawn.controllers, settings=asks_nobody)
