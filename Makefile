@@ -131,10 +131,9 @@ audit:                                     ## known vulnerabilities of what is l
 	test -x .audit/venv/bin/pip-audit || { $(PYTHON) -m venv .audit/venv && .audit/venv/bin/pip install --quiet --disable-pip-version-check pip-audit; }
 	.audit/venv/bin/pip-audit --strict --disable-pip --require-hashes -r requirements.lock $(ARGS)
 
-ansible:                                   ## the Ansible role: ansible-lint, and check mode against this machine
-	test -x .ansible/venv/bin/ansible-lint || { $(PYTHON) -m venv .ansible/venv && .ansible/venv/bin/pip install --quiet --disable-pip-version-check ansible-core ansible-lint; }
-	cd packaging/ansible && PATH=$(CURDIR)/.ansible/venv/bin:$$PATH ansible-lint --offline --profile production site.yml
-	cd packaging/ansible && $(CURDIR)/.ansible/venv/bin/ansible-playbook -i check.yml --check --diff site.yml $(ARGS)
+ansible: .peers/ansible/.ready              ## the Ansible role: ansible-lint, and check mode against this machine
+	cd packaging/ansible && PATH=$(CURDIR)/.peers/ansible/bin:$$PATH ansible-lint --offline --profile production site.yml
+	cd packaging/ansible && $(CURDIR)/.peers/ansible/bin/ansible-playbook -i check.yml --check --diff site.yml $(ARGS)
 
 container: $(VENV)/.ready .peers/hadolint/.ready   ## as root, minutes: the Dockerfile checked by hadolint, built by buildah, run by crun
 	.peers/hadolint/bin/hadolint Dockerfile

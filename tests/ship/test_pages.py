@@ -36,10 +36,10 @@ def test_a_block_knows_its_place_its_mark_and_the_readers_own_words():
 
 @pytest.mark.peer
 @pytest.mark.slow
-@pytest.mark.parametrize("way", ["pip", "deb", "ansible"])
+@pytest.mark.parametrize("way", ["pip", "deb", "ansible", "container"])
 def test_a_new_user_follows_the_pages(way: str, require_peer: Callable[[str], str]):
     assert way in WAYS
-    for program in ("unshare", "ip", "sshd", "dpkg-deb"):
+    for program in ("unshare", "ip", "sshd", "dpkg-deb", *(("buildah", "crun") if way == "container" else ())):
         require_peer(program)
     if os.geteuid() != 0:
         (pytest.fail if os.environ.get("CI") else pytest.skip)("it makes a machine out of namespaces, as root")
