@@ -95,6 +95,7 @@ class Shared:
     texts: Mapping[str, str]
     whole: bool  #: it has all that was ordered before this term
     term: int  #: the last one of which that was true; 0: of none
+    damage: str = ""  #: what somebody has changed or removed in it, in words; then it is not whole
 
 
 class SharedRecord(ABC):
@@ -102,6 +103,9 @@ class SharedRecord(ABC):
 
     Both calls are safe to cancel at any await. A write that was cancelled, or had no answer, may have been taken in.
     """
+
+    keeps_trusts: ClassVar[bool] = True
+    """False: what each controller found out about the hosts' devices (`trust/...`) stays its own."""
 
     @abstractmethod
     async def read(self, term: int) -> Shared:

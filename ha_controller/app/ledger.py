@@ -214,7 +214,7 @@ def _joined(key: str, head: dict[str, Any], texts: Mapping[str, str]) -> Inciden
     if len(vms) != head["vms"]:
         raise JournalError(
             f"the shared record of {key} has {len(vms)} VMs of {head['vms']}: it is not complete. If every controller "
-            "says so, delete the record in etcd (docs/decisions/0017): what is open then waits for a person"
+            "says so, delete the record (docs/decisions/0017, 0019): what is open then waits for a person"
         )
     (incident,) = _INCIDENTS.validate_python([{**head["incident"], "vms": vms}])
     return incident

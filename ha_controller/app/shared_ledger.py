@@ -111,7 +111,11 @@ class SharedLedger:
                     trusts=shared.trusts,
                 )
             )
-        return "" if found.whole else meanwhile
+        if found.damage:
+            log.warning("the shared record is not as it was written", term=term, what=found.damage)
+        if found.whole or not meanwhile:
+            return ""
+        return f"{meanwhile} (its record is damaged: {found.damage})" if found.damage else meanwhile
 
     async def commit(self, commit: Commit) -> None:
         """Make all of it durable here, and what a leader decided also where the next one reads it.
@@ -130,7 +134,7 @@ class SharedLedger:
             with anyio.fail_after(WRITE_TIMEOUT_S):
                 await self._share(term)
         except (NotLeading, ArbiterUnreachable, TimeoutError) as error:
-            why = str(error) or f"etcd did not answer within {WRITE_TIMEOUT_S:g} s"
+            why = str(error) or f"the engine of the lead did not answer within {WRITE_TIMEOUT_S:g} s"
             why = f"what was decided could not be put on the shared record: {why}"
             if self._taken is not None and self._taken.term == term:
                 self._taken = None  # what comes after a gap does not belong there
@@ -147,6 +151,8 @@ class SharedLedger:
         else:
             every = texts.shared_changes(*await self._ledger.load(), taken.known)
             changes = {**every, **{key: None for key in taken.known if key not in every}}
+        if not self._record.keeps_trusts:
+            changes = {key: text for key, text in changes.items() if not key.startswith("trust/")}
         changes = {**dict.fromkeys(taken.left_over), **changes}  # its number may be given again
         changes = {key: text for key, text in changes.items() if taken.known.get(key) != text}
         await self._record.write(term, changes)

@@ -180,6 +180,33 @@ async def test_what_cannot_be_shared_ends_the_lead_in_time(ours, fault, monkeypa
     assert record.texts == {}, "what comes after a gap does not belong there"
 
 
+async def test_who_led_is_told_with_what_somebody_did_to_the_record(ours):
+    """And our own journal, which is not older, is gone on from."""
+
+    class Damaged(SharedInMemory):
+        async def read(self, term: int) -> Shared:
+            return replace(await super().read(term), damage="incident 9 on host 2 was changed")
+
+    record, posted = Damaged({}, whole=False, term=5), []
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads("one led"), post=posted.append)
+    assert await shared.take_over(8) == "one led (its record is damaged: incident 9 on host 2 was changed)"
+    assert posted == []
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=posted.append)
+    assert await shared.take_over(9) == "", "nobody led but us"
+
+
+async def test_what_is_known_of_devices_stays_our_own_where_the_engine_does_not_keep_it(ours):
+    class Small(SharedInMemory):
+        keeps_trusts = False
+
+    record = Small({}, whole=False, term=0)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
+    await shared.take_over(8)
+    await shared.commit(Commit(incidents=[INCIDENT], trusts=[HostTrust(host=3)], term=8))
+    assert set(record.texts) == {"cloud", "incident/4"}
+    assert [trust.host for trust in (await ours.load())[2]] == [3]
+
+
 async def test_a_standby_writes_its_own_journal_only(ours):
     record = SharedInMemory({}, whole=True, term=8)
     shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)

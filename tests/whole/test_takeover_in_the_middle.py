@@ -60,7 +60,7 @@ class _MortalJournal:
     async def commit(self, commit: Commit) -> None:
         await self._ledger.commit(commit)
         if self._runtime.die_at == UNSHARED and any(incident.attempts for incident in commit.incidents):
-            raise Killed(UNSHARED)
+            raise self._runtime.killed(UNSHARED)
 
 
 class MortalRuntime(Runtime):
@@ -69,6 +69,12 @@ class MortalRuntime(Runtime):
     die_at: str = ""
     orders: Counter[str]
     told: list[str]
+    at_death: Callable[[], None] | None = None  #: what else ends with it
+
+    def killed(self, what: str) -> Killed:
+        if self.at_death is not None:
+            self.at_death()
+        return Killed(what)
 
     def wrap_journal(self, ledger: Ledger) -> JournalPort:
         return _MortalJournal(ledger, self)
@@ -86,10 +92,10 @@ class MortalRuntime(Runtime):
         name = f"{kind} {self.orders[kind]}"
         self.orders[kind] += 1
         if self.die_at == f"before {name}":
-            raise Killed(name)
+            raise self.killed(name)
         await executor(effect)
         if self.die_at == f"after {name}":
-            raise Killed(name)  # what it reported is in the inbox and on no record
+            raise self.killed(name)  # what it reported is in the inbox and on no record
 
 
 @dataclass

@@ -34,6 +34,7 @@ from ha_controller.adapters.arbiter.claim import (
     last_in_words,
     led_in_words,
 )
+from ha_controller.adapters.arbiter.oned_record import RECORD, Lead, OnedRecord
 from ha_controller.adapters.arbiter.zone import Zone
 from ha_controller.adapters.opennebula import OnedUser, RaftState
 from ha_controller.plugin import (
@@ -122,6 +123,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._account = context.opennebula
         self._account.orders = SecretStr("")
         self._zone = Zone(self._account, config.servers, config.timeout_s)
+        self.record = self._record = OnedRecord(self._zone, lambda: self._account.auth)
         self._held: _Held | None = None  #: claimed; it is a lead once `acquire` has returned its term
         self._leads = False
         self._proofs = SharedProofs()
@@ -170,6 +172,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         user = await self._zone.user()
         if self._has_rival(user, status.term):
             return
+        self._record.check(user)
         with suppress(NotLeading):  # it fell meanwhile
             await self._claim(status.term, status.id, user)
 
@@ -193,6 +196,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
 
     def _note(self, user: OnedUser, raft_term: int) -> Claim | None:
         """Take in what stands on our user: who claimed, and whether it goes on to prove that."""
+        self._record.note(user)
         claim = Claim.of(user)
         shown = f"{claim} {user.template.get(PROOF, '')}"
         if shown != self._seen[0]:
@@ -240,8 +244,27 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             return is_alone and _is_ours(seen, held)
 
         await self._zone.confirm(raft_term, server, shows, _session(held))
+        await self._begin_record(held, was_claimed=Claim.of(user) is not None)
         # from here: a "true" had not revoked anything yet
         self._held = replace(held, usable_at=time.monotonic() + (self.config.takeover_s if meanwhile else 0.0))
+
+    async def _begin_record(self, held: _Held, *, was_claimed: bool) -> None:
+        """Take over the record with our first proof, in one write: nobody else can write any more, nor prove."""
+        claim = held.claim
+        lead = Lead(
+            term=claim.term,
+            instance=claim.instance,
+            name=claim.name,
+            raft_term=claim.raft_term,
+            server=held.server,
+            user=held.user,
+            token=_session(held),
+            is_ours=lambda seen: _is_ours(seen, held),
+        )
+        user, own_term = await self._zone.user(), self.context.last_term()
+        record = self._record.begin(lead, user, was_claimed=was_claimed, own_term=own_term)
+        proof = str(Proof(term=claim.term, instance=claim.instance, nonce=uuid.uuid4().hex))
+        await self._zone.write(claim.raft_term, {PROOF: proof, **record}, held.user, lead.token)
 
     def _next_claim(self, raft_term: int, proof: Proof) -> Claim:
         """A term that nobody had, nor asked for as far as we know."""
@@ -293,6 +316,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
         proof = str(Proof(term=held.claim.term, instance=self.context.instance, nonce=uuid.uuid4().hex))
         await self._zone.write(raft_term, {PROOF: proof}, held.user, _session(held))
+        expected = self._record.expected
         now = await self._zone.user()
         if not _is_ours(now, held):
             self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
@@ -300,6 +324,10 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             raise NotLeading(
                 f"our claim of term {held.claim.term} does not stand any more: {last_in_words(Claim.of(now))}"
             )
+
+        expected |= self._record.expected  # of before the look, or of after it
+        if expected and now.template.get(RECORD) not in expected:
+            raise NotLeading(f"{RECORD} of our OpenNebula user is not what we wrote: somebody has changed it")
 
         def shows(seen: OnedUser) -> bool:
             return _is_ours(seen, held) and seen.template.get(PROOF) == proof
@@ -328,6 +356,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     def _drop(self, held: _Held) -> None:
         if self._held is held:
             self._held, self._leads, self._account.orders = None, False, SecretStr("")
+            self._record.end()
 
     # --- for people ---
 

@@ -20,6 +20,7 @@ import anyio
 
 from ha_controller.adapters.opennebula import (
     Client,
+    NoSuchObject,
     OnedUser,
     OnedZone,
     OpenNebulaError,
@@ -41,7 +42,13 @@ _WORDS: Mapping[int, str] = MappingProxyType(
      RaftState.LEADER: "says that it leads"}
 )  # fmt: skip
 
+_NOTHING: Mapping[int, Mapping[str, str]] = MappingProxyType({})
+
 Result = TypeVar("Result")
+
+
+class NoSuchHost(Exception):
+    """OpenNebula says that there is no such host."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -103,6 +110,15 @@ class Zone:
         """Our user as the oned beside us has it. Raises ArbiterUnreachable."""
         try:
             return await (await self._opened(self.local)).user()
+        except OpenNebulaError as error:
+            raise ArbiterUnreachable(f"OpenNebula beside us: {error}") from error
+
+    async def host_attributes(self, host: int) -> Mapping[str, str]:
+        """Attributes of a host as the oned beside us has them. Raises ArbiterUnreachable, NoSuchHost."""
+        try:
+            return (await (await self._opened(self.local)).host(host)).template
+        except NoSuchObject as error:
+            raise NoSuchHost(str(error)) from error
         except OpenNebulaError as error:
             raise ArbiterUnreachable(f"OpenNebula beside us: {error}") from error
 
@@ -232,6 +248,10 @@ class Zone:
         """
         await self._send(lambda client: client.update_user(user, attributes), term, session)
 
+    async def write_host(self, term: int, attributes: Mapping[str, str], host: int, session: SecretStr) -> None:
+        """The same on a host. Raises NoSuchHost, too."""
+        await self._send(lambda client: client.update_host(host, attributes), term, session)
+
     async def login(self, term: int, user: str, token: str, valid_s: int, session: SecretStr) -> str:
         """The same with a login token: a new one, or with `valid_s` 0 that one revoked, an empty one: all."""
         return await self._send(lambda client: client.login(user, token, valid_s), term, session)
@@ -247,6 +267,9 @@ class Zone:
             except Unauthenticated as error:
                 self.has_unanswered = False
                 raise NotLeading(f"our login is not valid any more: {error}") from error
+            except NoSuchObject as error:
+                self.has_unanswered = False
+                raise NoSuchHost(str(error)) from error
             except OpenNebulaError as error:
                 raise ArbiterUnreachable(f"a write to OpenNebula is not proven: {error}") from error
             self.has_unanswered = False
@@ -265,8 +288,17 @@ class Zone:
         if self.has_unanswered:
             raise ArbiterUnreachable("a write to OpenNebula has no answer yet: no second one is sent behind it")
 
-    async def confirm(self, term: int, server: int, shows: Callable[[OnedUser], bool], session: SecretStr) -> None:
+    async def confirm(
+        self,
+        term: int,
+        server: int,
+        shows: Callable[[OnedUser], bool],
+        session: SecretStr,
+        hosts: Mapping[int, Mapping[str, str]] = _NOTHING,
+    ) -> None:
         """Wait until a majority, the oned beside us among it, shows something that was written on our user in a term.
+
+        `hosts`: what was written on hosts before that, and is to be seen, too.
 
         Raises:
             NotLeading: the oned beside us does not lead in that term any more.
@@ -279,7 +311,7 @@ class Zone:
             client = (await self._opened(front_end)).as_user(session)
             while True:
                 try:
-                    is_shown = shows(await client.user())
+                    is_shown = shows(await client.user()) and await _shown_on_hosts(client, hosts)
                 except Unauthenticated:
                     is_shown = False  # a new token comes to a follower a little later
                 except OpenNebulaError as error:
@@ -325,6 +357,14 @@ class Zone:
         every = [self.local, *self._others.values()]
         awake = [each for each in every if each.silent_since is None or each is self.local]
         return awake if len({each.number for each in awake} - {None}) >= needed else every
+
+
+async def _shown_on_hosts(client: Client, hosts: Mapping[int, Mapping[str, str]]) -> bool:
+    for host, attributes in hosts.items():
+        found = (await client.host(host)).template
+        if any(found.get(name, "") != value for name, value in attributes.items()):
+            return False
+    return True
 
 
 def _only_zone(zones: list[OnedZone]) -> OnedZone:

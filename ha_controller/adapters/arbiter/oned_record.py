@@ -1,0 +1,343 @@
+"""What the next leader has to know, in OpenNebula: each open incident on its host, and on our user what belongs to it.
+
+On a host stand `HA_INCIDENT` (for people) and the incident itself, packed, under one of two names, `HA_RECORD_0` and
+`HA_RECORD_1`. On our user stands `HA_RECORD`: number, term and holder of the last write, the record of the cloud, and
+for each open incident its host, which of the two names counts, and the digest of what stands there. A write puts each
+incident under the name that does not count, and then changes `HA_RECORD`: all of it counts at once, or nothing does.
+Then a majority has to show all of it, in the same term of Raft.
+
+Only the login token of the lead writes here, so never a late call of an older lead. What somebody has edited, removed
+or put back does not go with its digest: then the record has not all, and a person decides.
+
+It must never take a "true" or a time-out for a write, and never a part of the record for all of it. Texts come from the
+app and go back to it as they are, but for the host, the state and the number of VMs, which are read from an incident's.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import zlib
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+from ha_controller.adapters.arbiter.claim import Proof
+from ha_controller.adapters.arbiter.zone import NoSuchHost, Zone
+from ha_controller.adapters.opennebula import OnedUser
+from ha_controller.lead import Shared, SharedRecord
+from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
+
+RECORD = "HA_RECORD"  #: attribute of our OpenNebula user
+SLOTS = ("HA_RECORD_0", "HA_RECORD_1")  #: attributes of a host
+FOR_PEOPLE = "HA_INCIDENT"  #: attribute of a host
+VERSION = 1  #: of all of this
+BLOCK_MAX = 1 << 20  #: characters of an incident as it is packed; OpenNebula's database takes 16 MiB of a host in all
+WRITTEN_MAX = 64 << 10  #: of what stands on our user, which is in OpenNebula's log again with every proof
+UNPACKED_MAX = 64 << 20
+
+Texts = dict[str, str]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Place:
+    """Where an incident stands."""
+
+    host: int
+    slot: int
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Written:
+    """What stands on our user. No two writes make the same of it."""
+
+    number: int = 0  #: of writes so far
+    term: int = 0  #: in which it was written, or taken over: the record has all that was ordered until then
+    instance: str = ""  #: whose term that is
+    texts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  #: of no incident
+    places: Mapping[int, Place] = field(default_factory=lambda: MappingProxyType({}))  #: of each open incident
+
+    def __str__(self) -> str:
+        """As it stands in OpenNebula; nothing before the first write."""
+        if not self.number:
+            return ""
+        places = {str(number): [each.host, each.slot, each.digest] for number, each in self.places.items()}
+        packed = _packed({"texts": dict(self.texts), "incidents": places})
+        line = f"{VERSION} {self.number} {self.term} {self.instance} {packed}"
+        return f"{line} {_digest(line)}"
+
+    @classmethod
+    def of(cls, user: OnedUser) -> Written:
+        """What stands on the user.
+
+        Raises:
+            ArbiterUnreachable: a newer version has written it: then it is not ours to lead.
+            _Damaged: it is not as any leader wrote it.
+        """
+        text = user.template.get(RECORD, "")
+        if not text:
+            return cls()
+        line, _, digest = text.rpartition(" ")
+        if digest != _digest(line):
+            raise _Damaged(f"{RECORD} of the OpenNebula user {user.name} was changed by somebody")
+        version, *fields = line.split(" ")
+        if not version.isdecimal() or int(version) > VERSION:
+            raise ArbiterUnreachable(
+                f"a newer ha-controller has written {RECORD} on the OpenNebula user {user.name} (version "
+                f"{version[:9]}, this one knows up to {VERSION}): this one cannot lead. Install the newer version here"
+            )
+        try:
+            number, term, instance, packed = fields
+            about = _unpacked(packed)
+            places = {
+                int(incident): Place(host=host, slot=slot, digest=digest)
+                for incident, (host, slot, digest) in about["incidents"].items()
+            }
+            return cls(number=int(number), term=int(term), instance=instance, texts=about["texts"], places=places)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise _Damaged(f"{RECORD} of the OpenNebula user {user.name} is none of ours") from error
+
+
+class _Damaged(Exception):
+    """What stands there is not as it was written."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lead:
+    """The lead in which we may write, as the arbiter holds it."""
+
+    term: int
+    instance: str
+    name: str  #: of this controller, for people
+    raft_term: int
+    server: int  #: the oned beside us
+    user: int
+    token: SecretStr  #: as a session
+    is_ours: Callable[[OnedUser], bool]  #: whether the claim and the token stand there
+
+
+@dataclass(kw_only=True, slots=True)
+class _Open:
+    """The record in one term."""
+
+    lead: Lead
+    before: Written  #: as the leader before has left it
+    written: Written  #: as we left it last
+    pending: str = ""  #: what we are about to write
+    whole: bool  #: False until all was written once
+    damage: str = ""
+    is_certain: bool = True  #: False once a write had no end: then nothing more is written in this term
+    texts: Texts | None = None  #: all that is on record; None until it was read
+    litter: set[int] = field(default_factory=set)  #: hosts on which something may stand that does not count any more
+
+
+class OnedRecord(SharedRecord):
+    """Kept by a majority of a zone's servers."""
+
+    keeps_trusts: ClassVar[bool] = False  #: a first write of a thousand hosts' would take half a minute
+
+    def __init__(self, zone: Zone, session: Callable[[], SecretStr]) -> None:
+        """`session`: to read with. No I/O."""
+        self._zone = zone
+        self._session = session
+        self._open: _Open | None = None
+        self._seen = 0  #: the highest number that this process has seen, whatever OpenNebula holds by now
+
+    # --- for the arbiter ---
+
+    def note(self, user: OnedUser) -> None:
+        """Remember how far the record went: an older one that is put in its place is known by that."""
+        with suppress(_Damaged, ArbiterUnreachable):
+            self._seen = max(self._seen, Written.of(user).number)
+
+    def check(self, user: OnedUser) -> None:
+        """Raises ArbiterUnreachable: the record is of a newer version, so it is not ours to lead."""
+        with suppress(_Damaged):
+            Written.of(user)
+
+    def begin(self, lead: Lead, user: OnedUser, *, was_claimed: bool, own_term: int) -> dict[str, str]:
+        """A lead begins; since `user` was read nobody else can write. Returns what its first proof also writes.
+
+        The record has all if whoever wrote it last, or took it over, is the one who proved a lead last. `own_term`: the
+        last in our own journal, which is not younger, unless OpenNebula's database was put back.
+        """
+        damage, before, proof = "", Written(), Proof.of(user)
+        try:
+            before = Written.of(user)
+        except _Damaged as error:
+            damage = str(error)
+        is_last = was_claimed and (before.term, before.instance) == (proof.term, proof.instance)
+        whole = is_last and 0 < before.number >= self._seen and before.term >= own_term
+        if before.number and is_last and not whole:
+            damage = f"{RECORD} of the OpenNebula user {user.name} is older than what this controller knows"
+        written = before
+        if whole:
+            written = replace(before, number=before.number + 1, term=lead.term, instance=lead.instance)
+        self._open = _Open(lead=lead, before=before, written=written, whole=whole, damage=damage)
+        return {RECORD: str(written)} if whole else {}
+
+    def end(self) -> None:
+        """The lead is over: nothing more is written."""
+        self._open = None
+
+    @property
+    def expected(self) -> frozenset[str]:
+        """What may stand on the user: what we wrote, and what we are about to write; empty while we wrote nothing."""
+        ours = self._open
+        if ours is None or ours.written == ours.before:
+            return frozenset()
+        return frozenset({str(ours.written), ours.pending} - {""})
+
+    # --- for who leads ---
+
+    async def read(self, term: int) -> Shared:
+        """Read all from the oned beside us, which has all that was committed before our claim."""
+        ours = self._in(term)
+        user = await self._zone.user()
+        if self.expected and user.template.get(RECORD) not in self.expected:
+            raise NotLeading(f"somebody else has written {RECORD} in OpenNebula since term {term} began")
+        texts, damage = dict(ours.written.texts), [ours.damage] if ours.damage else []
+        for number, place in ours.written.places.items():
+            try:
+                texts |= await self._read_incident(number, place)
+            except _Damaged as error:
+                damage.append(str(error))
+        self._zone.must_lead(await self._zone.local_status(), ours.lead.raft_term, ours.lead.server)
+        ours.texts, ours.damage = dict(texts), "; ".join(damage)
+        ours.whole = ours.whole and not damage
+        return Shared(texts=texts, whole=ours.whole, term=term if ours.whole else ours.before.term, damage=ours.damage)
+
+    async def _read_incident(self, number: int, place: Place) -> Texts:
+        try:
+            attributes = await self._zone.host_attributes(place.host)
+        except NoSuchHost as error:
+            raise _Damaged(f"host {place.host}, on which incident {number} stood, is not in OpenNebula") from error
+        block = attributes.get(SLOTS[place.slot], "")
+        if _digest(block) != place.digest:
+            what = "was changed by somebody" if block else "was removed by somebody"
+            raise _Damaged(f"incident {number} on host {place.host} ({SLOTS[place.slot]}) {what}")
+        found: Texts = _unpacked(block)
+        return found
+
+    async def write(self, term: int, changes: Mapping[str, str | None]) -> None:
+        """Incidents first, under the names that do not count; then what makes them count; a majority shows all."""
+        ours = self._in(term)
+        if ours.texts is None:
+            raise NotLeading(f"the record was not read in term {term}")
+        if not changes and ours.whole:
+            return
+        kept = {key: text for key, text in ours.texts.items() if key not in changes}
+        texts = kept | {key: text for key, text in changes.items() if text is not None}
+        ours.is_certain = False  # what fails may be carried out later, over whatever would be written next
+        await self._write(ours, texts, changes)
+        ours.is_certain = True
+
+    async def _write(self, ours: _Open, texts: Texts, changes: Mapping[str, str | None]) -> None:
+        touched = {_incident_of(key) for key in (changes if ours.whole else {**texts, **changes})} - {None}
+        places, blocks = self._placed(ours, texts, {number for number in touched if number is not None})
+        after = Written(
+            number=max(self._seen, ours.written.number) + 1,
+            term=ours.lead.term,
+            instance=ours.lead.instance,
+            texts={key: text for key, text in texts.items() if _incident_of(key) is None},
+            places=places,
+        )
+        if len(str(after)) > WRITTEN_MAX:
+            raise ArbiterUnreachable(f"the record of the cloud is longer than {WRITTEN_MAX} characters")
+        listed = {each.host for each in ours.written.places.values()}
+        ours.litter = (ours.litter | listed) - {each.host for each in places.values()}
+        await self._commit(ours, after, blocks)
+        ours.texts, ours.written, ours.pending, ours.whole, ours.damage = texts, after, "", True, ""
+        self._seen = max(self._seen, after.number)
+        await self._clear(ours)
+
+    def _placed(
+        self, ours: _Open, texts: Texts, touched: set[int]
+    ) -> tuple[dict[int, Place], dict[int, dict[str, str]]]:
+        """Where each open incident stands from now on, and what has to be written on hosts for that."""
+        used = {each.host: each.slot for each in ours.written.places.values()}
+        places: dict[int, Place] = {}
+        blocks: dict[int, dict[str, str]] = {}
+        for number in sorted({n for key in texts if (n := _incident_of(key)) is not None}):
+            key = f"incident/{number}"
+            if key not in texts:
+                continue  # VMs of nothing
+            if number not in touched and number in ours.written.places:
+                places[number] = ours.written.places[number]
+                continue
+            head = json.loads(texts[key])
+            host, slot = int(head["incident"]["host"]), 0
+            if host in used:
+                slot = 1 - used[host]
+            block = _packed({each: text for each, text in texts.items() if _incident_of(each) == number})
+            if len(block) > BLOCK_MAX:
+                raise ArbiterUnreachable(f"incident {number} is longer than {BLOCK_MAX} characters")
+            places[number] = Place(host=host, slot=slot, digest=_digest(block))
+            blocks[host] = {SLOTS[slot]: block, FOR_PEOPLE: _in_words(number, head, ours.lead)}
+        if len({each.host for each in places.values()}) < len(places):
+            raise ArbiterUnreachable("two open incidents of one host cannot be on record")
+        return places, blocks
+
+    async def _commit(self, ours: _Open, after: Written, blocks: dict[int, dict[str, str]]) -> None:
+        lead, to_be_seen = ours.lead, {}
+        for host, attributes in blocks.items():
+            try:
+                await self._zone.write_host(lead.raft_term, attributes, host, lead.token)
+            except NoSuchHost:  # nothing is done with it any more; whoever leads next leaves that to a person
+                continue
+            to_be_seen[host] = {name: text for name, text in attributes.items() if name in SLOTS}
+        ours.pending = text = str(after)
+        await self._zone.write(lead.raft_term, {RECORD: text}, lead.user, lead.token)
+
+        def shows(user: OnedUser) -> bool:
+            return lead.is_ours(user) and user.template.get(RECORD) == text
+
+        await self._zone.confirm(lead.raft_term, lead.server, shows, self._session(), hosts=to_be_seen)
+
+    async def _clear(self, ours: _Open) -> None:
+        """People should see no incident that is over. What is left there by mistake counts for nothing."""
+        for host in sorted(ours.litter):
+            empty = dict.fromkeys((FOR_PEOPLE, *SLOTS), "")
+            with suppress(NoSuchHost):
+                await self._zone.write_host(ours.lead.raft_term, empty, host, ours.lead.token)
+            ours.litter.discard(host)
+
+    def _in(self, term: int) -> _Open:
+        if self._open is None or self._open.lead.term != term:
+            raise NotLeading(f"the lead of term {term} is not held")
+        if not self._open.is_certain:
+            raise NotLeading(f"a write of term {term} has no answer yet: nothing more is written in it")
+        return self._open
+
+
+def _incident_of(key: str) -> int | None:
+    found = re.match(r"incident/(\d+)(/|$)", key)
+    return int(found[1]) if found else None
+
+
+def _in_words(number: int, head: Mapping[str, Any], lead: Lead) -> str:
+    state = re.sub(r"\W", "", str(head["incident"]["state"]))
+    return f"{number} {state}, VMs: {int(head['vms'])}. Written by {lead.name} in term {lead.term}"
+
+
+def _packed(value: object) -> str:
+    """Of letters and digits that OpenNebula's templates take as they are."""
+    return base64.b64encode(zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 6)).decode()
+
+
+def _unpacked(text: str) -> Any:
+    """Of what has its digest, so we have packed it. Raises _Damaged all the same."""
+    try:
+        unpacker = zlib.decompressobj()
+        return json.loads(unpacker.decompress(base64.b64decode(text, validate=True), UNPACKED_MAX))
+    except (ValueError, zlib.error, RecursionError) as error:
+        raise _Damaged(f"what is on record cannot be read ({type(error).__name__})") from error
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode()).hexdigest()[:32]
