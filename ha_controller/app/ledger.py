@@ -184,7 +184,7 @@ def of_shared(texts: Mapping[str, str]) -> SharedState:
         NewerJournal: another version wrote what this one does not know. JournalError: a part of it is missing.
     """
     try:
-        heads = {key: json.loads(text) for key, text in texts.items() if _is_head(key)}
+        heads = {key: json.loads(text) for key, text in texts.items() if is_head(key)}
         incidents = [_joined(key, head, texts) for key, head in heads.items()]
         trusts = _TRUSTS.validate_python([json.loads(text) for text in _texts(texts, "trust/")])
         cloud = cloud_of(texts)
@@ -195,7 +195,7 @@ def of_shared(texts: Mapping[str, str]) -> SharedState:
             f"the shared record holds what ha-controller {__version__} does not know ({what}). Install the same "
             "version on all controllers"
         ) from error
-    parts = [key for key in texts if key.startswith("incident/") and not _is_head(key)]
+    parts = [key for key in texts if key.startswith("incident/") and not is_head(key)]
     return SharedState(
         incidents=tuple(sorted(incidents, key=lambda each: each.id)),
         cloud=cloud,
@@ -204,7 +204,8 @@ def of_shared(texts: Mapping[str, str]) -> SharedState:
     )
 
 
-def _is_head(key: str) -> bool:
+def is_head(key: str) -> bool:
+    """Whether a text of the shared record is that of an incident, without its VMs."""
     return key.startswith("incident/") and key.count("/") == 1
 
 

@@ -10,6 +10,8 @@ never keep the decision loop longer than `WRITE_TIMEOUT_S`. No secret is in the 
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -154,9 +156,26 @@ class SharedLedger:
         if not self._record.keeps_trusts:
             changes = {key: text for key, text in changes.items() if not key.startswith("trust/")}
         changes = {**dict.fromkeys(taken.left_over), **changes}  # its number may be given again
-        changes = {key: text for key, text in changes.items() if taken.known.get(key) != text}
+        changes = {key: text for key, text in changes.items() if not _says_the_same(key, taken.known.get(key), text)}
         await self._record.write(term, changes)
         taken.wrote(changes)
+
+
+def _says_the_same(key: str, before: str | None, after: str | None) -> bool:
+    """Whether a write would tell the next leader nothing.
+
+    Figures in what an incident waits for ("for 7 s", "3 of 8 hosts silent") change every second, or with each host, in
+    all incidents at once. They are for people who ask the one that leads; the next one looks itself.
+    """
+    if before is None or after is None or before == after or not texts.is_head(key):
+        return before == after
+    return _without_figures(before) == _without_figures(after)
+
+
+def _without_figures(head: str) -> object:
+    read = json.loads(head)
+    incident = read["incident"]
+    return {**read, "incident": {**incident, "hold": re.sub(r"\d+", "0", incident["hold"])}}
 
 
 def shared_behind(

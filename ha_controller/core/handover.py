@@ -14,7 +14,7 @@ from ha_controller.core.effects import Severity, not_shared
 from ha_controller.core.events import RecordTakenOver
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import HostState, HostTrust
-from ha_controller.core.state import HostView, State
+from ha_controller.core.state import HostView, NewBoot, State
 
 
 def restore(
@@ -71,6 +71,8 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
     state.dirty.update((incident.id, incident) for incident in state.incidents.values())
     state.dirty_trusts.update(state.trusts)
     state.cloud_dirty = True
+    for incident in before.values():
+        _look_for_its_reboot(state, incident, event, now)
     resume(state, now)
     takeover.forgive(state)
     if event.led_meanwhile:
@@ -81,6 +83,19 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
             f"this controller leads now, term {event.term}, and {event.led_meanwhile}. Its record was read{what}",
             f"See why the other one went.{goes_on}",
         )
+
+
+def _look_for_its_reboot(state: State, ours: Incident, event: RecordTakenOver, now: float) -> None:
+    """A boot that we had accounted for in an incident of ours is news again, where the record does not know of it.
+
+    Silence that goes on is seen anew by itself, and a boot is not. If the record tells which boots are accounted for,
+    it has taken the place of what we had noted.
+    """
+    if not ours.rebooted or ours.host in state.incidents or ours.host in {trust.host for trust in event.trusts}:
+        return
+    boot_id = state.trust(ours.host).boot_id or ours.rebooted
+    state.views[ours.host].new_boot = NewBoot(boot_id=boot_id, noticed_at=now, lost_since=ours.lost_since)
+    state.watch(ours.host, True)
 
 
 def _set_view(state: State, host: int, host_state: HostState, since: float, cause_at: float) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -205,6 +206,27 @@ async def test_what_is_known_of_devices_stays_our_own_where_the_engine_does_not_
     await shared.commit(Commit(incidents=[INCIDENT], trusts=[HostTrust(host=3)], term=8))
     assert set(record.texts) == {"cloud", "incident/4"}
     assert [trust.host for trust in (await ours.load())[2]] == [3]
+
+
+async def test_figures_in_what_an_incident_waits_for_cost_no_write(ours):
+    """They change every second, or in all incidents with each host that falls silent."""
+    record = SharedInMemory({}, whole=True, term=8)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=lambda event: None)
+    await shared.take_over(8)
+
+    async def holds(hold: str, **others: Any) -> Incident:
+        incident = replace(INCIDENT, hold=hold, **others)
+        await shared.commit(Commit(incidents=[incident], term=8))
+        return incident
+
+    first = await holds("dump: it is writing a crash dump, for 7 of at most 600 s")
+    await holds("dump: it is writing a crash dump, for 8 of at most 600 s")
+    assert of_shared(record.texts).incidents == (first,)
+    kind = await holds("storm: 3 of 8 hosts silent or fenced")
+    assert of_shared(record.texts).incidents == (kind,)
+    decided = await holds("storm: 4 of 8 hosts silent or fenced", approved_by="ann")
+    assert of_shared(record.texts).incidents == (decided,)
+    assert (await ours.load())[0] == [decided], "our own journal has every word"
 
 
 async def test_a_standby_writes_its_own_journal_only(ours):

@@ -433,6 +433,36 @@ def test_a_host_whose_maintenance_ended_and_that_never_answered_since_is_not_sho
     assert not acted(leader)
 
 
+def test_a_boot_that_each_controller_accounts_for_by_itself_is_known_from_the_moment_it_was_noticed():
+    """Where no boots are on the record, the host that is back must not be taken for one that was never off."""
+    cloud = seen()
+    silent, alive = ({"neighbours": each, "heartbeat": each} for each in (Signal.SILENT, Signal.ALIVE))
+    cloud.kill(3, "off")
+    say(cloud, 3, **silent)
+    cloud.run(30)
+    record, fenced_at = replace(left_by(cloud), trusts=()), cloud.now
+    del cloud.dead[3]
+    say(cloud, 3, **alive)
+    cloud.now, cloud.one_states[3] = fenced_at - 40, 2
+    cloud.other_controller()
+    cloud.run(10)
+    cloud.kill(3, "off")
+    say(cloud, 3, **silent)
+    cloud.run(40)
+    del cloud.dead[3]
+    say(cloud, 3, **alive)
+    cloud.boots[3] = "second"
+    cloud.run(10)
+    cloud.one_states[3] = 4
+    cloud.effects.clear()
+    goes_on(cloud, record)
+    cloud.run(30)
+    assert "never off" not in cloud.told()
+    cloud.operator(Verb.UNFENCE, host=3)
+    cloud.run(30)
+    assert cloud.state(3) is HostState.OK, "it was given back"
+
+
 @pytest.mark.parametrize("clock_ahead_s", [0.0, 60.0])
 def test_a_boot_that_only_the_standby_accounted_for_is_not_the_one_from_before_the_power_off(clock_ahead_s):
     """The record names the boot before as long as the host is not given back, and has its moments by another clock."""
@@ -533,6 +563,25 @@ def test_a_host_of_which_nothing_is_on_the_record_needs_no_person(leader):
     goes_on(leader, record)
     leader.run(60)
     assert leader.state(3) is HostState.RECOVERED, "nothing was ordered before"
+
+
+@pytest.mark.parametrize("trusts", ["on the record", "each controller's own"])
+def test_vms_of_a_host_that_rebooted_when_nobody_led_are_not_forgotten(trusts: str):
+    """The standby had accounted for that boot, with an incident that the record has not."""
+    cloud = seen()
+    record = left_by(cloud)
+    if trusts != "on the record":
+        record = replace(record, trusts=())
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(6)
+    cloud.reboot(3)
+    cloud.run(20)
+    assert cloud.incident(3).open
+    assert not acted(cloud)
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert "2 VMs run again" in cloud.incident(3).closing
+    assert cloud.state(3) is HostState.OK
 
 
 def test_a_record_that_is_not_whole_is_taken_over_and_waits_for_a_person(leader):

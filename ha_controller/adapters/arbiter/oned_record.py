@@ -18,8 +18,9 @@ from __future__ import annotations
 import base64
 import json
 import re
+import time
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -39,6 +40,9 @@ VERSION = 1  #: of all of this
 BLOCK_MAX = 1 << 20  #: characters of an incident as it is packed; OpenNebula's database takes 16 MiB of a host in all
 WRITTEN_MAX = 64 << 10  #: of what stands on our user, which is in OpenNebula's log again with every proof
 UNPACKED_MAX = 64 << 20
+HOSTS_AT_ONCE = 32  #: in one write, of which all counts or nothing
+CLEARING_S = 0.5  #: with each renewal of the lead
+_EMPTY = MappingProxyType(dict.fromkeys((FOR_PEOPLE, *SLOTS), ""))
 
 Texts = dict[str, str]
 
@@ -181,6 +185,24 @@ class OnedRecord(SharedRecord):
         self._open = _Open(lead=lead, before=before, written=written, whole=whole, damage=damage)
         return {RECORD: str(written)} if whole else {}
 
+    async def clear(self) -> None:
+        """Empty some hosts whose incident is over, so that people see none there. What is left counts for nothing.
+
+        Not in the decision loop, which would wait for hundreds of them when a network is back.
+        """
+        ours, until = self._open, time.monotonic() + CLEARING_S
+        while ours is not None and ours is self._open and ours.litter and time.monotonic() < until:
+            if not ours.is_certain:
+                return  # a write is under way, or had no answer
+            host = min(ours.litter)
+            ours.litter.discard(host)
+            try:
+                with suppress(NoSuchHost, ArbiterUnreachable, NotLeading):
+                    await self._zone.write_host(ours.lead.raft_term, _EMPTY, host, ours.lead.token)
+            finally:
+                if self._zone.has_unanswered:
+                    ours.is_certain = False  # it may be carried out later, over what is written there next
+
     def end(self) -> None:
         """The lead is over: nothing more is written."""
         self._open = None
@@ -202,27 +224,17 @@ class OnedRecord(SharedRecord):
         if self.expected and user.template.get(RECORD) not in self.expected:
             raise NotLeading(f"somebody else has written {RECORD} in OpenNebula since term {term} began")
         texts, damage = dict(ours.written.texts), [ours.damage] if ours.damage else []
-        for number, place in ours.written.places.items():
+        places = ours.written.places
+        hosts = await self._zone.host_attributes({place.host for place in places.values()})
+        for number, place in places.items():
             try:
-                texts |= await self._read_incident(number, place)
+                texts |= _incident_in(hosts.get(place.host), number, place)
             except _Damaged as error:
                 damage.append(str(error))
         self._zone.must_lead(await self._zone.local_status(), ours.lead.raft_term, ours.lead.server)
         ours.texts, ours.damage = dict(texts), "; ".join(damage)
         ours.whole = ours.whole and not damage
         return Shared(texts=texts, whole=ours.whole, term=term if ours.whole else ours.before.term, damage=ours.damage)
-
-    async def _read_incident(self, number: int, place: Place) -> Texts:
-        try:
-            attributes = await self._zone.host_attributes(place.host)
-        except NoSuchHost as error:
-            raise _Damaged(f"host {place.host}, on which incident {number} stood, is not in OpenNebula") from error
-        block = attributes.get(SLOTS[place.slot], "")
-        if _digest(block) != place.digest:
-            what = "was changed by somebody" if block else "was removed by somebody"
-            raise _Damaged(f"incident {number} on host {place.host} ({SLOTS[place.slot]}) {what}")
-        found: Texts = _unpacked(block)
-        return found
 
     async def write(self, term: int, changes: Mapping[str, str | None]) -> None:
         """Incidents first, under the names that do not count; then what makes them count; a majority shows all."""
@@ -231,10 +243,11 @@ class OnedRecord(SharedRecord):
             raise NotLeading(f"the record was not read in term {term}")
         if not changes and ours.whole:
             return
-        kept = {key: text for key, text in ours.texts.items() if key not in changes}
-        texts = kept | {key: text for key, text in changes.items() if text is not None}
         ours.is_certain = False  # what fails may be carried out later, over whatever would be written next
-        await self._write(ours, texts, changes)
+        for part in _parts(changes, ours) if ours.whole else [changes]:
+            kept = {key: text for key, text in ours.texts.items() if key not in part}
+            texts = kept | {key: text for key, text in part.items() if text is not None}
+            await self._write(ours, texts, part)
         ours.is_certain = True
 
     async def _write(self, ours: _Open, texts: Texts, changes: Mapping[str, str | None]) -> None:
@@ -249,12 +262,12 @@ class OnedRecord(SharedRecord):
         )
         if len(str(after)) > WRITTEN_MAX:
             raise ArbiterUnreachable(f"the record of the cloud is longer than {WRITTEN_MAX} characters")
-        listed = {each.host for each in ours.written.places.values()}
-        ours.litter = (ours.litter | listed) - {each.host for each in places.values()}
+        listed, used = ({each.host for each in where.values()} for where in (ours.written.places, places))
+        ours.litter -= used
         await self._commit(ours, after, blocks)
+        ours.litter |= listed - used  # not before: until then what stands there counts
         ours.texts, ours.written, ours.pending, ours.whole, ours.damage = texts, after, "", True, ""
         self._seen = max(self._seen, after.number)
-        await self._clear(ours)
 
     def _placed(
         self, ours: _Open, texts: Texts, touched: set[int]
@@ -288,7 +301,7 @@ class OnedRecord(SharedRecord):
         for host, attributes in blocks.items():
             try:
                 await self._zone.write_host(lead.raft_term, attributes, host, lead.token)
-            except NoSuchHost:  # nothing is done with it any more; whoever leads next leaves that to a person
+            except NoSuchHost:  # OpenNebula takes no order for it; whoever leads next leaves all to a person
                 continue
             to_be_seen[host] = {name: text for name, text in attributes.items() if name in SLOTS}
         ours.pending = text = str(after)
@@ -299,14 +312,6 @@ class OnedRecord(SharedRecord):
 
         await self._zone.confirm(lead.raft_term, lead.server, shows, self._session(), hosts=to_be_seen)
 
-    async def _clear(self, ours: _Open) -> None:
-        """People should see no incident that is over. What is left there by mistake counts for nothing."""
-        for host in sorted(ours.litter):
-            empty = dict.fromkeys((FOR_PEOPLE, *SLOTS), "")
-            with suppress(NoSuchHost):
-                await self._zone.write_host(ours.lead.raft_term, empty, host, ours.lead.token)
-            ours.litter.discard(host)
-
     def _in(self, term: int) -> _Open:
         if self._open is None or self._open.lead.term != term:
             raise NotLeading(f"the lead of term {term} is not held")
@@ -315,9 +320,43 @@ class OnedRecord(SharedRecord):
         return self._open
 
 
+def _incident_in(attributes: Mapping[str, str] | None, number: int, place: Place) -> Texts:
+    """What stands on its host. Raises _Damaged."""
+    if attributes is None:
+        gone = "is not in OpenNebula, or our user has no right to it"
+        raise _Damaged(f"host {place.host}, on which incident {number} stood, {gone}")
+    block = attributes.get(SLOTS[place.slot], "")
+    if _digest(block) != place.digest:
+        what = "was changed by somebody" if block else "was removed by somebody"
+        raise _Damaged(f"incident {number} on host {place.host} ({SLOTS[place.slot]}) {what}")
+    found: Texts = _unpacked(block)
+    return found
+
+
 def _incident_of(key: str) -> int | None:
     found = re.match(r"incident/(\d+)(/|$)", key)
     return int(found[1]) if found else None
+
+
+def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str, str | None]]:
+    """Of so many hosts at a time that each surely ends within the time that there is for all: else nothing ever would.
+
+    What belongs to one host is never torn apart: an incident may end there and another one begin. Anything else first.
+    """
+    by_host: dict[int | None, dict[str, str | None]] = {None: {}}
+    for key, text in changes.items():
+        number = _incident_of(key)
+        head = changes.get(f"incident/{number}") or (ours.texts or {}).get(f"incident/{number}")
+        host = None if number is None or head is None else int(json.loads(head)["incident"]["host"])
+        by_host.setdefault(host, {})[key] = text
+    part = by_host.pop(None)
+    for count, group in enumerate(by_host.values(), start=1):
+        part |= group
+        if count % HOSTS_AT_ONCE == 0:
+            yield part
+            part = {}
+    if part:
+        yield part
 
 
 def _in_words(number: int, head: Mapping[str, Any], lead: Lead) -> str:

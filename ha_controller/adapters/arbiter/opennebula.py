@@ -295,11 +295,12 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     # --- keeping it ---
 
     async def renew(self, term: int) -> None:
-        """Look who votes, and prove it."""
+        """Look who votes, and prove it; then hosts whose incident is over are made empty."""
         self._held_in(term)
         await self._zone.find_voters()
         await self._zone.look()
         await self.prove(term)
+        await self._record.clear()
 
     async def prove(self, term: int) -> None:
         """Write a number that was never used, and see it at a majority with our claim, in the same term of Raft."""

@@ -11,7 +11,8 @@ connections of oned, and fifteen of them stop its whole API. A time-out is no pr
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeVar
@@ -36,19 +37,23 @@ CONNECTIONS = 3  #: to each front-end, of its fifteen
 VOTERS_MIN = 3
 LOOK_S = 1.0  #: a front-end that hangs holds up a renewal by no more
 LOOK_AGAIN_S = 0.05  #: at a follower that has not got it yet; it hears of it every 0.5 s
+ONE_BY_ONE_MAX = 16  #: hosts; more are read with all others, in one call
 REST_S = 5.0  #: one that does not answer is asked that seldom: what is asked piles up in its sockets
 _WORDS: Mapping[int, str] = MappingProxyType(
     {RaftState.SOLO: "is alone", RaftState.CANDIDATE: "asks for votes", RaftState.FOLLOWER: "follows",
      RaftState.LEADER: "says that it leads"}
 )  # fmt: skip
-
 _NOTHING: Mapping[int, Mapping[str, str]] = MappingProxyType({})
 
 Result = TypeVar("Result")
 
 
 class NoSuchHost(Exception):
-    """OpenNebula says that there is no such host."""
+    """OpenNebula says that there is no such host, or none that our user has a right to."""
+
+
+class _Refused(ArbiterUnreachable):
+    """OpenNebula has said no, for what was named: nothing was written."""
 
 
 @dataclass(eq=False, kw_only=True)
@@ -113,14 +118,21 @@ class Zone:
         except OpenNebulaError as error:
             raise ArbiterUnreachable(f"OpenNebula beside us: {error}") from error
 
-    async def host_attributes(self, host: int) -> Mapping[str, str]:
-        """Attributes of a host as the oned beside us has them. Raises ArbiterUnreachable, NoSuchHost."""
+    async def host_attributes(self, hosts: Collection[int]) -> Mapping[int, Mapping[str, str]]:
+        """Attributes of those of the hosts that there are for us, as the oned beside us has them.
+
+        Raises ArbiterUnreachable.
+        """
+        client, found = await self._opened(self.local), dict[int, Mapping[str, str]]()
         try:
-            return (await (await self._opened(self.local)).host(host)).template
-        except NoSuchObject as error:
-            raise NoSuchHost(str(error)) from error
+            if len(hosts) > ONE_BY_ONE_MAX:
+                return {host.id: host.template for host in await client.hosts()}
+            for host in hosts:
+                with suppress(NoSuchObject, Unauthorized):
+                    found[host] = (await client.host(host)).template
         except OpenNebulaError as error:
             raise ArbiterUnreachable(f"OpenNebula beside us: {error}") from error
+        return found
 
     async def _status(self, front_end: FrontEnd) -> RaftStatus:
         try:
@@ -250,7 +262,10 @@ class Zone:
 
     async def write_host(self, term: int, attributes: Mapping[str, str], host: int, session: SecretStr) -> None:
         """The same on a host. Raises NoSuchHost, too."""
-        await self._send(lambda client: client.update_host(host, attributes), term, session)
+        try:
+            await self._send(lambda client: client.update_host(host, attributes), term, session)
+        except _Refused as error:
+            raise NoSuchHost(str(error)) from error
 
     async def login(self, term: int, user: str, token: str, valid_s: int, session: SecretStr) -> str:
         """The same with a login token: a new one, or with `valid_s` 0 that one revoked, an empty one: all."""
@@ -267,9 +282,9 @@ class Zone:
             except Unauthenticated as error:
                 self.has_unanswered = False
                 raise NotLeading(f"our login is not valid any more: {error}") from error
-            except NoSuchObject as error:
+            except (NoSuchObject, Unauthorized) as error:
                 self.has_unanswered = False
-                raise NoSuchHost(str(error)) from error
+                raise _Refused(f"OpenNebula refuses a write: {error}") from error
             except OpenNebulaError as error:
                 raise ArbiterUnreachable(f"a write to OpenNebula is not proven: {error}") from error
             self.has_unanswered = False

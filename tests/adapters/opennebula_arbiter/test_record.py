@@ -12,12 +12,14 @@ from zone_controllers import Beside, Controller, attributes, elect, leading
 from zones import BROADCAST_S, Zone
 
 from ha_controller.adapters.arbiter import oned_record
+from ha_controller.adapters.arbiter import zone as zone_of_oneds
 from ha_controller.adapters.arbiter.oned_record import RECORD, SLOTS
 from ha_controller.app import ledger as texts
 from ha_controller.core.incident import CloudRecord, Incident, VmRecord, VmStage
 from ha_controller.core.model import HostState
 from ha_controller.lead import Shared, SharedRecord
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
+from ha_controller.sim.oned_model import NOT_AUTHORIZED, OnedRefusal
 
 
 def incident(number: int, vms: int = 2, *, host: int = 1, stage: VmStage = VmStage.WAITING) -> Incident:
@@ -93,6 +95,7 @@ async def test_what_a_leader_writes_the_next_one_reads_and_it_is_whole_from_its_
     assert open_on(found) == (MOVING,)
     assert on_host(zone)["HA_INCIDENT"] == f"1 fenced, VMs: 2. Written by {one.name} in term {first}"
     await write(two, second, OVER)
+    await two.arbiter.renew(second)
     assert {on_host(zone)[name] for name in ("HA_INCIDENT", *SLOTS)} == {""}, "people see nothing that is over"
     zone.zone.thaw(one.machine)
     await anyio.sleep(3 * BROADCAST_S)
@@ -303,6 +306,16 @@ def _host_is_gone(zone: Zone, before: dict[str, Any]) -> None:
     del zone.cloud.oned.hosts[1]
 
 
+def _without_right_to_the_host(zone: Zone, before: dict[str, Any]) -> None:
+    """Somebody moved it into a cluster of which our user has no host."""
+
+    def authorize(call: str, user: Any, given: tuple[object, ...]) -> None:
+        if call in ("one.host.info", "one.host.update") and given[0] == 1:
+            raise OnedRefusal(NOT_AUTHORIZED, f"[{call}] User [{user.id}] : Not authorized to perform USE HOST [1].")
+
+    zone.cloud.server.users.authorize = authorize  # type: ignore[method-assign]
+
+
 def _removed_from_the_user(zone: Zone, before: dict[str, Any]) -> None:
     del attributes(zone)[RECORD]
 
@@ -325,11 +338,13 @@ def _an_older_version_led(zone: Zone, before: dict[str, Any]) -> None:
     attributes(zone)["HA_PROOF"] = "5 id-old nonce"
 
 
+NO_HOST = "host 1, on which incident 1 stood, is not in OpenNebula, or our user has no right to it"
 DAMAGES = {
     _removed_from_the_host: "incident 1 on host 1 (HA_RECORD_1) was removed by somebody",
     _edited_on_the_host: "incident 1 on host 1 (HA_RECORD_1) was changed by somebody",
     _put_back_on_the_host: "incident 1 on host 1 (HA_RECORD_1) was changed by somebody",
-    _host_is_gone: "host 1, on which incident 1 stood, is not in OpenNebula",
+    _host_is_gone: NO_HOST,
+    _without_right_to_the_host: NO_HOST,
     _removed_from_the_user: "",
     _edited_on_the_user: "HA_RECORD of the OpenNebula user oneadmin was changed by somebody",
     _claim_is_removed: "",
@@ -422,6 +437,48 @@ async def test_a_host_that_is_deleted_in_the_middle_ends_no_lead(zone: Zone, con
     assert gone.attributes[SLOTS[0]]
 
 
+async def test_a_host_that_cannot_be_written_any_more_ends_no_lead(zone: Zone, controllers: list[Controller]):
+    one, term = await one_wrote(zone, controllers, OPENED)
+    _without_right_to_the_host(zone, {})
+    before = dict(on_host(zone))
+    await write(one, term, MOVING)
+    await write(one, term, OVER)
+    await one.arbiter.renew(term)
+    assert on_host(zone) == before
+
+
+async def test_what_still_counts_is_not_made_empty(zone: Zone, controllers: list[Controller]):
+    """A write that ends an incident has not been carried out, and the lead is renewed meanwhile."""
+    one, term = await one_wrote(zone, controllers, OPENED)
+    before, zone_of_one, waits = dict(on_host(zone)), one.arbiter._zone, anyio.Event()
+
+    async def stands_still(*given: Any, **named: Any) -> None:
+        waits.set()
+        await anyio.sleep_forever()
+
+    zone_of_one.confirm, real = stands_still, zone_of_one.confirm  # type: ignore[method-assign, assignment]
+    async with anyio.create_task_group() as group:
+        group.start_soon(write, one, term, OVER)
+        await waits.wait()
+        zone_of_one.confirm = real  # type: ignore[method-assign]
+        await one.arbiter.renew(term)
+        group.cancel_scope.cancel()
+    assert on_host(zone) == before
+
+
+async def test_hundreds_of_incidents_that_end_at_once_do_not_keep_the_decision_loop(
+    zone: Zone, controllers: list[Controller]
+):
+    """A switch is back. Hosts are made empty with the renewals of the lead, some at a time."""
+    one, term = await one_wrote(zone, controllers, OPENED, incident(2, host=0))
+    calls = zone.cloud.server.calls
+    before = len(calls)
+    await write(one, term, OVER, replace(incident(2, host=0), closed_at=2.0))
+    assert not [call for call in calls[before:] if call.method == "one.host.update"]
+    await one.arbiter.renew(term)
+    assert {on_host(zone, host)[name] for host in (0, 1) for name in ("HA_INCIDENT", *SLOTS)} == {""}
+
+
 # --- how much fits ----------------------------------------------------------------------------------------------------
 
 
@@ -440,3 +497,42 @@ async def test_what_is_too_long_is_refused(zone: Zone, controllers: list[Control
         await write(one, term, MOVING)
     _, _, found = await the_next(zone, controllers, one)
     assert open_on(found) == (OPENED,)
+
+
+async def test_many_hosts_at_once_are_written_some_at_a_time_so_that_a_slow_oned_gets_on(
+    zone: Zone, controllers: list[Controller], monkeypatch: pytest.MonkeyPatch
+):
+    """All of fifty hosts in one write would never end in time, and be begun anew by each leader."""
+    monkeypatch.setattr(oned_record, "HOSTS_AT_ONCE", 1)
+    one, term = await leading(zone, controllers)
+    await record(one).read(term)
+    await write(one, term, next_incident=2)
+    real, zone_of_one, seen = one.arbiter._zone.write, one.arbiter._zone, 0
+
+    async def fails_at_the_second(raft_term: int, values: dict[str, str], *rest: Any) -> None:
+        nonlocal seen
+        seen += RECORD in values
+        if seen == 2:
+            raise ArbiterUnreachable("no time is left")
+        await real(raft_term, values, *rest)
+
+    zone_of_one.write = fails_at_the_second  # type: ignore[method-assign]
+    with pytest.raises(ArbiterUnreachable, match="no time is left"):
+        await write(one, term, OPENED, incident(2, host=0))
+    two, second, found = await the_next(zone, controllers, one)
+    assert (found.whole, open_on(found)) == (True, (OPENED,))
+    await write(two, second, OVER, incident(3), incident(2, host=0))
+    assert open_on(await record(two).read(second)) == (incident(2, host=0), incident(3))
+
+
+async def test_hosts_of_many_incidents_are_read_in_one_call(
+    zone: Zone, controllers: list[Controller], monkeypatch: pytest.MonkeyPatch
+):
+    """A new leader has five seconds to take up hundreds; one that could not would never lead."""
+    one, _ = await one_wrote(zone, controllers, OPENED, incident(2, host=0))
+    monkeypatch.setattr(zone_of_oneds, "ONE_BY_ONE_MAX", 1)
+    calls = zone.cloud.server.calls
+    before = len(calls)
+    _, _, found = await the_next(zone, controllers, one)
+    assert (found.whole, open_on(found)) == (True, (OPENED, incident(2, host=0)))
+    assert "one.host.info" not in {call.method for call in calls[before:]}
