@@ -67,6 +67,18 @@ def test_a_file_exists(page: str, file: str):
     assert file in _TO_BE_MADE or (ROOT / file).exists() or beside.exists(), f"{page}: {file}"
 
 
+#: like `adapters/test_journal.py::test_a_damaged_page_is_refused_with_a_remedy`: paths are below `tests/` in tables
+_TEST = re.compile(r"`((?:plugins/\w+/)?[a-z_]+/(?:\w+/)*test_\w+\.py(?:::\w+)?)`")
+
+
+@pytest.mark.parametrize(("page", "named"), found(_TEST))
+def test_a_test_exists(page: str, named: str):
+    file, _, test = named.partition("::")
+    path = next((each for each in (ROOT / "tests" / file, ROOT / file) if each.exists()), None)
+    assert path is not None, f"{page}: {named}"
+    assert not test or f"def {test}(" in path.read_text(), f"{page}: {named}"
+
+
 #: like `detect.fail_after` or `[guard] self_check`
 _SETTING = re.compile(
     r"`\[?(opennebula|detect|guard|recover|capacity|drill|api|log|policy|identity|scope)(?:\] |\.)([a-z_]+)"

@@ -4,6 +4,8 @@ On our OpenNebula user stand the claim (`HA_LEADER`: our term, oned's term, who,
 last proof (`HA_PROOF`). A proof is a new number written through the oned beside us, with the login token that only the
 holder of the lead has, and seen at a majority of the zone's servers together with our claim, all in the term of Raft in
 which we claimed. It is made anew right before every order, and once more behind it before the order counts.
+`HA_RECORD`, beside them, makes the record of what is open count (`oned_record`): who takes the lead reads it after the
+claim, the first proof of a lead takes it over, and every later proof has to show it as we wrote it last.
 
 A claim is good for one term of Raft. Whoever claims has all login tokens of the user revoked and takes a new one, so
 that calls of an old leader which still wait somewhere are refused; then it waits for what was taken in before.
