@@ -23,12 +23,12 @@ def accept(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--accept"))
 
 
-WAITS_FOR_REAL_THINGS = {"ship", "whole", "page", "peers", "chaos"}
+TAKES_MINUTES = {"ship", "whole", "page", "peers", "chaos", "planted", "test_zone_faults.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes by waiting begins first: the many quick tests fill the rest of every worker's time."""
-    items.sort(key=lambda item: WAITS_FOR_REAL_THINGS.isdisjoint(item.path.parts))
+    """What takes minutes, most of it by waiting, begins first: the many quick tests fill the rest of every worker's time."""
+    items.sort(key=lambda item: TAKES_MINUTES.isdisjoint(item.path.parts))
 
 
 def pytest_configure(config: pytest.Config) -> None:
