@@ -95,9 +95,9 @@ async def zone_of_three(folder: Path) -> AsyncIterator[Zone]:
         group.cancel_scope.cancel()
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_the_next_leader_goes_on_wherever_the_one_before_stops(moment: str, tmp_path: Path):
-    async with zone_of_three(tmp_path) as zone:
+async def story(moment: str, folder: Path) -> None:
+    """The leader stops at this moment of an incident."""
+    async with zone_of_three(folder) as zone:
         await until(lambda: zone.leader() is not None and all(is_ready(each) for each in zone.controllers))
         first = zone.leader()
         assert first is not None
@@ -112,12 +112,21 @@ async def test_the_next_leader_goes_on_wherever_the_one_before_stops(moment: str
         assert second is not None
         incident = incident_of(second)
         assert incident is not None
-        assert (incident.foreign, len(incident.vms)) == ("", VMS)
-        assert zone.cloud.check(vms_must_wait=False) == []
+        assert (incident.foreign, len(incident.vms)) == ("", VMS), moment
+        assert zone.cloud.check(vms_must_wait=False) == [], moment
         calls = zone.cloud.server.calls
         moves = Counter(call.arguments[0] for call in calls if call.method == "one.vm.migrate" and call.ok)
-        assert sorted(moves.values()) == [1] * VMS, moves
+        assert sorted(moves.values()) == [1] * VMS, (moment, moves)
         shots = sum(line.what == "ordered off" for line in zone.cloud.hardware.log)
-        assert shots <= (2 if "Fence" in moment else 1)
+        assert shots <= (2 if "Fence" in moment else 1), moment
         words = "Its record was read" + ("" if moment == UNSHARED else "; open on it: kvm-02")
-        assert any(f"led in term {term}. {words}" in text for text in second.told), second.told
+        assert any(f"led in term {term}. {words}" in text for text in second.told), (moment, second.told)
+
+
+@pytest.mark.parametrize("moments", [MOMENTS[:4], MOMENTS[4:]], ids=["until FENCED", "from then on"])
+async def test_the_next_leader_goes_on_wherever_the_one_before_stops(moments: tuple[str, ...], tmp_path: Path):
+    """All at the same time: each has a cloud of its own, and most of it is waiting."""
+    async with anyio.create_task_group() as stories:
+        for moment in moments:
+            (folder := tmp_path / moment.replace(" ", "-")).mkdir()
+            stories.start_soon(story, moment, folder)
