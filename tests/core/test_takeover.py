@@ -158,11 +158,39 @@ def test_once_every_host_was_seen_alive_the_time_before_is_forgotten(standby):
     assert standby.state(3) is HostState.RECOVERED
 
 
-def test_the_settle_time_begins_anew_with_every_lead(standby):
+def test_the_settle_time_begins_anew_with_every_lead_and_not_with_every_word_of_it(make_cloud):
+    cloud = make_cloud(settings=replace(SETTINGS, settle_s=60.0))
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(70)
+    cloud.effects.clear()
+    take_over(cloud)
+    cloud.run(5)
+    cloud.kill(3, "off")
+    cloud.run(50)
+    assert not acted(cloud)
+    take_over(cloud)  # the same term, told once more
+    cloud.run(30)
+    assert acted(cloud)
+
+
+def test_power_offs_are_forgiven_when_the_lead_comes_back_and_not_when_it_goes_or_goes_on(standby):
     take_over(standby)
+    standby.run(6)
+    standby.deaf = {Fence}
     standby.kill(3, "off")
-    standby.run(SETTINGS.settle_s - 1)
-    assert not acted(standby)
+    standby.run(20)
+    assert standby.state(3) is HostState.FAILED
+    assert standby.incident(3).tried
+
+    def forgiven() -> int:
+        return standby.incident(3).attempts_forgiven
+
+    take_over(standby)
+    assert forgiven() == 0, "the same lead goes on: what was tried was tried"
+    standby.feed(LeadChanged(term=None, trouble="etcd does not answer"))
+    assert forgiven() == 0, "nobody decides without the lead"
+    standby.feed(LeadChanged(term=3))
+    assert forgiven() == len(standby.incident(3).tried)
 
 
 def test_trouble_is_told_once_and_so_is_its_end(standby):
