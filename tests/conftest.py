@@ -27,7 +27,7 @@ TAKES_MINUTES = {"ship", "whole", "page", "peers", "chaos", "planted", "test_zon
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes minutes, most of it by waiting, begins first: the many quick tests fill the rest of every worker's time."""
+    """What takes minutes, most of it by waiting, begins first: many quick tests fill the rest of all workers' time."""
     items.sort(key=lambda item: TAKES_MINUTES.isdisjoint(item.path.parts))
 
 
