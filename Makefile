@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 ARGS   ?=
 #: more than cores: most tests wait for something real
-WORKERS ?= 5
+WORKERS ?= 4
 
 .PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos takeovers wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
 

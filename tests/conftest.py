@@ -23,7 +23,7 @@ def accept(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--accept"))
 
 
-TAKES_MINUTES = {"ship", "whole", "page", "peers", "chaos", "planted", "test_zone_faults.py"}
+TAKES_MINUTES = {"ship", "whole", "page", "peers", "chaos", "test_zone_faults.py"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

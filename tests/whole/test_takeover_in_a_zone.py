@@ -5,6 +5,7 @@ Real runtimes beside each of three embedded front-ends, which share no journal: 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -123,10 +124,10 @@ async def story(moment: str, folder: Path) -> None:
         assert any(f"led in term {term}. {words}" in text for text in second.told), (moment, second.told)
 
 
-@pytest.mark.parametrize("moments", [MOMENTS[:4], MOMENTS[4:]], ids=["until FENCED", "from then on"])
-async def test_the_next_leader_goes_on_wherever_the_one_before_stops(moments: tuple[str, ...], tmp_path: Path):
-    """All at the same time: each has a cloud of its own, and most of it is waiting."""
-    async with anyio.create_task_group() as stories:
-        for moment in moments:
-            (folder := tmp_path / moment.replace(" ", "-")).mkdir()
-            stories.start_soon(story, moment, folder)
+#: in CI, which has less than twenty minutes for everything; elsewhere all
+MOST_TELLING = ("after Fence 0", "after MoveVm 0")
+
+
+@pytest.mark.parametrize("moment", MOST_TELLING if os.environ.get("CI") else MOMENTS)
+async def test_the_next_leader_goes_on_wherever_the_one_before_stops(moment: str, tmp_path: Path):
+    await story(moment, tmp_path)
