@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import re
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 from ha_controller.adapters.plugins import Registry, find_plugins
 from ha_controller.config import Config, ConfigError, load
+from ha_controller.config.positions import parse
 
 
 def load_config(path: Path) -> tuple[Config, Registry]:
@@ -48,8 +48,8 @@ def _named(path: Path) -> set[str] | None:
     """Every word of the configuration, among them the kinds; None: it cannot be read, which `load` tells."""
     try:
         texts = [file.read_text() for file in (path, *(path.parent / "conf.d").glob("*.toml"))]
-        said = list(_strings([tomllib.loads(text) for text in texts]))
-    except (OSError, ValueError, RecursionError):
+        said = list(_strings([parse(text)[0] for text in texts]))
+    except (OSError, ValueError):
         return None
     said += [value for name, value in os.environ.items() if name.startswith("HA_")]
     return {word for text in said for word in re.findall(r"[\w.-]+", text)}

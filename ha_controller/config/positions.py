@@ -1,7 +1,8 @@
 """Where each value was written: its line in TOML text, which tomllib does not tell, and its place in the layers.
 
-The scanner works on text that tomllib has already accepted, so it only has to follow the text, never to judge it. It
-must never be a reason to refuse a configuration: where it gets lost, it returns the lines that it found until there.
+The scanner only has to follow the text, never to judge it: that is tomllib's part. It must never be a reason to refuse
+a configuration, unless that is nested beyond reason: where it gets lost, it returns the lines that it found until
+there.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ def parse(text: str) -> tuple[dict[str, Any], dict[Location, int]]:
         ValueError: it is not TOML, or nested beyond reason.
     """
     try:
-        return tomllib.loads(text), positions(text)
+        found = positions(text)  # first: tomllib takes minutes over a key of many thousand parts
+        return tomllib.loads(text), found
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -221,11 +223,19 @@ class _Scanner:
     def _dotted_key(self) -> tuple[str, ...]:
         keys: list[str] = []
         while not keys or self._take("."):
+            if len(keys) == DEPTH_MAX:
+                raise ValueError("nested too deeply")  # at once: every prefix of a key is a place of its own
             self._skip_blank()
             written = self._match(_KEY)
-            keys.append(next(iter(tomllib.loads(f"{written} = 0"))) if written[0] in "\"'" else written)
+            keys.append(self._unquoted(written) if written[0] in "\"'" else written)
             self._skip_blank()
         return tuple(keys)
+
+    def _unquoted(self, written: str) -> str:
+        try:
+            return next(iter(tomllib.loads(f"{written} = 0")))
+        except tomllib.TOMLDecodeError:
+            raise _Lost from None
 
     def _note(self, location: Location, line: int) -> None:
         if len(location) > DEPTH_MAX:

@@ -57,11 +57,12 @@ def test_any_bytes_are_taken_or_told(text):
     configuration(text)
 
 
-@pytest.mark.parametrize("depth", [30, 33, 500, 20_000])
+@pytest.mark.parametrize("depth", [30, 33, 500, 100_000])
 def test_nesting_without_an_end_is_told(depth):
     configuration(b"x = " + b"[" * depth + b"]" * depth + b"\n")
     configuration(b"x = " + b"{a=" * depth + b"1" + b"}" * depth + b"\n")
     configuration(b"[" + b"a." * depth + b"b]\n")
+    configuration(b"a." * depth + b"b = 1\n")
 
 
 def test_the_target_would_find_a_secret_that_is_told(monkeypatch):

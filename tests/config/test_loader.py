@@ -434,6 +434,7 @@ def test_variables_of_others_are_left_alone(site, monkeypatch):
     [
         ('mode = "auto"\nnonsense\n', "config.toml:2: not TOML: Expected '='"),
         ('mode = "auto"\n\nx = [1,\n', "config.toml:4: not TOML: Invalid value (at end of document)"),
+        ('mode = "auto"\n"\\q" = 1\n', "config.toml:2: not TOML: Unescaped"),
         ("a = 1\na = 2\n", "config.toml:2: not TOML: Cannot overwrite a value"),
         (f"a = {'9' * 5000}\n", "config.toml: not TOML: Exceeds the limit"),
         (f"a = {'[' * 5000}{']' * 5000}\n", "config.toml: not TOML: nested too deeply"),
