@@ -244,7 +244,7 @@ def _examine(source: _Source) -> tuple[dict[str, dict[str, Any]], str | None]:
     """Hook -> kind -> class, or nothing and why: the border to foreign code, where whatever it does becomes a text."""
     try:
         return _brought(source), None
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # the border to a plugin's code: it costs nobody else a class
         problem = str(error) if isinstance(error, _Unusable) else _told(error)
         log.error("a plugin cannot be used", plugin=str(source), problem=problem, exc_info=True)
         return {}, problem
@@ -314,7 +314,7 @@ def _is_subclass(candidate: object, base: type) -> bool:
 def _attempt(problem: str, call: Callable[[], _T]) -> _T:
     try:
         return call()
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # the border to a plugin's code: told with what was attempted
         raise _Unusable(f"{problem}: {_told(error)}") from error
 
 

@@ -53,7 +53,7 @@ class IpmiSession(asyncio.DatagramProtocol):
         try:
             await self._connect(family, address)
             await self._ask(self._rmcp.log_in)
-        except BaseException:
+        except BaseException:  # however it ended, a cancellation, too: no socket may be left; the error goes on
             self.close()
             raise
 
