@@ -35,6 +35,7 @@ POWER_ON_WITHIN_S = 30.0  #: the controller powers hosts on itself; a person pre
 PERSON_COMES_AFTER_S = 3.0
 ENABLED_AFTER_S = 20.0
 LOOK_EVERY_S = 0.25
+ANSWERS_WITHIN_S = 60.0
 
 
 @dataclass(kw_only=True)
@@ -419,9 +420,21 @@ class Play:
         """Incidents whose power-off was verified, from the record of each controller."""
         found = set()
         for index, controller in enumerate(self.controllers):
-            known = await controller.asks("incidents") or ()
+            known = await answer_of(controller, "incidents")
             found |= {(index, each["id"]) for each in known if each["fenced_at"] is not None and each["proof"]}
         return found
 
     def _migrates(self) -> int:
         return sum(call.method == "one.vm.migrate" and call.ok for call in self.cloud.server.calls)
+
+
+async def answer_of(controller: Controller, path: str) -> list[Any]:
+    """Ask for a list until it comes: no answer, or a refusal for now, does not say that there is nothing.
+
+    Raises:
+        TimeoutError: it does not come.
+    """
+    with anyio.fail_after(ANSWERS_WITHIN_S):
+        while not isinstance(told := await controller.asks(path), list):
+            await anyio.sleep(LOOK_EVERY_S)
+    return told

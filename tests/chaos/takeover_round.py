@@ -20,7 +20,7 @@ from ha_controller.adapters.arbiter.etcd import MARGIN_S
 from tests.chaos.controller import LEASE_S, Controller
 from tests.chaos.faults import Blow
 from tests.chaos.network import Doors, Machine
-from tests.chaos.rounds import Play, Round
+from tests.chaos.rounds import Play, Round, answer_of
 from tests.chaos.takeover_faults import ENDS_THE_LEAD, STATES, Fault, Phase, Strike
 from tests.peers.etcd import Etcd, Member
 
@@ -286,7 +286,7 @@ class TakeoverPlay(Play):
         number for that, too, which is closed when it takes over."""
         with anyio.fail_after(LEADER_WITHIN_S):
             leader, _ = await self._leads()
-        found = await leader.asks("incidents") or ()
+        found = await answer_of(leader, "incidents")
         return {int(each["id"]) for each in found if each["fenced_at"] is not None}
 
     # --- judge ---
@@ -312,7 +312,7 @@ class TakeoverPlay(Play):
 
     async def _announced(self, controller: Controller, at: float) -> list[tuple[float, int]]:
         """When it announced an order, and in which term."""
-        lines = await controller.asks("events?kind=intent&limit=1000&newest=true") or ()
+        lines = await answer_of(controller, "events?kind=intent&limit=1000&newest=true")
         return [(line["at"], line["data"]["term"]) for line in lines if line["at"] >= at and "term" in line["data"]]
 
 
