@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import Distribution, EntryPoint, distributions
 from types import MappingProxyType, ModuleType
-from typing import Any, TypeVar
+from typing import Any, TypedDict, TypeVar
 
 import pluggy
 import structlog
@@ -59,6 +59,15 @@ class PluginInfo:
     error: str | None = None  #: why it cannot be used
 
 
+class Models(TypedDict):
+    """The settings models of everything that can be used, by kind, as `config.load` takes them."""
+
+    agents: dict[str, type[AgentConfig]]
+    channels: dict[str, type[ProbeConfig]]
+    arbiters: dict[str, type[ArbiterConfig]]
+    notifiers: dict[str, type[NotifierConfig]]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Registry:
     """Everything that can be used, by kind."""
@@ -68,6 +77,15 @@ class Registry:
     arbiters: dict[str, type[Arbiter[ArbiterConfig]]]
     notifiers: dict[str, type[Notifier[NotifierConfig]]]
     plugins: tuple[PluginInfo, ...]  #: those that were loaded and those that could not be
+
+    def models(self) -> Models:
+        """What the settings of each kind must look like."""
+        return Models(
+            agents={kind: agent.config_model for kind, agent in self.agents.items()},
+            channels={kind: probe.config_model for kind, probe in self.probes.items()},
+            arbiters={kind: arbiter.config_model for kind, arbiter in self.arbiters.items()},
+            notifiers={kind: notifier.config_model for kind, notifier in self.notifiers.items()},
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

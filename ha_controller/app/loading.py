@@ -34,14 +34,7 @@ def load_config(path: Path) -> tuple[Config, Registry]:
 
 
 def _load(path: Path, registry: Registry) -> Config:
-    return load(
-        path,
-        environ=os.environ,
-        agents={kind: agent.config_model for kind, agent in registry.agents.items()},
-        channels={kind: probe.config_model for kind, probe in registry.probes.items()},
-        arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
-        notifiers={kind: notifier.config_model for kind, notifier in registry.notifiers.items()},
-    )
+    return load(path, environ=os.environ, **registry.models())
 
 
 def _named(path: Path) -> set[str] | None:

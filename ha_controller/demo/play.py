@@ -166,14 +166,7 @@ def demo_config(folder: Path, cloud: EmbeddedCloud) -> tuple[Config, Registry]:
     )
     path = folder / "config.toml"
     path.write_text(text)
-    config = load(
-        path,
-        environ={},
-        agents={kind: agent.config_model for kind, agent in registry.agents.items()},
-        channels={kind: probe.config_model for kind, probe in registry.probes.items()},
-        arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
-        notifiers={kind: notifier.config_model for kind, notifier in registry.notifiers.items()},
-    )
+    config = load(path, environ={}, **registry.models())
     return config, registry
 
 

@@ -45,14 +45,7 @@ def test_an_example_is_taken(tmp_path: Path, page: str, example: str):
     config.write_text('mode = "observe"\n' + _SECRET.sub(secret, example))
     registry = find_plugins()
     try:
-        load(
-            config,
-            environ={},
-            agents={kind: each.config_model for kind, each in registry.agents.items()},
-            channels={kind: each.config_model for kind, each in registry.probes.items()},
-            arbiters={kind: each.config_model for kind, each in registry.arbiters.items()},
-            notifiers={kind: each.config_model for kind, each in registry.notifiers.items()},
-        )
+        load(config, environ={}, **registry.models())
     except ConfigError as error:
         wrong = [line for line in str(error).splitlines() if "no such file" not in line]
         assert not wrong, f"{page}: {example}"

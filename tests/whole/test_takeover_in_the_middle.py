@@ -148,14 +148,7 @@ async def both_on(etcd: Etcd, folder: Path) -> AsyncIterator[Both]:
                 f'{text}\n[leader]\nkind = "etcd"\nendpoints = {json.dumps(etcd.endpoints)}\n'
                 f'lease = "5s"\ntimeout = "500ms"\nprefix = "/{folder.name}"\n'
             )
-            config = load(
-                path,
-                environ={},
-                agents={kind: agent.config_model for kind, agent in registry.agents.items()},
-                channels={kind: probe.config_model for kind, probe in registry.probes.items()},
-                arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
-                notifiers={},
-            )
+            config = load(path, environ={}, **registry.models())
             runtime = MortalRuntime(config, find_plugins(extra_modules=[echo]))
             runtime.orders, runtime.told = Counter(), []
             return runtime
