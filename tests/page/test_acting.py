@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 
+import anyio
 import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, expect
+from playwright.async_api import Browser, Route, expect
 
 from tests.page.site import ADMIN, USER, Site, site
 from tests.page.window import LIVE_WITHIN_S, PHONE, Window, window
@@ -15,6 +16,7 @@ from tests.page.window import LIVE_WITHIN_S, PHONE, Window, window
 pytestmark = [pytest.mark.peer, pytest.mark.asyncio(loop_scope="module")]
 REFUSED = r"Failed to load resource: the server responded with a status of 401 .*/api/v1/session"
 SLOW_MS = 1000 * LIVE_WITHIN_S
+PACED_MS = 1500  #: longer than the page waits between two questions
 #: what the page would send, if its button could be pressed
 _PAUSES = """async () => {
   const { csrf } = await (await fetch('/api/v1/session')).json();
@@ -45,6 +47,34 @@ async def test_a_wrong_password_is_told_and_the_right_one_shows_the_cloud(cloud:
         await opened.button("Log out").click()
         await expect(opened.button("Log in")).to_be_visible()
         await expect(opened.page.locator("[data-host]")).to_have_count(0)
+
+
+async def test_who_logs_out_asks_for_nothing_more(cloud: Site, browser: Browser):
+    """The session is over before the page is gone, and a browser complains of every request that is refused."""
+    is_over, may_go = anyio.Event(), anyio.Event()
+
+    async def answer_late(route: Route) -> None:
+        if route.request.method != "DELETE":
+            await route.continue_()
+            return
+        answer = await route.fetch()
+        is_over.set()
+        await may_go.wait()
+        await route.fulfill(response=answer)
+
+    async with window(browser, cloud.url) as opened:
+        await opened.page.route("**/api/v1/session", answer_late)
+        await opened.button("Log out").click()
+        with anyio.fail_after(LIVE_WITHIN_S):
+            await is_over.wait()
+        asked: list[str] = []
+        opened.page.on("request", lambda request: asked.append(request.url))
+        await opened.tile("kvm-02").click()  # shows a host, of which the page would ask
+        await expect(opened.region("Host kvm-02")).to_be_visible()
+        await opened.page.wait_for_timeout(PACED_MS)
+        assert asked == []
+        may_go.set()
+        await expect(opened.button("Log in")).to_be_visible()
 
 
 async def test_pause_and_resume_are_seen_by_everybody_at_once(cloud: Site, browser: Browser):

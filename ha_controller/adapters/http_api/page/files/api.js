@@ -7,6 +7,7 @@ const LOOK_MS = 20000;
 export const FORECAST_MS = 450000; //: the controller itself gives up before
 const ORDER_MS = 120000; //: devices are asked for some of them
 let csrf = "";
+const parting = new AbortController(); //: who logs out looks no more
 
 /** An answer that is no: `status` of HTTP (0: none came), and a sentence. */
 export class Refused extends Error {
@@ -16,7 +17,7 @@ export class Refused extends Error {
   }
 }
 
-async function fetched(method, path, { body, headers, withinMs } = {}) {
+async function fetched(method, path, { body, headers, withinMs, until } = {}) {
   const said = { Accept: "application/json", ...headers };
   if (body !== undefined) said["Content-Type"] = "application/json";
   let answer;
@@ -27,7 +28,7 @@ async function fetched(method, path, { body, headers, withinMs } = {}) {
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: "same-origin",
       cache: "no-store",
-      signal: AbortSignal.timeout(withinMs),
+      signal: AbortSignal.any([AbortSignal.timeout(withinMs), ...(until ? [until] : [])]),
     });
   } catch {
     throw new Refused(0, "The controller does not answer.");
@@ -40,7 +41,7 @@ async function fetched(method, path, { body, headers, withinMs } = {}) {
 }
 
 /** Look. @param {string} path below /api/v1 */
-export const look = (path, withinMs = LOOK_MS) => fetched("GET", path, { withinMs });
+export const look = (path, withinMs = LOOK_MS) => fetched("GET", path, { withinMs, until: parting.signal });
 
 /** Whether an order that ended so was not carried out. Where nobody says, it is not known. @param {number} status of HTTP */
 export const isRefusal = (status) => status >= 400 && ![408, 500, 502, 504].includes(status);
@@ -79,6 +80,10 @@ export async function logIn(user, password) {
   return session;
 }
 
-export const logOut = () => fetched("DELETE", "/session", { headers: { "X-HA-CSRF": csrf || "page" }, withinMs: LOOK_MS });
+/** Nothing is looked at any more, not even what is under way: without a session it would be refused. */
+export function logOut() {
+  parting.abort();
+  return fetched("DELETE", "/session", { headers: { "X-HA-CSRF": csrf || "page" }, withinMs: LOOK_MS });
+}
 
 export const streamAddress = (after) => `${BASE}/events/stream${after ? `?after=${after}` : ""}`;
