@@ -34,13 +34,15 @@ HOURS = 0.7
 BUGS: list[Bug] = []
 
 
-def bug(name: str, text: str, *invariants: str, **rates: float) -> Callable[[Callable[[], Any]], None]:
+def bug(
+    name: str, text: str, *invariants: str, hours: float = HOURS, first_seed: int = 1, **rates: float
+) -> Callable[[Callable[[], Any]], None]:
     def note(patch: Callable[[], Any]) -> None:
         aimed = {key.replace("_", "-"): rate for key, rate in rates.items()}
         BUGS.append(
             Bug(
-                name=name, text=text, invariants=invariants, patch=patch, rates=aimed, part=pretended.part, hours=HOURS,
-                controllers=1,
+                name=name, text=text, invariants=invariants, patch=patch, rates=aimed, part=pretended.part, hours=hours,
+                controllers=1, first_seed=first_seed,
             )
         )  # fmt: skip
 
@@ -93,7 +95,7 @@ def _() -> Any:
 
 
 @bug("late orders are sent", "a power-off leaves although its time is over", "G1",
-     power_loss=0.5, pause_before_order=0.7)  # fmt: skip
+     hours=0.3, first_seed=3, power_loss=0.5, pause_before_order=0.7)  # fmt: skip
 def _() -> Any:
     real = Fencer.fence
 
@@ -118,6 +120,8 @@ def _() -> Any:
     "a device that hangs delays the others; its turn comes long after the proof",
     "L2",
     "G2",
+    hours=0.3,
+    first_seed=4,  # seed 3 plays for minutes
     power_loss=1.0,
     plugin_hangs=0.2,
 )

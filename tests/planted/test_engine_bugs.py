@@ -14,6 +14,7 @@ QUICK = (
     "probes wait for a device",
     "readings are trusted",
     "the lead is not proven",
+    "one device at a time",
     "plugins are trusted",
     "a secret is logged",
 )

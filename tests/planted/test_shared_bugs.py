@@ -9,6 +9,7 @@ from planted.shared_bugs import BUGS
 QUICK = (
     "the lead is not read again",
     "sent before it is shared",
+    "what is not confirmed is sent",
     "a new leader begins anew",
     "another controller's word is not heard",
 )
