@@ -40,7 +40,7 @@ def placement(options: Options) -> list[Figure]:
             lambda: _right(
                 run_side("bench.peer_pyone:placement", python=python, endpoint=endpoint, hosts=hosts, vms=vms), vms
             ),
-            options.rounds or 1,
+            options.rounds or (3 if options.short else 1),
         )
     note = f"pyone vmpool.infoextended; {vms} VMs on {hosts} hosts"
     figures = [rounds.figure("placement: CPU", 0.02, of=lambda sample: float(sample["cpu_s"]), unit="s CPU", note=note)]

@@ -43,14 +43,13 @@ def icmp(options: Options) -> list[Figure]:
     goal = "<= 0.6x"
     if shutil.which("fping") is None:
         return [unmeasured("icmp", goal, "fping is missing")]
-    hosts = 2_000 if options.short else HOSTS
     rounds = alternate(
-        lambda: _right(run_side("bench.probing:ours_icmp", namespace=True, core=CORE, hosts=hosts), hosts * PER_HOST),
-        lambda: _right(run_side("bench.probing:fping", namespace=True, core=CORE, hosts=hosts), hosts * PER_HOST),
+        lambda: _right(run_side("bench.probing:ours_icmp", namespace=True, core=CORE, hosts=HOSTS), HOSTS * PER_HOST),
+        lambda: _right(run_side("bench.probing:fping", namespace=True, core=CORE, hosts=HOSTS), HOSTS * PER_HOST),
         options.rounds or 5,
     )
     return [
-        rounds.figure("icmp", 0.6, of=_cpu_per_probe, unit="µs CPU", scale=1e6, note=f"{hosts} addresses, fping -i0")
+        rounds.figure("icmp", 0.6, of=_cpu_per_probe, unit="µs CPU", scale=1e6, note=f"{HOSTS} addresses, fping -i0")
     ]
 
 
@@ -79,14 +78,13 @@ def banner(options: Options) -> list[Figure]:
         server = str(build("banner_server"))
     except Missing as missing:
         return [unmeasured("banner", "<= 0.25x", f"{missing} is missing")]
-    hosts = 2_000 if options.short else HOSTS
     side = partial(run_side, namespace=True, server=server)
     rounds = alternate(
-        lambda: _right(side("bench.probing:ours_banner", hosts=hosts), hosts),
-        lambda: _right(side("bench.probing:open_connection", hosts=hosts), hosts),
-        options.rounds or (3 if options.short else 5),
+        lambda: _right(side("bench.probing:ours_banner", hosts=HOSTS), HOSTS),
+        lambda: _right(side("bench.probing:open_connection", hosts=HOSTS), HOSTS),
+        options.rounds or 5,
     )
-    note = f"{hosts} addresses, {IN_FLIGHT} in flight"
+    note = f"{HOSTS} addresses, {IN_FLIGHT} in flight"
     figures = [
         rounds.figure("banner: asyncio.open_connection", 0.25, of=_cpu_per_probe, unit="µs CPU", scale=1e6, note=note)
     ]
