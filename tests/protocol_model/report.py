@@ -10,10 +10,13 @@ import gc
 import itertools
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
+from protocol_model import oned_store
 from protocol_model.checker import Checker, Result
 from protocol_model.protocol import Faults, Protocol, Rules, World, broken, has_outcome
 
@@ -99,12 +102,49 @@ LIMITS = {
 SPARE = ("takeover_asks",)
 
 
+#: the record in OpenNebula: what may happen in each world
+STORES = {
+    "killed": oned_store.Faults(killed=2, moved=2, unanswered=1),
+    "cut off": oned_store.Faults(killed=1, unanswered=1, cut_off=1),
+    "lost and edited": oned_store.Faults(killed=1, moved=1, lost=1, edited=1),
+    "mixed versions": oned_store.Faults(killed=1, moved=2, unanswered=1, old_version=1),
+}
+#: (what is done instead, without which rule, in which world, what it breaks)
+STORE_VARIANTS = (
+    ("an incident is written over the one that counts", "has_two_names", "killed", "R2"),
+    ("what makes it count is written first", "incident_comes_first", "killed", "R2"),
+    ('a "true" counts as written', "majority_is_asked", "cut off", "D1"),
+    ("the line on the user is seen at a majority, the hosts are not", "hosts_are_seen_too", "lost and edited", "D1"),
+    ("what stands on a host is not compared with its digest", "digest_is_compared", "lost and edited", "R1"),
+    ("after a write without an answer the same term writes on", "unanswered_is_the_last", "killed", "D2"),
+    ("a new leader revokes no token", "tokens_are_revoked", "killed", "D2"),
+    ("the first proof does not take the record over", "proof_takes_over", "killed", "R2"),
+    ("nobody looks who proved a lead last", "prover_is_compared", "mixed versions", "R1"),
+)
+STORE_LIMIT = ("somebody puts an older line on the user back, and its incident still stands there", "D2")
+
+
 def look(given: Faults, rules: Rules) -> Result:
     """Every state of the protocol by these rules in a world with these faults."""
     model = Protocol(rules)
-    gc.disable()  # nothing here goes in circles, and all of it is kept
-    try:
+    with _no_circles():
         return Checker(first=World(faults=given), steps=model.steps, broken=broken, goal=has_outcome).run()
+
+
+def look_at_store(given: oned_store.Faults, *without: str) -> Result:
+    """Every state of the record in OpenNebula, without some of its rules."""
+    model = oned_store.Record(replace(oned_store.Rules(), **dict.fromkeys(without, False)))
+    first = oned_store.World(faults=given)
+    with _no_circles():
+        return Checker(first=first, steps=model.steps, broken=lambda _: "", goal=oned_store.goes_on).run()
+
+
+@contextmanager
+def _no_circles() -> Iterator[None]:
+    """Nothing in a model goes in circles, and all of it is kept."""
+    gc.disable()
+    try:
+        yield
     finally:
         gc.enable()
 
@@ -127,9 +167,22 @@ def beyond() -> dict[str, Result]:
     return {name: look(given, rules) for name, (given, rules, _) in LIMITS.items()}
 
 
-def _faults(given: Faults) -> str:
+@cache
+def right_store() -> dict[str, Result]:
+    """The record in OpenNebula, in each world."""
+    return {name: look_at_store(given) for name, given in STORES.items()}
+
+
+@cache
+def naive_store() -> dict[str, Result]:
+    """Its variants, and what it is not safe against."""
+    found = {name: look_at_store(STORES[world], rule) for name, rule, world, _ in STORE_VARIANTS}
+    return {**found, STORE_LIMIT[0]: look_at_store(oned_store.Faults(killed=1, put_back=1))}
+
+
+def _faults(given: Faults | oned_store.Faults) -> str:
     words = [f"{name.replace('_', ' ')}{f' ({times} times)' if times > 1 else ''}" for name, times in
-             zip(Faults._fields, given, strict=True) if times]  # fmt: skip
+             zip(given._fields, given, strict=True) if times]  # fmt: skip
     return ", ".join(words)
 
 
@@ -140,6 +193,22 @@ def _story(result: Result) -> list[str]:
         times = len(list(same))
         lines.append(f"{told}, {times} ticks" if times > 1 else told)
     return [f"{number}. {line}" for number, line in enumerate(lines, start=1)]
+
+
+_STORIES = ("## The shortest stories", "", "C1 and C2 are the controllers, A is the host, B and C may take its VM.")
+
+
+def _of_store() -> list[str]:
+    """The record in OpenNebula: worlds, variants, limit."""
+    lines = ["", "## The record in OpenNebula", "", "| world | what may happen | states |", "|---|---|---|"]
+    lines += [f"| {name} | {_faults(STORES[name])} | {result.states:,} |" for name, result in right_store().items()]
+    lines += ["", "| instead | breaks | steps | world |", "|---|---|---|---|"]
+    lines += [
+        f"| {name} | {naive_store()[name].broken} | {len(naive_store()[name].story)} | {world} |"
+        for name, _, world, _ in STORE_VARIANTS
+    ]
+    limit = naive_store()[STORE_LIMIT[0]]
+    return [*lines, "", f"Not safe against: {STORE_LIMIT[0]} ({limit.broken}, {len(limit.story)} steps)."]
 
 
 def page() -> str:
@@ -165,13 +234,8 @@ def page() -> str:
         lines.append(row)
     lines += ["", "## What it is not safe against", "", "| what | breaks | steps |", "|---|---|---|"]
     lines += [f"| {name} | {result.broken} | {len(result.story)} |" for name, result in beyond().items()]
-    lines += [
-        "",
-        "## The shortest stories",
-        "",
-        "C1 and C2 are the controllers, A is the host, B and C may take its VM.",
-    ]
-    for name, result in {**naive(), **beyond()}.items():
+    lines += [*_of_store(), "", *_STORIES]
+    for name, result in {**naive(), **beyond(), **naive_store()}.items():
         lines += ["", f"### {name[0].upper()}{name[1:]}: {result.broken}", "", *_story(result)]
     return "\n".join(lines) + "\n"
 

@@ -9,7 +9,7 @@ from functools import cache
 
 import pytest
 
-from protocol_model import report
+from protocol_model import oned_store, report
 from protocol_model.checker import Checker
 from protocol_model.protocol import Faults, Protocol, Rules, World
 from protocol_model.report import (
@@ -19,12 +19,17 @@ from protocol_model.report import (
     RIGHT,
     ROOT,
     SPARE,
+    STORE_LIMIT,
+    STORE_VARIANTS,
+    STORES,
     VARIANTS,
     WORLDS,
     beyond,
     look,
     naive,
+    naive_store,
     right,
+    right_store,
 )
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
@@ -82,6 +87,36 @@ def test_the_model_goes_all_the_way():
     assert [end for end in ends if not any(end in each for each in told)] == []
 
 
+# --- the record in OpenNebula ---
+
+
+@pytest.mark.parametrize("world", STORES)
+def test_the_record_in_opennebula_has_what_was_ordered_in_every_state(world: str):
+    result = right_store()[world]
+    assert (result.broken, result.story) == ("", ())
+    assert result.states > 10_000
+
+
+@pytest.mark.parametrize(("name", "breaks"), [(each[0], each[3]) for each in STORE_VARIANTS] + [STORE_LIMIT])
+def test_a_record_written_otherwise_is_older_torn_or_lost(name: str, breaks: str):
+    assert naive_store()[name].broken == breaks
+
+
+def test_every_rule_of_the_record_is_switched_off_somewhere():
+    assert {rule for _, rule, _, _ in STORE_VARIANTS} == {rule.name for rule in fields(oned_store.Rules)}
+
+
+def test_every_fault_of_the_record_happens_in_some_world():
+    happens = {name for given in STORES.values() for name, times in given._asdict().items() if times}
+    assert happens | {"put_back"} == set(oned_store.Faults._fields)  # that one is beyond it
+
+
+def test_the_model_of_the_record_goes_all_the_way():
+    told = frozenset().union(*(result.rules for result in right_store().values()))
+    ends = ["and goes on", "a person is asked", "is refused", "is carried out", "the order leaves", "is given up"]
+    assert [end for end in ends if not any(end in each for each in told)] == []
+
+
 # --- the checker ---
 
 
@@ -135,7 +170,7 @@ def functions() -> frozenset[str]:
 
 
 def test_the_steps_are_named_like_functions_that_exist():
-    told = frozenset().union(*(result.rules for result in right().values()))
+    told = frozenset().union(*(result.rules for result in (*right().values(), *right_store().values())))
     named = {name for each in told for name in re.findall(r"\(([\w.]+)\)$", each)}
     assert len(named) > 15
     assert named - functions() == set()
@@ -162,5 +197,6 @@ def test_the_page_of_results_is_up_to_date():
 
 def test_the_page_of_the_protocol_explains_the_invariants_and_counts_right():
     page = PROTOCOL.read_text()
-    assert all(f"| {name} |" in page for name in INVARIANTS)
+    assert all(f"| {name} |" in page for name in INVARIANTS | {"R1", "R2"})
     assert f"{sum(result.states for result in right().values()):,}" in page
+    assert f"{sum(result.states for result in right_store().values()):,}" in page
