@@ -143,6 +143,10 @@ class Sight:
         return self.is_fresh(now) and not self.why_unfit
 
 
+class _Itself(Exception):
+    """The one that was asked is the one that asks."""
+
+
 class Controllers:
     """Asks them all, each in a task of its own."""
 
@@ -152,10 +156,11 @@ class Controllers:
         *,
         report: Callable[[SightTold], None],
         clock: Callable[[], float],
+        ours: tuple[str, str] = ("", ""),
         way: Way = over_http,
     ) -> None:
-        """Nothing is asked yet. `clock` tells the controller's seconds."""
-        self._way = way
+        """Nothing is asked yet. `clock` tells the controller's seconds. `ours`: run and instance, as it tells others."""
+        self._ours, self._way = ours, way
         self.sights: dict[str, Sight] = {other.name: Sight() for other in others}
         self._others = others
         self._report = report
@@ -188,6 +193,8 @@ class Controllers:
             trouble = one_line(str(error), other.token.get_secret_value()) or type(error).__name__
         except ValueError:
             trouble = "its answer is none"
+        except _Itself:
+            trouble = f"{other.url} is this very controller. Give the address of {other.name}, or take its table out"
         except Exception as error:  # a border: whatever another controller makes of an answer is its own trouble
             log.exception("an answer of another controller could not be taken in", controller=other.name)
             trouble = f"its answer could not be taken in ({type(error).__name__})"
@@ -196,6 +203,8 @@ class Controllers:
         sight.trouble = trouble
 
     def _take(self, name: str, sight: Sight, answer: _Answer, sent_at: float, dating: Dating) -> None:
+        if (answer.run, answer.instance) == self._ours:
+            raise _Itself
         if sum(len(row.alive_s_ago) for row in answer.hosts) > WORDS_MAX:
             raise ValueError("too many words")
         names = {channel for row in answer.hosts for channel in row.alive_s_ago}

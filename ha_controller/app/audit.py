@@ -48,8 +48,8 @@ class Audit:
         more = f" ({unwritten} more refusals were not written down)" if unwritten else ""
         texts = {"who": who, "origin": origin, "verb": what, "reason": reason, "result": f"{result}{more}"}
         texts = {name: one_line(text, characters_max=TEXT_MAX) for name, text in texts.items()}
-        outcome = f": {texts['result']}" if texts["result"] else ""
-        text = f"{texts['who']} {'was refused' if code else 'orders'} {texts['verb']}: {texts['reason']}{outcome}"
+        act = f"{texts['who']} {'was refused' if code else 'orders'} {texts['verb']}"
+        text = ": ".join(part for part in (act, texts["reason"], texts["result"]) if part)
         entry = Entry(at=now, kind="operator", host=host, incident=None, text=text, data={**texts, "code": code})
         try:
             await ledger.note(entry)

@@ -331,6 +331,8 @@ class ControllerSources:
             return {"ok": False, "text": f"trail: {error}"}
         if chain.faults:
             return {"ok": False, "text": f"trail: {chain.faults[0]}. All of it: ha-controller audit verify"}
+        if not chain.count:
+            return {"ok": True, "text": "trail: nothing is on it yet"}
         return {"ok": True, "text": f"trail: the newest {chain.count} entries are as they were written ({chain.head})"}
 
     def _check_second_master(self) -> Json:

@@ -40,7 +40,8 @@ def controllers_of(runtime: Runtime) -> Controllers:
         )
         for each in runtime.config.controller
     ]
-    return Controllers(others, report=runtime.post, clock=runtime.clock, way=runtime.outside.way_to_others)
+    ours = (RUN, runtime.directory.context.instance)
+    return Controllers(others, report=runtime.post, clock=runtime.clock, ours=ours, way=runtime.outside.way_to_others)
 
 
 def told(runtime: Runtime) -> Json:

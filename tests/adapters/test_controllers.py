@@ -61,7 +61,9 @@ def saying(teller: Teller) -> Say:
 class Asked:
     """Controllers that are being asked, and what was told of them."""
 
-    def __init__(self, ports: dict[str, int], tls: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self, ports: dict[str, int], tls: dict[str, Any] | None = None, ours: tuple[str, str] = ("ours", "abc")
+    ) -> None:
         self.told: list[SightTold] = []
         tls = tls or {}
         self.controllers = Controllers(
@@ -76,6 +78,7 @@ class Asked:
             ],
             report=self.told.append,
             clock=time.monotonic,
+            ours=ours,
         )
 
     def sight(self, name: str) -> Sight:
@@ -91,8 +94,10 @@ class Asked:
 
 
 @asynccontextmanager
-async def asked(ports: dict[str, int], tls: dict[str, Any] | None = None) -> AsyncIterator[Asked]:
-    made = Asked(ports, tls)
+async def asked(
+    ports: dict[str, int], tls: dict[str, Any] | None = None, **more: tuple[str, str]
+) -> AsyncIterator[Asked]:
+    made = Asked(ports, tls, **more)
     async with anyio.create_task_group() as group:
         group.start_soon(made.controllers.run)
         yield made
@@ -251,6 +256,19 @@ async def test_those_that_hang_flood_or_talk_nonsense_are_unknown_and_delay_nobo
         assert not any(sight.is_fit(time.monotonic()) for sight in bad.values())
         answered = ours.answers("good")
         await ours.becomes(lambda: ours.answers("good") >= answered + 2, within_s=4)
+
+
+async def test_an_address_of_our_own_is_told_and_what_it_says_counts_for_nothing():
+    teller = Teller()
+    teller.leads = True
+    teller.sees(7)
+    async with peer(saying(teller)) as (port, _), asked({"one-2": port}, ours=(teller.run, "abc")) as ours:
+        await ours.becomes(lambda: ours.sight("one-2").trouble != "not asked yet")
+        assert ours.sight("one-2").trouble == (
+            f"http://127.0.0.1:{port} is this very controller. Give the address of one-2, or take its table out"
+        )
+        assert ours.told == []
+        assert not ours.sight("one-2").leads
 
 
 async def test_one_that_comes_back_is_known_again():

@@ -48,6 +48,16 @@ async def test_an_act_is_noted_with_who_from_where_what_why_and_the_outcome(jour
     assert (line.kind, line.at) == ("operator", 600.0)
 
 
+async def test_what_has_no_reason_or_no_outcome_is_one_sentence_all_the_same(journal: Journal) -> None:
+    noted = Audit(lambda: Ledger(journal), Clock())
+    await noted.note(who="root", origin="here", what="start", result="version 1.0, mode auto")
+    await noted.note(who="root", origin="here", what="stop")
+    assert [line.text for line in await journal.entries()] == [
+        "root orders start: version 1.0, mode auto",
+        "root orders stop",
+    ]
+
+
 async def test_who_floods_the_door_does_not_fill_the_disk(journal: Journal) -> None:
     clock = Clock()
     noted = Audit(lambda: Ledger(journal), clock)
