@@ -159,7 +159,7 @@ class Controllers:
         ours: tuple[str, str] = ("", ""),
         way: Way = over_http,
     ) -> None:
-        """Nothing is asked yet. `clock` tells the controller's seconds. `ours`: run and instance, as it tells others."""
+        """Nothing is asked yet. `clock`: the controller's seconds. `ours`: run and instance, as it tells others."""
         self._ours, self._way = ours, way
         self.sights: dict[str, Sight] = {other.name: Sight() for other in others}
         self._others = others
