@@ -239,7 +239,7 @@ async def test_what_was_seen_is_kept_when_a_look_is_cut_off(machine: WatchdogHos
     agent = await acquainted(machine)
     machine.stop()
     power = PowerState.UNKNOWN
-    with anyio.fail_after(6):
+    with anyio.fail_after(30):  # a look that gets nowhere within 0.3 s, on a busy machine, keeps nothing
         while power is PowerState.UNKNOWN:
             with anyio.move_on_after(0.3):
                 power = await agent.power_state()
