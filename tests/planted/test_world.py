@@ -64,6 +64,15 @@ def test_an_order_that_nothing_here_leads_to_is_not_swallowed():
         world.controllers[0].executor.carry_out(Drill(host=0, request=1, devices=("bmc",), not_after=0.0))
 
 
+def test_an_order_that_may_arrive_later_is_in_play_until_it_has_arrived():
+    judge = world_of(1).judge
+    judge.doubtful[7] = (3, 0.0)
+    judge.move_accepted(7, source=1, destination=2)
+    assert judge.doubtful == {7: (3, 0.0)}
+    judge.move_accepted(7, source=1, destination=3)
+    assert judge.doubtful == {}
+
+
 def test_a_calm_cloud_is_not_looked_at():
     world = world_of(1)
     let_pass(world, 700)

@@ -167,7 +167,7 @@ class Inventory:
                     goal = self.world.oned.hosts[order.destination]
                     came_from = self.world.oned.vms[order.vm].host
                     lifecycle.migrate(order.vm, goal, live=False, enforce=True, datastore=-1, now=now)
-                    self.world.judge.move_accepted(order.vm, came_from)
+                    self.world.judge.move_accepted(order.vm, came_from, order.destination)
                     self.world.trouble.move_accepted(order.destination)
                 case ResumeVm():
                     lifecycle.action(order.vm, "resume", now)

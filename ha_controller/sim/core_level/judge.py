@@ -266,9 +266,11 @@ class Judge:
             if is_against or (is_proving and (power is not PowerState.OFF or not is_fresh)):
                 raise Violation("S3", f"a move from host {incident.host} left, and {name} was last read {power.value}")
 
-    def move_accepted(self, vm: int, source: int) -> None:
-        """oned has taken a move."""
+    def move_accepted(self, vm: int, source: int, destination: int) -> None:
+        """oned has taken a move: it does not arrive once more."""
         self.counted["vms moved"] += 1
+        if vm in self.doubtful and self.doubtful[vm][0] == destination:
+            del self.doubtful[vm]
         machine = self.world.truth.machines[source]
         if machine.powered and vm in machine.vms:
             raise Violation("S3", f"VM {vm} is moved from host {source}, where it lives")

@@ -77,7 +77,7 @@ class FrontEnd:
         for call in calls[before:]:
             if call.ok and call.method == "one.vm.migrate":
                 vm, destination = int(call.arguments[0]), int(call.arguments[1])
-                self.world.judge.move_accepted(vm, hosts[vm])
+                self.world.judge.move_accepted(vm, hosts[vm], destination)
                 self.world.trouble.move_accepted(destination)
             elif call.ok and call.method == "one.vm.action" and call.arguments[0] == "resume":
                 self.world.judge.resume_accepted(int(call.arguments[1]))
