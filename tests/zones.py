@@ -60,6 +60,11 @@ class Zone:
         assert leader is not None
         return leader
 
+    async def took_in(self, server: int, writes: int = 1) -> None:
+        """Wait until a server has so many writes in its log that it cannot commit. A connection may carry none yet."""
+        log_of = self.zone.raft.servers[server]
+        await self.until(lambda: len(log_of.log) - log_of.commit == writes)
+
     def others(self, server: int) -> list[int]:
         return [each for each in range(3) if each != server]
 

@@ -93,7 +93,7 @@ async def test_a_frozen_leader_is_followed_and_what_it_acknowledges_when_it_wake
     async with anyio.create_task_group() as group:
         group.start_soon(order, "one.host.update", 0, 'HA_NOTE="lost"', 1)
         group.start_soon(order, "one.user.login", "oneadmin", "", 600, -1)
-        await zone.until(lambda: zone.zone.blocked(old) == 2)
+        await zone.took_in(old, writes=2)
         zone.zone.freeze(old)
         zone.zone.thaw(*zone.others(old))
         new = await zone.elected(but_not=old)

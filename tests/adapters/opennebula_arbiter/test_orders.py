@@ -95,7 +95,7 @@ async def test_an_order_that_was_acknowledged_and_lost_does_not_count(zone: Zone
     zone.zone.freeze(*zone.others(old))
     async with anyio.create_task_group() as group:
         group.start_soon(order)
-        await zone.until(lambda: zone.zone.blocked(old) == 1)
+        await zone.took_in(old)
         zone.zone.freeze(old)
         zone.zone.thaw(*zone.others(old))
         await zone.elected(but_not=old)

@@ -132,7 +132,7 @@ async def test_a_proof_whose_write_is_acknowledged_and_lost_proves_nothing(
 
     async with anyio.create_task_group() as group:
         group.start_soon(prove)
-        await zone.until(lambda: zone.zone.blocked(old) == 1)
+        await zone.took_in(old)
         zone.zone.freeze(old)
         zone.zone.thaw(*zone.others(old))
         await zone.elected(but_not=old)
