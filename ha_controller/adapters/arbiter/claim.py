@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import anyio
 
 from ha_controller.adapters.opennebula import OnedUser
-from ha_controller.plugin import ArbiterUnreachable, NotLeading
+from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 
 CLAIM, PROOF = "HA_LEADER", "HA_PROOF"  #: attributes of our OpenNebula user
 
@@ -68,6 +68,28 @@ class Proof:
         return cls(
             term=int(found[1]) if found else 0, instance=found[2] if found else "", nonce=found[3] if found else ""
         )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """A lead as we took it."""
+
+    claim: Claim
+    server: int  #: the oned beside us
+    user: int
+    user_name: str
+    token: SecretStr
+    usable_at: float  #: when all that the leader before sent is over, by the monotonic clock
+    meanwhile: str  #: who led since our own record ends; empty if nobody
+
+    @property
+    def session(self) -> SecretStr:
+        """The token, as a call takes it."""
+        return SecretStr(f"{self.user_name}:{self.token.get_secret_value()}")
+
+    def is_on(self, user: OnedUser) -> bool:
+        """Whether the claim is the very one that we wrote, and our login token one of the user's."""
+        return user.template.get(CLAIM) == str(self.claim) and self.token.get_secret_value() in user.login_tokens
 
 
 class SharedProofs:

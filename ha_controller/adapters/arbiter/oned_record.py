@@ -25,9 +25,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
-from ha_controller.adapters.arbiter.claim import Proof
+from ha_controller.adapters.arbiter.claim import Claim, Held, Proof
 from ha_controller.adapters.arbiter.zone import NoSuchHost, Zone
 from ha_controller.adapters.opennebula import OnedUser
 from ha_controller.lead import Shared, SharedRecord
@@ -45,6 +45,7 @@ CLEARING_S = 0.5  #: with each renewal of the lead
 _EMPTY = MappingProxyType(dict.fromkeys((FOR_PEOPLE, *SLOTS), ""))
 
 Texts = dict[str, str]
+Text = TypeVar("Text", bound=str | None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -111,25 +112,11 @@ class _Damaged(Exception):
     """What stands there is not as it was written."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lead:
-    """The lead in which we may write, as the arbiter holds it."""
-
-    term: int
-    instance: str
-    name: str  #: of this controller, for people
-    raft_term: int
-    server: int  #: the oned beside us
-    user: int
-    token: SecretStr  #: as a session
-    is_ours: Callable[[OnedUser], bool]  #: whether the claim and the token stand there
-
-
 @dataclass(kw_only=True, slots=True)
 class _Open:
     """The record in one term."""
 
-    lead: Lead
+    held: Held
     before: Written  #: as the leader before has left it
     written: Written  #: as we left it last
     pending: str = ""  #: what we are about to write
@@ -164,7 +151,7 @@ class OnedRecord(SharedRecord):
         with suppress(_Damaged):
             Written.of(user)
 
-    def begin(self, lead: Lead, user: OnedUser, *, was_claimed: bool, own_term: int) -> dict[str, str]:
+    def begin(self, held: Held, user: OnedUser, *, was_claimed: bool, own_term: int) -> dict[str, str]:
         """A lead begins; since `user` was read nobody else can write. Returns what its first proof also writes.
 
         The record has all if whoever wrote it last, or took it over, is the one who proved a lead last. `own_term`: the
@@ -181,8 +168,8 @@ class OnedRecord(SharedRecord):
             damage = f"{RECORD} of the OpenNebula user {user.name} is older than what this controller knows"
         written = before
         if whole:
-            written = replace(before, number=before.number + 1, term=lead.term, instance=lead.instance)
-        self._open = _Open(lead=lead, before=before, written=written, whole=whole, damage=damage)
+            written = replace(before, number=before.number + 1, term=held.claim.term, instance=held.claim.instance)
+        self._open = _Open(held=held, before=before, written=written, whole=whole, damage=damage)
         return {RECORD: str(written)} if whole else {}
 
     async def clear(self) -> None:
@@ -198,7 +185,7 @@ class OnedRecord(SharedRecord):
             ours.litter.discard(host)
             try:
                 with suppress(NoSuchHost, ArbiterUnreachable, NotLeading):
-                    await self._zone.write_host(ours.lead.raft_term, _EMPTY, host, ours.lead.token)
+                    await self._zone.write_host(ours.held.claim.raft_term, _EMPTY, host, ours.held.session)
             finally:
                 if self._zone.has_unanswered:
                     ours.is_certain = False  # it may be carried out later, over what is written there next
@@ -231,7 +218,7 @@ class OnedRecord(SharedRecord):
                 texts |= _incident_in(hosts.get(place.host), number, place)
             except _Damaged as error:
                 damage.append(str(error))
-        self._zone.must_lead(await self._zone.local_status(), ours.lead.raft_term, ours.lead.server)
+        self._zone.must_lead(await self._zone.local_status(), ours.held.claim.raft_term, ours.held.server)
         ours.texts, ours.damage = dict(texts), "; ".join(damage)
         ours.whole = ours.whole and not damage
         return Shared(texts=texts, whole=ours.whole, term=term if ours.whole else ours.before.term, damage=ours.damage)
@@ -251,13 +238,14 @@ class OnedRecord(SharedRecord):
         ours.is_certain = True
 
     async def _write(self, ours: _Open, texts: Texts, changes: Mapping[str, str | None]) -> None:
-        touched = {_incident_of(key) for key in (changes if ours.whole else {**texts, **changes})} - {None}
-        places, blocks = self._placed(ours, texts, {number for number in touched if number is not None})
+        by_incident, of_none = _by_incident(texts)
+        touched = set(_by_incident(changes)[0] if ours.whole else by_incident)
+        places, blocks = self._placed(ours, by_incident, touched)
         after = Written(
             number=max(self._seen, ours.written.number) + 1,
-            term=ours.lead.term,
-            instance=ours.lead.instance,
-            texts={key: text for key, text in texts.items() if _incident_of(key) is None},
+            term=ours.held.claim.term,
+            instance=ours.held.claim.instance,
+            texts=of_none,
             places=places,
         )
         if len(str(after)) > WRITTEN_MAX:
@@ -270,15 +258,14 @@ class OnedRecord(SharedRecord):
         self._seen = max(self._seen, after.number)
 
     def _placed(
-        self, ours: _Open, texts: Texts, touched: set[int]
+        self, ours: _Open, by_incident: Mapping[int, Texts], touched: set[int]
     ) -> tuple[dict[int, Place], dict[int, dict[str, str]]]:
         """Where each open incident stands from now on, and what has to be written on hosts for that."""
         used = {each.host: each.slot for each in ours.written.places.values()}
         places: dict[int, Place] = {}
         blocks: dict[int, dict[str, str]] = {}
-        for number in sorted({n for key in texts if (n := _incident_of(key)) is not None}):
-            key = f"incident/{number}"
-            if key not in texts:
+        for number, texts in sorted(by_incident.items()):
+            if (key := f"incident/{number}") not in texts:
                 continue  # VMs of nothing
             if number not in touched and number in ours.written.places:
                 places[number] = ours.written.places[number]
@@ -287,33 +274,33 @@ class OnedRecord(SharedRecord):
             host, slot = int(head["incident"]["host"]), 0
             if host in used:
                 slot = 1 - used[host]
-            block = _packed({each: text for each, text in texts.items() if _incident_of(each) == number})
+            block = _packed(texts)
             if len(block) > BLOCK_MAX:
                 raise ArbiterUnreachable(f"incident {number} is longer than {BLOCK_MAX} characters")
             places[number] = Place(host=host, slot=slot, digest=_digest(block))
-            blocks[host] = {SLOTS[slot]: block, FOR_PEOPLE: _in_words(number, head, ours.lead)}
+            blocks[host] = {SLOTS[slot]: block, FOR_PEOPLE: _in_words(number, head, ours.held.claim)}
         if len({each.host for each in places.values()}) < len(places):
             raise ArbiterUnreachable("two open incidents of one host cannot be on record")
         return places, blocks
 
     async def _commit(self, ours: _Open, after: Written, blocks: dict[int, dict[str, str]]) -> None:
-        lead, to_be_seen = ours.lead, {}
+        held, raft_term, to_be_seen = ours.held, ours.held.claim.raft_term, {}
         for host, attributes in blocks.items():
             try:
-                await self._zone.write_host(lead.raft_term, attributes, host, lead.token)
+                await self._zone.write_host(raft_term, attributes, host, held.session)
             except NoSuchHost:  # OpenNebula takes no order for it; whoever leads next leaves all to a person
                 continue
             to_be_seen[host] = {name: text for name, text in attributes.items() if name in SLOTS}
         ours.pending = text = str(after)
-        await self._zone.write(lead.raft_term, {RECORD: text}, lead.user, lead.token)
+        await self._zone.write(raft_term, {RECORD: text}, held.user, held.session)
 
         def shows(user: OnedUser) -> bool:
-            return lead.is_ours(user) and user.template.get(RECORD) == text
+            return held.is_on(user) and user.template.get(RECORD) == text
 
-        await self._zone.confirm(lead.raft_term, lead.server, shows, self._session(), hosts=to_be_seen)
+        await self._zone.confirm(raft_term, held.server, shows, self._session(), hosts=to_be_seen)
 
     def _in(self, term: int) -> _Open:
-        if self._open is None or self._open.lead.term != term:
+        if self._open is None or self._open.held.claim.term != term:
             raise NotLeading(f"the lead of term {term} is not held")
         if not self._open.is_certain:
             raise NotLeading(f"a write of term {term} has no answer yet: nothing more is written in it")
@@ -338,6 +325,16 @@ def _incident_of(key: str) -> int | None:
     return int(found[1]) if found else None
 
 
+def _by_incident(texts: Mapping[str, Text]) -> tuple[dict[int, dict[str, Text]], dict[str, Text]]:
+    """What belongs to each incident, and what to none."""
+    found: dict[int, dict[str, Text]] = {}
+    of_none: dict[str, Text] = {}
+    for key, text in texts.items():
+        number = _incident_of(key)
+        (of_none if number is None else found.setdefault(number, {}))[key] = text
+    return found, of_none
+
+
 def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str, str | None]]:
     """Of so many hosts at a time that each surely ends within the time that there is for all: else nothing ever would.
 
@@ -359,9 +356,9 @@ def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str,
         yield part
 
 
-def _in_words(number: int, head: Mapping[str, Any], lead: Lead) -> str:
+def _in_words(number: int, head: Mapping[str, Any], claim: Claim) -> str:
     state = re.sub(r"\W", "", str(head["incident"]["state"]))
-    return f"{number} {state}, VMs: {int(head['vms'])}. Written by {lead.name} in term {lead.term}"
+    return f"{number} {state}, VMs: {int(head['vms'])}. Written by {claim.name} in term {claim.term}"
 
 
 def _packed(value: object) -> str:

@@ -20,7 +20,7 @@ import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import ClassVar
 from urllib.parse import urlsplit
 
@@ -31,12 +31,13 @@ from ha_controller.adapters.arbiter.claim import (
     CLAIM,
     PROOF,
     Claim,
+    Held,
     Proof,
     SharedProofs,
     last_in_words,
     led_in_words,
 )
-from ha_controller.adapters.arbiter.oned_record import RECORD, Lead, OnedRecord
+from ha_controller.adapters.arbiter.oned_record import RECORD, OnedRecord
 from ha_controller.adapters.arbiter.zone import Zone
 from ha_controller.adapters.opennebula import OnedUser, RaftState
 from ha_controller.plugin import (
@@ -94,19 +95,6 @@ class OpenNebulaConfig(ArbiterConfig):
         return takeover_s
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Held:
-    """A lead as we took it."""
-
-    claim: Claim
-    server: int  #: the oned beside us
-    user: int
-    user_name: str
-    token: SecretStr
-    usable_at: float  #: when all that the leader before sent is over, by the monotonic clock
-    meanwhile: str
-
-
 class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     """The controller beside the leader of OpenNebula's zone leads."""
 
@@ -126,7 +114,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._account.orders = SecretStr("")
         self._zone = Zone(self._account, config.servers, config.timeout_s)
         self.record = self._record = OnedRecord(self._zone, lambda: self._account.auth)
-        self._held: _Held | None = None  #: claimed; it is a lead once `acquire` has returned its term
+        self._held: Held | None = None  #: claimed; it is a lead once `acquire` has returned its term
         self._leads = False
         self._proofs = SharedProofs()
         self._seen_term = 0  #: the highest that anybody was seen to lead in
@@ -155,7 +143,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         if self._held is not held or time.monotonic() < held.usable_at:
             return None
         self._attempt, self._seen_term = None, max(self._seen_term, held.claim.term)
-        self._leads, self._account.orders = True, _session(held)
+        self._leads, self._account.orders = True, held.session
         return held.claim.term
 
     async def _claim_if_it_is_ours(self) -> None:
@@ -231,7 +219,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         await self._zone.write(raft_term, {CLAIM: str(claim)}, user.id, auth)
         await self._zone.login(raft_term, user.name, "", 0, auth)
         token = await self._zone.login(raft_term, user.name, "", TOKEN_VALID_S, auth)
-        held = _Held(
+        held = Held(
             claim=claim,
             server=server,
             user=user.id,
@@ -243,30 +231,20 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
 
         def shows(seen: OnedUser) -> bool:  # and that nobody led between our look and our claim
             is_alone = seen.login_tokens == (token,) and seen.template.get(PROOF) == proof
-            return is_alone and _is_ours(seen, held)
+            return is_alone and held.is_on(seen)
 
-        await self._zone.confirm(raft_term, server, shows, _session(held))
+        await self._zone.confirm(raft_term, server, shows, held.session)
         await self._begin_record(held, was_claimed=Claim.of(user) is not None)
         # from here: a "true" had not revoked anything yet
         self._held = replace(held, usable_at=time.monotonic() + (self.config.takeover_s if meanwhile else 0.0))
 
-    async def _begin_record(self, held: _Held, *, was_claimed: bool) -> None:
+    async def _begin_record(self, held: Held, *, was_claimed: bool) -> None:
         """Take over the record with our first proof, in one write: nobody else can write any more, nor prove."""
         claim = held.claim
-        lead = Lead(
-            term=claim.term,
-            instance=claim.instance,
-            name=claim.name,
-            raft_term=claim.raft_term,
-            server=held.server,
-            user=held.user,
-            token=_session(held),
-            is_ours=lambda seen: _is_ours(seen, held),
-        )
         user, own_term = await self._zone.user(), self.context.last_term()
-        record = self._record.begin(lead, user, was_claimed=was_claimed, own_term=own_term)
+        record = self._record.begin(held, user, was_claimed=was_claimed, own_term=own_term)
         proof = str(Proof(term=claim.term, instance=claim.instance, nonce=uuid.uuid4().hex))
-        await self._zone.write(claim.raft_term, {PROOF: proof, **record}, held.user, lead.token)
+        await self._zone.write(claim.raft_term, {PROOF: proof, **record}, held.user, held.session)
 
     def _next_claim(self, raft_term: int, proof: Proof) -> Claim:
         """A term that nobody had, nor asked for as far as we know."""
@@ -314,14 +292,14 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             raise
         self._held_in(term)
 
-    async def _prove(self, held: _Held) -> None:
+    async def _prove(self, held: Held) -> None:
         raft_term = held.claim.raft_term
         self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
         proof = str(Proof(term=held.claim.term, instance=self.context.instance, nonce=uuid.uuid4().hex))
-        await self._zone.write(raft_term, {PROOF: proof}, held.user, _session(held))
+        await self._zone.write(raft_term, {PROOF: proof}, held.user, held.session)
         expected = self._record.expected
         now = await self._zone.user()
-        if not _is_ours(now, held):
+        if not held.is_on(now):
             self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
             self._note(now, raft_term)
             raise NotLeading(
@@ -333,7 +311,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             raise NotLeading(f"{RECORD} of our OpenNebula user is not what we wrote: somebody has changed it")
 
         def shows(seen: OnedUser) -> bool:
-            return _is_ours(seen, held) and seen.template.get(PROOF) == proof
+            return held.is_on(seen) and seen.template.get(PROOF) == proof
 
         await self._zone.confirm(raft_term, held.server, shows, self._account.auth)
 
@@ -351,12 +329,12 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         """Whoever claimed last led last, and our record goes on from there only if that was us."""
         return "another controller" if self._held is None else self._held.meanwhile
 
-    def _held_in(self, term: int) -> _Held:
+    def _held_in(self, term: int) -> Held:
         if self._held is None or self._held.claim.term != term:
             raise NotLeading(f"the lead of term {term} is not held")
         return self._held
 
-    def _drop(self, held: _Held) -> None:
+    def _drop(self, held: Held) -> None:
         if self._held is held:
             self._held, self._leads, self._account.orders = None, False, SecretStr("")
             self._record.end()
@@ -379,12 +357,3 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     def engine(self) -> Sequence[str]:
         """The front-ends, as they were last seen."""
         return self._zone.in_words()
-
-
-def _session(held: _Held) -> SecretStr:
-    return SecretStr(f"{held.user_name}:{held.token.get_secret_value()}")
-
-
-def _is_ours(user: OnedUser, held: _Held) -> bool:
-    """Whether the claim is the very one that we wrote, and our login token one of the user's."""
-    return user.template.get(CLAIM) == str(held.claim) and held.token.get_secret_value() in user.login_tokens
