@@ -123,6 +123,7 @@ class _Open:
     whole: bool  #: False until all was written once
     damage: str = ""
     is_certain: bool = True  #: False once a write had no end: then nothing more is written in this term
+    is_doubted: bool = False  #: True once the emptying of a host had no answer: the same
     texts: Texts | None = None  #: all that is on record; None until it was read
     litter: set[int] = field(default_factory=set)  #: hosts on which something may stand that does not count any more
 
@@ -179,16 +180,26 @@ class OnedRecord(SharedRecord):
         """
         ours, until = self._open, time.monotonic() + CLEARING_S
         while ours is not None and ours is self._open and ours.litter and time.monotonic() < until:
-            if not ours.is_certain:
+            if not ours.is_certain or ours.is_doubted:
                 return  # a write is under way, or had no answer
             host = min(ours.litter)
             ours.litter.discard(host)
-            try:
-                with suppress(NoSuchHost, ArbiterUnreachable, NotLeading):
-                    await self._zone.write_host(ours.held.claim.raft_term, _EMPTY, host, ours.held.session)
-            finally:
-                if self._zone.has_unanswered:
-                    ours.is_certain = False  # it may be carried out later, over what is written there next
+            await self._make_empty(ours, host)
+
+    async def _make_empty(self, ours: _Open, host: int) -> None:
+        waits = False  # for an answer
+
+        def sends() -> None:
+            nonlocal waits
+            waits = True
+
+        try:
+            with suppress(ArbiterUnreachable):
+                with suppress(NoSuchHost, NotLeading):
+                    await self._zone.write_host(ours.held.claim.raft_term, _EMPTY, host, ours.held.session, sends)
+                waits = False
+        finally:
+            ours.is_doubted |= waits  # it may be carried out later, over what is written there next
 
     def end(self) -> None:
         """The lead is over: nothing more is written."""
@@ -235,6 +246,7 @@ class OnedRecord(SharedRecord):
             kept = {key: text for key, text in ours.texts.items() if key not in part}
             texts = kept | {key: text for key, text in part.items() if text is not None}
             await self._write(ours, texts, part)
+        self._must_be_sure(ours)
         ours.is_certain = True
 
     async def _write(self, ours: _Open, texts: Texts, changes: Mapping[str, str | None]) -> None:
@@ -271,9 +283,8 @@ class OnedRecord(SharedRecord):
                 places[number] = ours.written.places[number]
                 continue
             head = json.loads(texts[key])
-            host, slot = int(head["incident"]["host"]), 0
-            if host in used:
-                slot = 1 - used[host]
+            host = int(head["incident"]["host"])
+            slot = 1 - used.get(host, 1)
             block = _packed(texts)
             if len(block) > BLOCK_MAX:
                 raise ArbiterUnreachable(f"incident {number} is longer than {BLOCK_MAX} characters")
@@ -286,11 +297,13 @@ class OnedRecord(SharedRecord):
     async def _commit(self, ours: _Open, after: Written, blocks: dict[int, dict[str, str]]) -> None:
         held, raft_term, to_be_seen = ours.held, ours.held.claim.raft_term, {}
         for host, attributes in blocks.items():
+            self._must_be_sure(ours)
             try:
                 await self._zone.write_host(raft_term, attributes, host, held.session)
             except NoSuchHost:  # OpenNebula takes no order for it; whoever leads next leaves all to a person
                 continue
             to_be_seen[host] = {name: text for name, text in attributes.items() if name in SLOTS}
+        self._must_be_sure(ours)
         ours.pending = text = str(after)
         await self._zone.write(raft_term, {RECORD: text}, held.user, held.session)
 
@@ -304,7 +317,16 @@ class OnedRecord(SharedRecord):
             raise NotLeading(f"the lead of term {term} is not held")
         if not self._open.is_certain:
             raise NotLeading(f"a write of term {term} has no answer yet: nothing more is written in it")
+        self._must_be_sure(self._open)
         return self._open
+
+    def _must_be_sure(self, ours: _Open) -> None:
+        """Raises NotLeading: the lead is over, or a host may still be made empty over what we write."""
+        term = ours.held.claim.term
+        if ours is not self._open:
+            raise NotLeading(f"the lead of term {term} is not held")
+        if ours.is_doubted:
+            raise NotLeading(f"emptying a host in term {term} has no answer yet: nothing more is written in it")
 
 
 def _incident_in(attributes: Mapping[str, str] | None, number: int, place: Place) -> Texts:
@@ -327,8 +349,7 @@ def _incident_of(key: str) -> int | None:
 
 def _by_incident(texts: Mapping[str, Text]) -> tuple[dict[int, dict[str, Text]], dict[str, Text]]:
     """What belongs to each incident, and what to none."""
-    found: dict[int, dict[str, Text]] = {}
-    of_none: dict[str, Text] = {}
+    found, of_none = dict[int, dict[str, Text]](), dict[str, Text]()
     for key, text in texts.items():
         number = _incident_of(key)
         (of_none if number is None else found.setdefault(number, {}))[key] = text

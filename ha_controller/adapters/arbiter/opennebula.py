@@ -59,6 +59,7 @@ RIVAL_S = LEAD_S + 3.0  #: a controller beside the same oned that proves nothing
 NOBODY_S = 30.0  #: it is told when nobody leads for so long
 TOKEN_VALID_S = 365 * 86400  #: it ends earlier, with the lead
 RELEASE_TIMEOUT_S = 3.0
+AMPLE_S, RESERVE_S = 2.5, 0.5  #: of the lead before: what can wait is done if so much is left, and given up at so much
 
 
 class OpenNebulaConfig(ArbiterConfig):
@@ -117,6 +118,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._held: Held | None = None  #: claimed; it is a lead once `acquire` has returned its term
         self._leads = False
         self._proofs = SharedProofs()
+        self._renewed_at = float("-inf")  #: when what holds now was asked for
         self._seen_term = 0  #: the highest that anybody was seen to lead in
         self._attempt: tuple[Claim, str] | None = None  #: our last claim if we never led by it, and what was before it
         self._seen: tuple[str, float] = ("", time.monotonic())  #: claim and proof of whoever leads, since when
@@ -134,7 +136,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         if self._held is None:
             await self._claim_if_it_is_ours()
             return None
-        held = self._held
+        held, asked_at = self._held, time.monotonic()
         try:
             await self.prove(held.claim.term)
         except NotLeading:
@@ -143,7 +145,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         if self._held is not held or time.monotonic() < held.usable_at:
             return None
         self._attempt, self._seen_term = None, max(self._seen_term, held.claim.term)
-        self._leads, self._account.orders = True, held.session
+        self._leads, self._account.orders, self._renewed_at = True, held.session, asked_at
         return held.claim.term
 
     async def _claim_if_it_is_ours(self) -> None:
@@ -275,12 +277,17 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     # --- keeping it ---
 
     async def renew(self, term: int) -> None:
-        """Look who votes, and prove it; then hosts whose incident is over are made empty."""
+        """Look who votes, and prove it; then hosts whose incident is over are made empty, if there is time for that."""
+        asked_at = time.monotonic()
         self._held_in(term)
         await self._zone.find_voters()
         await self._zone.look()
         await self.prove(term)
-        await self._record.clear()
+        left_s = self._renewed_at + LEAD_S - time.monotonic()  # this renewal counts when we return
+        self._renewed_at = asked_at
+        if left_s > AMPLE_S:
+            with anyio.move_on_after(left_s - RESERVE_S):
+                await self._record.clear()
 
     async def prove(self, term: int) -> None:
         """Write a number that was never used, and see it at a majority with our claim, in the same term of Raft."""
@@ -297,7 +304,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
         proof = str(Proof(term=held.claim.term, instance=self.context.instance, nonce=uuid.uuid4().hex))
         await self._zone.write(raft_term, {PROOF: proof}, held.user, held.session)
-        expected = self._record.expected
+        before = self._record.expected
         now = await self._zone.user()
         if not held.is_on(now):
             self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
@@ -306,8 +313,8 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
                 f"our claim of term {held.claim.term} does not stand any more: {last_in_words(Claim.of(now))}"
             )
 
-        expected |= self._record.expected  # of before the look, or of after it
-        if expected and now.template.get(RECORD) not in expected:
+        expected = before | self._record.expected  # of before the look, or of after it
+        if before and now.template.get(RECORD) not in expected:  # nothing of ours: the first write may be under way
             raise NotLeading(f"{RECORD} of our OpenNebula user is not what we wrote: somebody has changed it")
 
         def shows(seen: OnedUser) -> bool:

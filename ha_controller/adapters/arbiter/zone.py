@@ -169,19 +169,19 @@ class Zone:
                 'front-ends to it (onezone server-add), or use leader.kind = "single" or "etcd"'
             )
         self._voters = frozenset(servers)
+        listed = ", ".join(f"{number} at {endpoint}" for number, endpoint in sorted(servers.items()))
         if self.local.number not in self._voters:
             raise ArbiterUnreachable(
-                f"opennebula.endpoint is server {self.local.number}, which is none of this zone ({_listed(servers)})"
+                f"opennebula.endpoint is server {self.local.number}, which is none of this zone ({listed})"
             )
-        known = self._addresses or tuple(
-            endpoint for number, endpoint in servers.items() if number != self.local.number
-        )
+        elsewhere = {number: endpoint for number, endpoint in servers.items() if number != self.local.number}
+        known = self._addresses or tuple(elsewhere.values())
         others = {address: self._others.get(address) or self._made(address) for address in known}
         self._others = {address: front_end for address, front_end in others.items() if front_end is not None}
         self._unusable = len(others) - len(self._others)
         if not self._addresses:
-            for number, endpoint in servers.items():
-                if number != self.local.number and endpoint in self._others:
+            for number, endpoint in elsewhere.items():
+                if endpoint in self._others:
                     self._others[endpoint].number = number
 
     def _made(self, address: str) -> FrontEnd | None:
@@ -207,11 +207,9 @@ class Zone:
                 waiting.discard(front_end)
                 return
             waiting.discard(front_end)
-            if (
-                status.id != self.local.number
-                and answered.setdefault(status.id, front_end.address) != front_end.address
-            ):
-                twice.append(f"{answered[status.id]} and {front_end.address} both say that they are server {status.id}")
+            first = answered.setdefault(status.id, front_end.address)
+            if status.id != self.local.number and first != front_end.address:
+                twice.append(f"{first} and {front_end.address} both say that they are server {status.id}")
             elif status.id not in self._voters:
                 twice.append(f"{front_end.address} says that it is server {status.id}, which this zone has not")
 
@@ -260,10 +258,17 @@ class Zone:
         """
         await self._send(lambda client: client.update_user(user, attributes), term, session)
 
-    async def write_host(self, term: int, attributes: Mapping[str, str], host: int, session: SecretStr) -> None:
-        """The same on a host. Raises NoSuchHost, too."""
+    async def write_host(
+        self, term: int, attributes: Mapping[str, str], host: int, session: SecretStr, sends: Callable[[], object] = int
+    ) -> None:
+        """The same on a host. `sends` is called right before it is sent. Raises NoSuchHost, too."""
+
+        def order(client: Client) -> Awaitable[None]:
+            sends()
+            return client.update_host(host, attributes)
+
         try:
-            await self._send(lambda client: client.update_host(host, attributes), term, session)
+            await self._send(order, term, session)
         except _Refused as error:
             raise NoSuchHost(str(error)) from error
 
@@ -389,10 +394,6 @@ def _only_zone(zones: list[OnedZone]) -> OnedZone:
             'zone, so the leader of a zone proves nothing with them. Run a controller for each zone, with kind "etcd"'
         )
     return zones[0]
-
-
-def _listed(servers: Mapping[int, str]) -> str:
-    return ", ".join(f"{number} at {endpoint}" for number, endpoint in sorted(servers.items()))
 
 
 def _number(front_end: FrontEnd) -> str:
