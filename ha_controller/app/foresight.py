@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 Json = Any
 Answer = TypeVar("Answer")
+Work = Callable[[Callable[[], None]], Answer]  #: takes a breath now and then
 SCHEMA = "ha-controller/v1"
 READ_MAX_S = 120.0
 READ_AT_ONCE = 200
@@ -31,12 +32,13 @@ BREATH_MAX_S = 0.5
 
 
 class Foresight:
-    """Simulates, one question at a time; the decisions of the controller never wait for it."""
+    """Simulates: one question of people at a time, and the reserve. The decisions of the controller never wait."""
 
     def __init__(self, runtime: Runtime) -> None:
         """It reads through the runtime."""
         self._runtime = runtime
-        self._one = anyio.CapacityLimiter(1)
+        self._one_reserve = anyio.CapacityLimiter(1)  #: minutes in a large cloud: nobody who asks waits behind it
+        self._one_question = anyio.CapacityLimiter(1)
 
     async def fail(self, hosts: Sequence[int]) -> Json:
         """Where the VMs of these hosts would go if they failed now.
@@ -46,10 +48,10 @@ class Foresight:
             TimeoutError: it takes too long.
         """
         taken = await self._snapshot(hosts)
-        loss = await self._beside(lambda _: taken.lose(hosts))
+        loss = await self._asked(lambda _: taken.lose(hosts))
         names = sorted(name for name in loss.strangers if not is_of_groups(name))
         missing = await self._runtime.names.missing(names) if names else ()
-        starts = await self._beside(lambda _: loss.starts(taken.settings))
+        starts = await self._asked(lambda _: loss.starts(taken.settings))
         return {
             "schema": SCHEMA,
             **_loss(taken, loss),
@@ -65,7 +67,7 @@ class Foresight:
             TimeoutError: it takes too long.
         """
         taken = await self._snapshot(self._runtime.controller.state.hosts)
-        found = await self._beside(lambda breathe: simulate.capacity(taken, breathe), idle_times=ASKED_IDLE_TIMES)
+        found = await self._asked(lambda breathe: simulate.capacity(taken, breathe))
         return {"schema": SCHEMA, "clusters": [_cluster(taken, each) for each in found]}
 
     async def left_alone(self) -> tuple[int, dict[str, list[str]]]:
@@ -90,7 +92,7 @@ class Foresight:
         """
         asked_at = self._runtime.clock()
         taken = await self._snapshot(self._runtime.controller.state.hosts)
-        return await self._beside(lambda breathe: reserve.assess(taken, asked_at, breathe))
+        return await _beside(lambda breathe: reserve.assess(taken, asked_at, breathe), self._one_reserve, IDLE_TIMES)
 
     async def _snapshot(self, hosts: Sequence[int] | dict[int, Host]) -> Snapshot:
         state = self._runtime.controller.state
@@ -103,14 +105,18 @@ class Foresight:
             ]
         return simulate.snapshot(state, vms, self._runtime.clock())
 
-    async def _beside(self, work: Callable[[Callable[[], None]], Answer], *, idle_times: int = IDLE_TIMES) -> Answer:
-        """In a thread: planning for a large cloud takes minutes, and the loop must go on deciding."""
-        breath = Breath(idle_times)
-        try:
-            with anyio.fail_after(PLAN_MAX_S):
-                return await threads.run_sync(work, breath, limiter=self._one, abandon_on_cancel=True)
-        finally:
-            breath.is_wanted = False  # the thread would go on to its end, and the process could not end before
+    async def _asked(self, work: Work[Answer]) -> Answer:
+        return await _beside(work, self._one_question, ASKED_IDLE_TIMES)
+
+
+async def _beside(work: Work[Answer], limiter: anyio.CapacityLimiter, idle_times: int) -> Answer:
+    """In a thread: planning for a large cloud takes minutes, and the loop must go on deciding."""
+    breath = Breath(idle_times)
+    try:
+        with anyio.fail_after(PLAN_MAX_S):
+            return await threads.run_sync(work, breath, limiter=limiter, abandon_on_cancel=True)
+    finally:
+        breath.is_wanted = False  # the thread would go on to its end, and the process could not end before
 
 
 class GivenUp(Exception):

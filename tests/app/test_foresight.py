@@ -44,8 +44,38 @@ async def test_what_nobody_waits_for_any_more_ends():
             raise
 
     with anyio.move_on_after(0.2):
-        await Foresight(SimpleNamespace())._beside(work)
+        await Foresight(SimpleNamespace())._asked(work)
     assert await anyio.to_thread.run_sync(ended.wait, 10.0)
+
+
+async def test_who_asks_does_not_wait_for_the_reserve(monkeypatch: pytest.MonkeyPatch):
+    """With 10,000 hosts that is computed for minutes."""
+    from ha_controller.core import reserve, simulate
+    from tests.world import Cloud
+
+    cloud, begun, goes_on = Cloud(hosts=4), threading.Event(), threading.Event()
+    cloud.run(6)
+
+    def assess(*given: object) -> None:
+        begun.set()
+        assert goes_on.wait(10.0)
+
+    async def snapshot(hosts: object) -> simulate.Snapshot:
+        return simulate.snapshot(cloud.controller.state, (), cloud.now)
+
+    monkeypatch.setattr(reserve, "assess", assess)
+    foresight = Foresight(SimpleNamespace(controller=cloud.controller, clock=lambda: cloud.now))
+    monkeypatch.setattr(foresight, "_snapshot", snapshot)
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(foresight.reserve)
+            assert await anyio.to_thread.run_sync(begun.wait, 10.0)
+            with anyio.fail_after(5):
+                assert len((await foresight.capacity())["clusters"]) == 1
+                assert (await foresight.fail([1]))["nowhere"] == 0
+            goes_on.set()
+    finally:
+        goes_on.set()
 
 
 def test_each_host_is_tried_after_a_breath():
