@@ -1,0 +1,124 @@
+"""Hosts whose incident is over are made empty: nothing that counts is, and no lead is lost by it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
+
+import anyio
+import pytest
+from records import (
+    OPENED,
+    OVER,
+    incident,
+    made_empty,
+    on_host,
+    one_wrote,
+    write,
+)
+from zone_controllers import Controller, leading
+from zones import Zone
+
+from ha_controller.adapters.arbiter import opennebula
+from ha_controller.plugin import ArbiterUnreachable, NotLeading
+
+
+async def test_what_still_counts_is_not_made_empty(zone: Zone, controllers: list[Controller]):
+    """A write that ends an incident has not been carried out, and the lead is renewed meanwhile."""
+    one, term = await one_wrote(zone, controllers, OPENED)
+    before, zone_of_one, waits = dict(on_host(zone)), one.arbiter._zone, anyio.Event()
+
+    async def stands_still(*given: Any, **named: Any) -> None:
+        waits.set()
+        await anyio.sleep_forever()
+
+    zone_of_one.confirm, real = stands_still, zone_of_one.confirm  # type: ignore[method-assign, assignment]
+    async with anyio.create_task_group() as group:
+        group.start_soon(write, one, term, OVER)
+        await waits.wait()
+        zone_of_one.confirm = real  # type: ignore[method-assign]
+        await one.arbiter.renew(term)
+        group.cancel_scope.cancel()
+    assert on_host(zone) == before
+
+
+async def test_hundreds_of_incidents_that_end_at_once_do_not_keep_the_decision_loop(
+    zone: Zone, controllers: list[Controller]
+):
+    """A switch is back. Hosts are made empty with the renewals of the lead, some at a time."""
+    one, term = await one_wrote(zone, controllers, OPENED, incident(2, host=0))
+    calls = zone.cloud.server.calls
+    before = len(calls)
+    await write(one, term, OVER, replace(incident(2, host=0), closed_at=2.0))
+    assert not [call for call in calls[before:] if call.method == "one.host.update"]
+    await made_empty(zone, one, term, 0, 1)
+
+
+MOMENTS = ("as an incident is sent", "as what makes it count is sent", "as a majority is asked")
+
+
+@pytest.mark.parametrize("comes", MOMENTS)
+async def test_a_host_that_may_still_be_made_empty_ends_every_write(
+    zone: Zone, controllers: list[Controller], comes: str
+):
+    """No answer comes while a write is under way, in which the host has an incident again: it would lose that later."""
+    one, term = await one_wrote(zone, controllers, OPENED)
+    await write(one, term, OVER)
+    zone_of_one, begun, over = one.arbiter._zone, anyio.Event(), anyio.Event()
+    real = {name: getattr(zone_of_one, name) for name in ("write_host", "write", "confirm")}
+    sent: list[str] = []
+
+    async def has_no_answer(raft_term: int, values: dict[str, str], host: int, session: object, sends: Any) -> None:
+        zone_of_one.write_host = passed("write_host", MOMENTS[0])  # type: ignore[method-assign]
+        sends()
+        zone_of_one.has_unanswered = True
+        begun.set()
+        await over.wait()
+        raise ArbiterUnreachable("no answer")
+
+    def passed(name: str, moment: str) -> Callable[..., Awaitable[None]]:
+        async def stands_in(*given: Any, **named: Any) -> None:
+            sent.append(name)
+            if moment == comes:
+                over.set()
+                await cleared.wait()
+            await real[name](*given, **named)
+
+        return stands_in
+
+    zone_of_one.write_host = has_no_answer  # type: ignore[method-assign]
+    zone_of_one.write = passed("write", MOMENTS[1])  # type: ignore[method-assign]
+    zone_of_one.confirm = passed("confirm", MOMENTS[2])  # type: ignore[method-assign]
+    cleared = anyio.Event()
+
+    async def clear() -> None:
+        await one.arbiter._record.clear()
+        cleared.set()
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(clear)
+        await begun.wait()
+        with pytest.raises(NotLeading, match="emptying a host in term 1 has no answer yet"):
+            await write(one, term, incident(3))
+    assert ("write" in sent) == (comes != MOMENTS[0]), "what could be held back was"
+    with pytest.raises(NotLeading, match="nothing more is written"):
+        await write(one, term, incident(4, host=0))
+
+
+async def test_making_hosts_empty_costs_no_lead(zone: Zone, controllers: list[Controller], monkeypatch):
+    """The renewal does not count before it returns, and oned takes long to answer."""
+    monkeypatch.setattr(opennebula, "AMPLE_S", 0.2)
+    monkeypatch.setattr(opennebula, "RESERVE_S", 4.5)
+    one, term = await leading(zone, controllers)
+    monkeypatch.setattr(one.arbiter._record, "clear", anyio.sleep_forever)
+    for _ in range(2):  # behind the first one all of the lead is left
+        with anyio.fail_after(opennebula.LEAD_S):
+            await one.arbiter.renew(term)
+
+    async def must_not_begin() -> None:
+        pytest.fail("little of the lead is left")
+
+    monkeypatch.setattr(one.arbiter._record, "clear", must_not_begin)
+    one.arbiter._renewed_at -= opennebula.LEAD_S - opennebula.AMPLE_S
+    await one.arbiter.renew(term)
