@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,10 +41,9 @@ def lines_of(name: str) -> list[str]:
     return (ROOT / name).read_text().splitlines()
 
 
-def nodes() -> Iterator[tuple[str, ast.AST]]:
-    for path in OURS:
-        for node in ast.walk(ast.parse(path.read_text())):
-            yield name_of(path), node
+@cache
+def nodes() -> tuple[tuple[str, ast.AST], ...]:
+    return tuple((name_of(path), node) for path in OURS for node in ast.walk(ast.parse(path.read_text())))
 
 
 def test_files_stay_short():
