@@ -97,8 +97,7 @@ class World(NamedTuple):
     late: tuple[Write, ...] = ()
     last: int = 0  #: the newest incident of anybody
     ordered: int = 0  #: the newest whose order has left
-    edited: bool = False  #: by somebody, once
-    is_odd: bool = False  #: that, or the database lost something, or a version without a record led
+    is_odd: bool = False  #: somebody edited it, the database lost something, or a version without a record led
     first: Controller = Controller(term=1, proven=True, is_read=True, known=FIRST)
     second: Controller = Controller()
 
@@ -171,7 +170,7 @@ class Record:
         if left.edited:
             spent = left._replace(edited=left.edited - 1)
             after = world.store.with_incident(world.store.word.name, EDITED)
-            yield "somebody edits the host", world._replace(store=after, edited=True, is_odd=True, faults=spent), ""
+            yield "somebody edits the host", world._replace(store=after, is_odd=True, faults=spent), ""
         if left.put_back and world.store.word != FIRST:
             spent, after = left._replace(put_back=left.put_back - 1), world.store._replace(word=FIRST)
             yield "somebody puts HA_RECORD back as it was", world._replace(store=after, is_odd=True, faults=spent), ""
@@ -197,7 +196,8 @@ class Record:
         if not write.word:
             return store.with_incident(write.name, write.incident), ""
         word = Word(term=write.term, name=write.name, digest=write.incident)
-        return store._replace(word=word), "" if write.base == store.word else "D2"
+        is_read = store.word in (write.base, word)  # or written already, by the same hand
+        return store._replace(word=word), "" if is_read else "D2"
 
     # --- the lead ---
 
@@ -249,6 +249,10 @@ class Record:
     def reads(self, world: World, who: int) -> Steps:
         """What counts is gone on from; if it is not all, a person decides."""
         mine, me, store = world.controller(who), f"C{who}", world.store
+        if store.word != mine.known:
+            told = f"{me}: somebody else has written HA_RECORD, the lead is given up (OnedRecord.read)"
+            yield told, world.having(who, self._given_up(mine)), ""
+            return
         incident = store.incident if self.rules.digest_is_compared else store.names[store.word.name]
         asks = mine.asks or incident is None
         if asks:
@@ -315,7 +319,7 @@ class Record:
             told = f"{me}: no majority shows it, the lead is given up (SharedLedger.commit)"
             yield told, world.having(who, self._given_up(mine)), ""
             return
-        is_on_record = (world.store.incident or 0) >= mine.decided or world.edited
+        is_on_record = (world.store.incident or 0) >= mine.decided
         done = mine._replace(shared=mine.decided, known=word, block=False, word=False)
         told = f"{me}: a majority shows it, the order leaves (Zone.confirm)"
         ordered = max(world.ordered, mine.decided)
@@ -323,7 +327,8 @@ class Record:
 
 
 def goes_on(world: World) -> bool:
-    """Somebody leads and has nothing left to write, or a person was asked, or the model has no more terms."""
+    """Somebody leads and has nothing left to write, or a person was asked, or the model has no term left to take."""
     leader = world.controller(world.beside)
-    is_done = leader.is_read and leader.term == world.store.claim and (leader.asks or leader.decided == leader.shared)
-    return is_done or world.store.claim == TERMS
+    leads = leader.term == world.store.claim
+    is_done = leader.is_read and (leader.asks or leader.decided == leader.shared)
+    return is_done if leads else world.store.claim == TERMS
