@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ha_controller.core.effects import Drill
+from ha_controller.core.events import OrderResult, VmOrderReported
 from ha_controller.sim.core_level import campaign
 from ha_controller.sim.core_level.arbiter import LEAD_S, TTL_S
 from ha_controller.sim.core_level.faults import Rates
@@ -66,11 +67,21 @@ def test_an_order_that_nothing_here_leads_to_is_not_swallowed():
 
 def test_an_order_that_may_arrive_later_is_in_play_until_it_has_arrived():
     judge = world_of(1).judge
-    judge.doubtful[7] = (3, 0.0)
+    judge.doubtful[7] = {("1", 1, 1): (3, 0.0)}
     judge.move_accepted(7, source=1, destination=2)
-    assert judge.doubtful == {7: (3, 0.0)}
+    assert judge.doubtful[7] == {("1", 1, 1): (3, 0.0)}
     judge.move_accepted(7, source=1, destination=3)
-    assert judge.doubtful == {}
+    assert judge.doubtful[7] == {}
+
+
+def test_an_order_that_may_arrive_later_stays_in_play_when_another_one_to_the_same_host_arrives():
+    world = world_of(1)
+    judge, controller = world.judge, world.controllers[0]
+    name = controller.name
+    judge.doubtful[7] = {(name, 1, 1): (3, 0.0), (name, 1, 2): (3, 5.0)}
+    judge.move_accepted(7, source=1, destination=3)
+    judge.vm_reported(controller, VmOrderReported(vm=7, incident=1, attempt=2, result=OrderResult.ACCEPTED, detail=""))
+    assert judge.doubtful[7] == {(name, 1, 1): (3, 0.0)}
 
 
 def test_a_calm_cloud_is_not_looked_at():

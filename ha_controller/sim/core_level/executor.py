@@ -370,6 +370,7 @@ class Executor:
             self.process.after(0.0, lambda: self._vm_reported(order, OrderResult.ACCEPTED, ""))
 
     def _vm_reported(self, order: VmOrder, result: OrderResult, detail: str) -> None:
-        self.world.judge.vm_reported(order.vm, result)
         keys = {"vm": order.vm, "incident": order.incident, "attempt": order.attempt}
-        self.process.post(VmOrderReported(**keys, result=result, detail=detail))
+        report = VmOrderReported(**keys, result=result, detail=detail)
+        self.world.judge.vm_reported(self.process, report)
+        self.process.post(report)

@@ -7,12 +7,20 @@ outcome. L2 nobody waits untold. L3 what is healed is given back, whole and clea
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
 from ha_controller.core.controller import Decision
 from ha_controller.core.effects import DestroyDomain, Effect, Fence, MoveVm, Order, OrderHost, PowerOn, ResumeVm, Tell
-from ha_controller.core.events import Event, InventoryRead, LeadChanged, OrderResult, PowerRead, SettingsChanged
+from ha_controller.core.events import (
+    Event,
+    InventoryRead,
+    LeadChanged,
+    OrderResult,
+    PowerRead,
+    SettingsChanged,
+    VmOrderReported,
+)
 from ha_controller.core.incident import AttemptOutcome, Incident, VmRecord, VmStage
 from ha_controller.core.model import HostState, PowerState
 from ha_controller.sim.core_level.layout import BMC, PDU_A, PDU_B
@@ -75,7 +83,8 @@ class Judge:
         self.verified: Counter[str] = Counter()  #: those of them that were verified off
         self.allowed: set[int] = set()  #: hosts of which a person said that they may be powered off
         self.excused: set[int] = set()  #: VMs that were lost while a person worked on their host
-        self.doubtful: dict[int, tuple[int, float]] = {}  #: VM -> destination of an order that may still arrive, when
+        #: VM -> controller, incident, attempt of each move that may still arrive -> its destination, and when it left
+        self.doubtful: defaultdict[int, dict[tuple[str, int, int], tuple[int, float]]] = defaultdict(dict)
         self.said: list[str] = []
         self._died: set[tuple[int, float]] = set()
         self._looked_at = 0.0
@@ -151,12 +160,12 @@ class Judge:
         record = self._record(process, order)
         if (record.destination, record.order, record.stage) != (order.destination, order.attempt, VmStage.MOVING):
             raise Violation("D1", f"a move of VM {order.vm} left that no record announced: {record}")
-        doubt = self.doubtful.get(order.vm)
-        if doubt and doubt[0] != order.destination and self.world.now - doubt[1] < IN_PLAY_S:
-            raise Violation("D1", f"VM {order.vm} has two destinations in play: {doubt[0]}, {order.destination}")
+        for destination, left_at in self.doubtful[order.vm].values():
+            if destination != order.destination and self.world.now - left_at < IN_PLAY_S:
+                raise Violation("D1", f"VM {order.vm} has two destinations in play: {destination}, {order.destination}")
         if process.clock() <= order.not_after:  # nobody carries it out later
             self._stands_on_a_proof(process, order.incident, order.source)
-        self.doubtful[order.vm] = (order.destination, self.world.now)
+        self.doubtful[order.vm][process.name, order.incident, order.attempt] = (order.destination, self.world.now)
 
     def _incident(self, process: Controlling, number: int) -> Incident:
         found = process.record.incidents.get(number)
@@ -267,10 +276,11 @@ class Judge:
                 raise Violation("S3", f"a move from host {incident.host} left, and {name} was last read {power.value}")
 
     def move_accepted(self, vm: int, source: int, destination: int) -> None:
-        """oned has taken a move: it does not arrive once more."""
+        """oned has taken a move: the newest of those that lead there, which does not arrive once more."""
         self.counted["vms moved"] += 1
-        if vm in self.doubtful and self.doubtful[vm][0] == destination:
-            del self.doubtful[vm]
+        arrived = [order for order, (leads_to, _) in self.doubtful[vm].items() if leads_to == destination]
+        if arrived:
+            del self.doubtful[vm][arrived[-1]]
         machine = self.world.truth.machines[source]
         if machine.powered and vm in machine.vms:
             raise Violation("S3", f"VM {vm} is moved from host {source}, where it lives")
@@ -281,10 +291,10 @@ class Judge:
         if self.world.truth.runs_on[vm]:
             raise Violation("S3", f"VM {vm} is started although it runs")
 
-    def vm_reported(self, vm: int, result: OrderResult) -> None:
+    def vm_reported(self, process: Controlling, event: VmOrderReported) -> None:
         """An order for a VM has its answer."""
-        if result is not OrderResult.UNKNOWN:
-            self.doubtful.pop(vm, None)
+        if event.result is not OrderResult.UNKNOWN:
+            self.doubtful[event.vm].pop((process.name, event.incident, event.attempt), None)
 
     def powers_on(self, process: Controlling, order: PowerOn) -> None:
         """A host is powered on by us."""

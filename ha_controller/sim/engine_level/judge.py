@@ -183,7 +183,7 @@ class EngineJudge(Judge):
         """The core will hear of it."""
         super().told(process, event)
         if isinstance(event, VmOrderReported):
-            self.vm_reported(event.vm, event.result)
+            self.vm_reported(process, event)
         elif isinstance(event, EvidenceTaken) and event.channel in HEARD:
             heard = self._noted[process.name].heard
             heard.update(
