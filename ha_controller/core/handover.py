@@ -13,8 +13,9 @@ from ha_controller.core import fencing, moving, pause, reboot, takeover
 from ha_controller.core.effects import Severity, not_shared
 from ha_controller.core.events import RecordTakenOver
 from ha_controller.core.incident import CloudRecord, Incident
+from ha_controller.core.lost_vms import CLOCKS_DIFFER_S
 from ha_controller.core.model import HostState, HostTrust
-from ha_controller.core.state import HostView, NewBoot, State
+from ha_controller.core.state import HostView, State
 
 
 def restore(
@@ -60,23 +61,24 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
     state.planned = None
     for incident in before.values():
         _set_view(state, incident.host, HostState.OK, now, 0.0)
-        if incident.id not in theirs:
-            closing = "the shared record of incidents, which has no such one, took the place of this one"
-            state.dirty[incident.id] = replace(incident, closed_at=now, closing=closing, hold="", stopped="")
     ours = state.trusts
     trusts = ours | {trust.host: trust for trust in event.trusts}
     next_incident = max(event.cloud.next_incident, state.cloud.next_incident)
     restore(state, event.incidents, replace(event.cloud, next_incident=next_incident), now, trusts.values())
-    _doubt_boots(state, ours)
+    _doubt_boots(state, ours, event, now)
     state.dirty.update((incident.id, incident) for incident in state.incidents.values())
     state.dirty_trusts.update(state.trusts)
     state.cloud_dirty = True
-    for incident in before.values():
-        _look_for_its_reboot(state, incident, event, now)
+    names = ", ".join(incident.host_name for incident in state.incidents.values())
+    for incident in sorted(before.values(), key=lambda incident: incident.id):
+        closing = "the shared record of incidents, which has no such one, took the place of this one"
+        if (anew := _go_on_with_its_reboot(state, incident, event, now)) is not None:
+            closing = f"goes on as incident {anew.id}, in the shared record of incidents, which has no such one"
+        if incident.id not in theirs:
+            state.dirty[incident.id] = replace(incident, closed_at=now, closing=closing, hold="", stopped="")
     resume(state, now)
     takeover.forgive(state)
     if event.led_meanwhile:
-        names = ", ".join(incident.host_name for incident in state.incidents.values())
         what, goes_on = (f"; open on it: {names}", " What it had begun is gone on with.") if names else ("", "")
         state.tell(
             Severity.WARNING,
@@ -85,17 +87,26 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
         )
 
 
-def _look_for_its_reboot(state: State, ours: Incident, event: RecordTakenOver, now: float) -> None:
-    """A boot that we had accounted for in an incident of ours is news again, where the record does not know of it.
+def _go_on_with_its_reboot(state: State, ours: Incident, event: RecordTakenOver, now: float) -> Incident | None:
+    """A boot that we had accounted for in an incident of ours has VMs without an outcome, and the record knows of none.
 
     Silence that goes on is seen anew by itself, and a boot is not. If the record tells which boots are accounted for,
-    it has taken the place of what we had noted.
+    it has taken the place of what we had noted. VMs that we saw run since, without the lead, have their outcome.
+
+    A VM that is POWEROFF by now may have been started by another leader, and shut down by its guest, when we did not
+    look. Who led for so long that it would have given up what does not run has seen to it: what ended until now is not
+    started, and people are told. If nobody else led, nobody has started it, however long ago that boot is.
     """
-    if not ours.rebooted or ours.host in state.incidents or ours.host in {trust.host for trust in event.trusts}:
-        return
-    boot_id = state.trust(ours.host).boot_id or ours.rebooted
-    state.views[ours.host].new_boot = NewBoot(boot_id=boot_id, noticed_at=now, lost_since=ours.lost_since)
-    state.watch(ours.host, True)
+    is_told = any(trust.host == ours.host for trust in event.trusts)
+    if not ours.rebooted or ours.host in state.incidents or is_told or all(record.settled for record in ours.vms):
+        return None
+    is_old = _is_old(state, event, ours.opened_at, now)
+    return reboot.go_on(state, ours, now + CLOCKS_DIFFER_S if is_old else ours.lost_since, now)
+
+
+def _is_old(state: State, event: RecordTakenOver, noticed_at: float, now: float) -> bool:
+    """Whether another leader has had the time to account for a boot."""
+    return bool(event.led_meanwhile) and now - noticed_at > state.settings.vm_wait_max_s
 
 
 def _set_view(state: State, host: int, host_state: HostState, since: float, cause_at: float) -> None:
@@ -118,13 +129,16 @@ def _set_view(state: State, host: int, host_state: HostState, since: float, caus
     )
 
 
-def _doubt_boots(state: State, ours: Mapping[int, HostTrust]) -> None:
+def _doubt_boots(state: State, ours: Mapping[int, HostTrust], event: RecordTakenOver, now: float) -> None:
     """When a boot was seen here says nothing where the record names another one, nor beside a moment of another clock.
 
     Who stands by accounts for a new boot at once; a leader does when it gives the host back.
     """
     fenced = {incident.host for incident in state.incidents.values() if incident.fenced_at is not None}
+    told = {trust.host for trust in event.trusts}
     for host, view in state.views.items():
+        if (boot := view.new_boot) and host not in told and _is_old(state, event, boot.noticed_at, now):
+            view.new_boot = replace(boot, lost_since=None)
         is_ours = state.trust(host).boot_id == ours.get(host, HostTrust(host=host)).boot_id
         if not is_ours:
             view.new_boot, view.boot_known_at = None, 0.0

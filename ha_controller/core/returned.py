@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import reboot
+from ha_controller.core import lost_vms, reboot
 from ha_controller.core.effects import Severity
 from ha_controller.core.incident import Incident, VmRecord
 from ha_controller.core.model import Host, Vm, VmState
@@ -53,10 +53,10 @@ def _left(state: State, host: Host, incident: Incident) -> tuple[VmRecord, ...]:
 
 def _stayed(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm) -> bool:
     """Whether a VM that ran when the host failed is still there, and ended with the host."""
-    waits = vm.state == VmState.POWEROFF and reboot.ended_with_it(vm, incident.opened_at)
+    waits = vm.state == VmState.POWEROFF and lost_vms.ended_with_it(vm, incident.opened_at)
     is_there = waits or is_unknown(vm) or claims_running(vm)
-    ran = was_running(record) or reboot.was_travelling(record)
-    return ran and is_there and not reboot.policy_against(state, host, record, vm)
+    ran = was_running(record) or lost_vms.was_travelling(record)
+    return ran and is_there and not lost_vms.policy_against(state, host, record, vm)
 
 
 def _tell_made_anew(state: State, incident: Incident, record: VmRecord) -> None:

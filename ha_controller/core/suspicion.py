@@ -219,7 +219,7 @@ def stand_down(state: State, incident: Incident, why: str, now: float) -> None:
     state.save(replace(after, attempts_forgiven=len(after.tried)))
 
 
-def close(state: State, incident: Incident, why: str, now: float) -> None:
+def close(state: State, incident: Incident, why: str, now: float) -> Incident:
     """End an incident in which nothing is left to do."""
     ended = replace(
         incident,
@@ -233,6 +233,7 @@ def close(state: State, incident: Incident, why: str, now: float) -> None:
     state.save(ended)
     state.view(incident.host).told = ""
     state.tell_of(incident, Severity.INFO, f"{incident.host_name}: {why}", "Nothing to do.", ends=True)
+    return ended
 
 
 def ask_for_vms(state: State, host: int, now: float, vms: tuple[int, ...] = ()) -> None:

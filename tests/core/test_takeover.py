@@ -9,7 +9,7 @@ from returned import away, back, failing
 from world import SETTINGS, Cloud, say, seen
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Answer, Drill, Explain, Fence, MoveVm, Order, OrderHost, ResumeVm, Tell
+from ha_controller.core.effects import Answer, Drill, Explain, Fence, MoveVm, Order, OrderHost, ReadHost, ResumeVm, Tell
 from ha_controller.core.events import (
     EvidenceTaken,
     FenceReported,
@@ -20,7 +20,7 @@ from ha_controller.core.events import (
     SightTold,
     Verb,
 )
-from ha_controller.core.incident import CloudRecord, VmStage
+from ha_controller.core.incident import CloudRecord, Death, VmStage
 from ha_controller.core.model import HostState, Reading, SeenAlive, Signal
 
 INHERITED = "one led in term 1"
@@ -596,7 +596,7 @@ def test_a_host_of_which_nothing_is_on_the_record_needs_no_person(leader):
 @pytest.mark.parametrize("trusts", ["on the record", "each controller's own"])
 def test_vms_of_a_host_that_rebooted_when_nobody_led_are_not_forgotten(trusts: str):
     """The standby had accounted for that boot, with an incident that the record has not."""
-    cloud = seen()
+    cloud = seen(record_is_shared=True)
     record = left_by(cloud)
     if trusts != "on the record":
         record = replace(record, trusts=())
@@ -610,6 +610,141 @@ def test_vms_of_a_host_that_rebooted_when_nobody_led_are_not_forgotten(trusts: s
     cloud.run(60)
     assert "2 VMs run again" in cloud.incident(3).closing
     assert cloud.state(3) is HostState.OK
+
+
+def rebooted_under_another_leader() -> tuple[Cloud, RecordTakenOver]:
+    """Its record has no incident: that is over when we take over, or was never opened. OpenNebula keeps no boots."""
+    cloud = seen(record_is_shared=True)
+    record = replace(left_by(cloud), trusts=())
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(6)
+    cloud.effects.clear()
+    cloud.reboot(3)
+    cloud.run(5)
+    return cloud, record
+
+
+def started_by_the_leader(cloud: Cloud, *vms: int) -> None:
+    cloud.oned_notices(3)
+    cloud.run(3)
+    for vm in vms:
+        cloud.become(vm, 3, 3)
+
+
+def shut_down_by_its_guest(cloud: Cloud, vm: int) -> None:
+    """OpenNebula tells it like one that was lost with its host."""
+    cloud.become(vm, 8, found_missing_at=cloud.now)
+
+
+def test_vms_that_a_standby_saw_run_again_after_a_reboot_are_no_news_when_it_leads():
+    cloud, record = rebooted_under_another_leader()
+    assert cloud.incident(3).open
+    started_by_the_leader(cloud, 30, 31)
+    cloud.run(3)
+    assert not cloud.incident(3).open, "it sees that all run"
+    assert "runs again on" not in cloud.told()
+    shut_down_by_its_guest(cloud, 30)
+    cloud.run(20)
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert not acted(cloud)
+    assert len(cloud.incidents) == 1
+    assert cloud.cloud.deaths == record.cloud.deaths
+
+
+def test_a_standby_takes_for_running_again_only_what_opennebula_says_since():
+    """RUNNING is what it believed before the reboot, and a standby may read a late oned."""
+    cloud, record = rebooted_under_another_leader()
+    cloud.run(120)
+    assert cloud.incident(3).open
+    assert not any(record.settled for record in cloud.incident(3).vms)
+    assert not acted(cloud)
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert "2 VMs run again" in cloud.incident(3).closing
+
+
+def test_of_a_reboot_in_which_the_leader_died_only_what_did_not_run_again_is_started():
+    cloud, record = rebooted_under_another_leader()
+    started_by_the_leader(cloud, 30)
+    cloud.run(3)
+    shut_down_by_its_guest(cloud, 30)
+    cloud.run(20)
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert [order.vm for order in acted(cloud)] == [31]
+    assert "1 VMs run again" in cloud.incident(3).closing
+
+
+def test_a_standby_that_did_not_see_what_became_of_an_old_reboot_starts_nothing_that_its_guest_may_have_ended():
+    """It could not read OpenNebula meanwhile, and another one led."""
+    cloud, record = rebooted_under_another_leader()
+    cloud.deaf.add(ReadHost)
+    started_by_the_leader(cloud, 30, 31)
+    cloud.run(200)
+    shut_down_by_its_guest(cloud, 30)
+    cloud.run(200)
+    cloud.deaf.clear()
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert not acted(cloud)
+    assert "vm-30 is left alone: it ended before this controller led: it cannot be told" in cloud.told()
+    assert cloud.incident(3).vm(31).stage is VmStage.RUNNING
+
+
+@pytest.mark.parametrize("meanwhile", ["nobody led", "one led"])
+def test_vms_of_an_old_reboot_are_started_when_nobody_else_has_led_since(meanwhile: str):
+    cloud, record = rebooted_under_another_leader()
+    cloud.oned_notices(3)
+    cloud.run(400)
+    goes_on(cloud, replace(record, led_meanwhile="" if meanwhile == "nobody led" else INHERITED))
+    cloud.run(60)
+    assert {order.vm for order in acted(cloud)} == ({30, 31} if meanwhile == "nobody led" else set())
+
+
+def test_a_boot_that_waits_to_be_looked_at_when_the_lead_is_taken_is_old_in_the_same_way():
+    """A standby that cannot read OpenNebula has no incident of it."""
+    cloud = seen(record_is_shared=True)
+    record = replace(left_by(cloud), trusts=())
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(6)
+    cloud.effects.clear()
+    cloud.deaf.add(ReadHost)
+    cloud.reboot(3)
+    cloud.run(5)
+    started_by_the_leader(cloud, 30, 31)
+    cloud.run(400)
+    shut_down_by_its_guest(cloud, 30)
+    cloud.run(60)
+    cloud.deaf.clear()
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert not [order for order in acted(cloud) if isinstance(order, ResumeVm)]
+    assert "it cannot be told whether vm-30 ran until then" in cloud.told()
+
+
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_reboot_counts_once_as_a_death_of_its_host(counted: bool):
+    cloud, record = rebooted_under_another_leader()
+    theirs = Death(at=cloud.now - 2, host=3, host_name="kvm-03", vms=(30, 31))
+    deaths = (*record.cloud.deaths, *((theirs,) if counted else ()))
+    goes_on(cloud, replace(record, cloud=replace(record.cloud, deaths=deaths)))
+    cloud.run(60)
+    assert "2 VMs run again" in cloud.incident(3).closing
+    assert [death.host for death in cloud.cloud.deaths] == [3]
+
+
+def test_a_crash_after_the_take_over_forgets_no_vm_of_such_a_reboot():
+    """Before OpenNebula could be read once."""
+    cloud, record = rebooted_under_another_leader()
+    cloud.deaf.add(ReadHost)
+    goes_on(cloud, record)
+    cloud.run(1)
+    cloud.deaf.clear()
+    cloud.restart()
+    cloud.run(60)
+    assert {order.vm for order in acted(cloud) if isinstance(order, ResumeVm)} == {30, 31}
+    assert "2 VMs run again" in cloud.incident(3).closing
 
 
 def test_a_record_that_is_not_whole_is_taken_over_and_waits_for_a_person(leader):
