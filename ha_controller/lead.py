@@ -96,6 +96,8 @@ class Shared:
     whole: bool  #: it has all that was ordered before this term
     term: int  #: the last one of which that was true; 0: of none
     damage: str = ""  #: what somebody has changed or removed in it, in words; then it is not whole
+    unread: Mapping[int, int] = field(default_factory=dict)
+    """Incidents that are open on it and missing in `texts`, since what stands there is damaged: number -> host."""
 
 
 class SharedRecord(ABC):

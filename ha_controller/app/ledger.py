@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,7 +152,9 @@ class SharedState:
     incidents: tuple[Incident, ...]  #: all that are open
     cloud: CloudRecord
     trusts: tuple[HostTrust, ...]
-    left_over: tuple[str, ...]  #: keys of VMs whose incident is not there: it was over when its writer died
+    unread: Mapping[int, tuple[str, ...]]
+    """By the number of an incident that is not there, the keys of its VMs, which are. Somebody removed it, or it was so
+    big that its writer died in the middle: before it was all there, or after it was over."""
 
 
 def shared_changes(
@@ -195,13 +198,20 @@ def of_shared(texts: Mapping[str, str]) -> SharedState:
             f"the shared record holds what ha-controller {__version__} does not know ({what}). Install the same "
             "version on all controllers"
         ) from error
-    parts = [key for key in texts if key.startswith("incident/") and not is_head(key)]
+    numbers = {key: number_of(key) for key in texts if not is_head(key) and key.startswith("incident/")}
+    unread = sorted({number for number in numbers.values() if number is not None and f"incident/{number}" not in heads})
     return SharedState(
         incidents=tuple(sorted(incidents, key=lambda each: each.id)),
         cloud=cloud,
         trusts=tuple(trusts),
-        left_over=tuple(key for key in parts if key.rsplit("/", 2)[0] not in heads),
+        unread={number: tuple(key for key, each in numbers.items() if each == number) for number in unread},
     )
+
+
+def number_of(key: str) -> int | None:
+    """Of the incident that a text of the shared record belongs to; None: to none."""
+    found = re.match(r"incident/(\d+)(/|$)", key)
+    return int(found[1]) if found else None
 
 
 def is_head(key: str) -> bool:

@@ -45,6 +45,8 @@ class _Taken:
     known: Texts  #: as it was read, and written since
     whole: bool  #: False: all has to be written once
     left_over: tuple[str, ...] = field(default=())  #: keys that belong to nothing
+    unread: set[int] = field(default_factory=set)
+    """Incidents of which somebody has to see what is left on the record, before we write there."""
     incidents: dict[int, Incident] = field(default_factory=dict)  #: by number: decided since, and not yet shared
     cloud: CloudRecord | None = None
     trusts: dict[int, HostTrust] = field(default_factory=dict)  #: by host
@@ -54,11 +56,14 @@ class _Taken:
         self.incidents |= {incident.id: incident for incident in commit.incidents}
         self.trusts |= {trust.host: trust for trust in commit.trusts}
         self.cloud = commit.cloud or self.cloud
+        if commit.term == self.term:  # a person released the copy that we go on with; what ended without that stays
+            self.unread -= {each.id for each in self.incidents.values() if each.open and not each.foreign}
 
     def wrote(self, changes: Changes) -> None:
         """The engine has all of it now."""
         self.whole, self.left_over = True, ()
-        self.incidents, self.cloud, self.trusts = {}, None, {}
+        self.incidents = {number: each for number, each in self.incidents.items() if number in self.unread}
+        self.cloud, self.trusts = None, {}
         for key, text in changes.items():
             if text is None:
                 self.known.pop(key, None)
@@ -102,7 +107,12 @@ class SharedLedger:
         except JournalError as error:
             raise NotLeading(str(error)) from error
         meanwhile = self._leadership.arbiter.led_meanwhile()
-        self._taken = _Taken(term=term, known=known, whole=found.whole, left_over=shared.left_over)
+        self._taken = taken = _Taken(term=term, known=known, whole=found.whole)
+        if meanwhile:
+            taken.unread = set(shared.unread)
+        else:  # our own journal knows what of it is open
+            taken.left_over = tuple(key for keys in shared.unread.values() for key in keys)
+        unread: dict[int, int | None] = {**dict.fromkeys(shared.unread), **found.unread}
         if found.whole or (meanwhile and found.term > self._ledger.term):
             self._post(
                 RecordTakenOver(
@@ -111,13 +121,16 @@ class SharedLedger:
                     incidents=shared.incidents,
                     cloud=shared.cloud,
                     trusts=shared.trusts,
+                    unread=tuple(sorted(unread.items(), key=lambda each: each[0])),
                 )
             )
-        if found.damage:
-            log.warning("the shared record is not as it was written", term=term, what=found.damage)
-        if found.whole or not meanwhile:
+        removed = [f"incident {number} was removed, its VMs were not" for number in sorted(shared.unread)]
+        damage = "; ".join(filter(None, (found.damage, *removed)))
+        if damage:
+            log.warning("the shared record is not as it was written", term=term, what=damage)
+        if not meanwhile or (found.whole and not shared.unread):
             return ""
-        return f"{meanwhile} (its record is damaged: {found.damage})" if found.damage else meanwhile
+        return f"{meanwhile} (its record is damaged: {damage})" if damage else meanwhile
 
     async def commit(self, commit: Commit) -> None:
         """Make all of it durable here, and what a leader decided also where the next one reads it.
@@ -148,11 +161,14 @@ class SharedLedger:
         if taken is None or taken.term != term:
             raise NotLeading(f"term {term} is over")
         if taken.whole:
-            incidents = list(taken.incidents.values())
+            incidents = [each for each in taken.incidents.values() if each.id not in taken.unread]
             changes = texts.shared_changes(incidents, taken.cloud, list(taken.trusts.values()), taken.known)
         else:
-            every = texts.shared_changes(*await self._ledger.load(), taken.known)
-            changes = {**every, **{key: None for key in taken.known if key not in every}}
+            all_incidents, cloud, trusts = await self._ledger.load()
+            incidents = [each for each in all_incidents if each.id not in taken.unread]
+            every = texts.shared_changes(incidents, cloud, trusts, taken.known)
+            gone = [key for key in taken.known if key not in every and texts.number_of(key) not in taken.unread]
+            changes = {**every, **dict.fromkeys(gone)}
         if not self._record.keeps_trusts:
             changes = {key: text for key, text in changes.items() if not key.startswith("trust/")}
         changes = {**dict.fromkeys(taken.left_over), **changes}  # its number may be given again

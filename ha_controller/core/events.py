@@ -281,9 +281,10 @@ class RecordTakenOver:
 
     term: int
     led_meanwhile: str  #: who, in words; empty: nobody but us
-    incidents: tuple[Incident, ...]  #: all that are open
+    incidents: tuple[Incident, ...]  #: all that are open, but for `unread`
     cloud: CloudRecord
     trusts: tuple[HostTrust, ...]
+    unread: tuple[tuple[int, int | None], ...] = ()  #: (number, host if known): damaged there. Unknown is not over
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -63,21 +63,28 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
         _set_view(state, incident.host, HostState.OK, now, 0.0)
     ours = state.trusts
     trusts = ours | {trust.host: trust for trust in event.trusts}
-    next_incident = max(event.cloud.next_incident, state.cloud.next_incident)
-    restore(state, event.incidents, replace(event.cloud, next_incident=next_incident), now, trusts.values())
+    kept, unread = _kept(before, event), dict(event.unread)
+    next_incident = max(event.cloud.next_incident, state.cloud.next_incident, *(number + 1 for number in unread))
+    cloud = replace(event.cloud, next_incident=next_incident)
+    restore(state, (*event.incidents, *kept.values()), cloud, now, trusts.values())
     _doubt_boots(state, ours, event, now)
     state.dirty.update((incident.id, incident) for incident in state.incidents.values())
     state.dirty_trusts.update(state.trusts)
     state.cloud_dirty = True
     names = ", ".join(incident.host_name for incident in state.incidents.values())
     for incident in sorted(before.values(), key=lambda incident: incident.id):
+        if incident.id in kept:
+            continue
         closing = "the shared record of incidents, which has no such one, took the place of this one"
+        if _is_unread(incident, event):  # and another one is open there
+            closing = "the shared record, in which what stands of this one cannot be read, took its place"
         if (anew := _go_on_with_its_reboot(state, incident, event, now)) is not None:
             closing = f"goes on as incident {anew.id}, in the shared record of incidents, which has no such one"
         if incident.id not in theirs:
             state.dirty[incident.id] = replace(incident, closed_at=now, closing=closing, hold="", stopped="")
     resume(state, now)
     takeover.forgive(state)
+    _tell_of_unread(state, event, kept)
     if event.led_meanwhile:
         what, goes_on = (f"; open on it: {names}", " What it had begun is gone on with.") if names else ("", "")
         state.tell(
@@ -85,6 +92,38 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
             f"this controller leads now, term {event.term}, and {event.led_meanwhile}. Its record was read{what}",
             f"See why the other one went.{goes_on}",
         )
+
+
+def _kept(before: Mapping[int, Incident], event: RecordTakenOver) -> dict[int, Incident]:
+    """Ours that are open on the record, too, and cannot be read there: unknown is not over. By number.
+
+    What another leader has done in them meanwhile is not known, so a person releases them.
+    """
+    taken = {incident.host for incident in event.incidents}
+    kept = {ours.id: ours for ours in before.values() if _is_unread(ours, event) and ours.host not in taken}
+    if not event.led_meanwhile:
+        return kept
+    reason = f"{event.led_meanwhile}, and what it did in this incident cannot be read on the shared record"
+    return {number: replace(ours, foreign=reason, approved_by="", ordered_by="") for number, ours in kept.items()}
+
+
+def _tell_of_unread(state: State, event: RecordTakenOver, kept: Mapping[int, Incident]) -> None:
+    """Nobody who relies on the record has those."""
+    if not event.led_meanwhile:  # ours has all
+        return
+    for number, host in event.unread:
+        ours, at = kept.get(number), None if host is None else state.hosts.get(host)
+        name = ours.host_name if ours else at.name if at else "" if host is None else f"host {host}"
+        known = "what this controller had of it when it led last" if ours else "nothing of it"
+        text = f"incident {number}{name and f' ({name})'} on the shared record cannot be read; we have {known}"
+        look = f"See what was done: on the controller that led, ha-controller incidents show {number}; else look"
+        release = f"Then: ha-controller release {ours.host_name if ours else 'HOST'}"
+        state.tell(Severity.CRITICAL, text, f"{look} at the host and where its VMs run. {release}", host=host)
+
+
+def _is_unread(ours: Incident, event: RecordTakenOver) -> bool:
+    """Whether it may be one that is open on the record. A standby gives numbers of its own, also to other hosts."""
+    return any(number == ours.id and host in (None, ours.host) for number, host in event.unread)
 
 
 def _go_on_with_its_reboot(state: State, ours: Incident, event: RecordTakenOver, now: float) -> Incident | None:

@@ -159,7 +159,66 @@ async def test_vms_whose_incident_never_came_are_removed_and_do_no_harm_to_one_o
     await shared.take_over(8)
     await shared.commit(Commit(incidents=[replace(THEIRS, vms=(vm,))], term=8))
     state = of_shared(record.texts)
-    assert (state.incidents, state.left_over) == ((replace(THEIRS, vms=(vm,)),), ())
+    assert (state.incidents, state.unread) == ((replace(THEIRS, vms=(vm,)),), {})
+
+
+def removed(number: int) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Somebody removed an incident, and not its VMs."""
+    vm = VmRecord(id=7, name="vm-7", was_state=3, was_lcm_state=3)
+    texts = texts_of(THEIRS) | texts_of(replace(INCIDENT, id=number, vms=(vm,) * 40))
+    del texts[f"incident/{number}"]
+    return texts, tuple(key for key in texts if key.startswith(f"incident/{number}/"))
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_is_left_of_an_incident_is_told_and_stays_until_a_person_has_released_ours(ours, whole):
+    texts, keys = removed(4)
+    record, posted = SharedInMemory(texts, whole=whole, term=6), list[RecordTakenOver]()
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads("one led"), post=posted.append)
+    inherited = await shared.take_over(8)
+    assert inherited == "one led (its record is damaged: incident 4 was removed, its VMs were not)"
+    assert [(event.unread, [each.id for each in event.incidents]) for event in posted] == [(((4, None),), [9])]
+    await shared.commit(Commit(incidents=[replace(INCIDENT, hold="decided before, by who stood by")]))
+    held = replace(INCIDENT, foreign="one led")
+    await shared.commit(Commit(incidents=[held, THEIRS], cloud=CloudRecord(next_incident=12)))
+    await shared.commit(Commit(term=8))
+    state = of_shared(record.texts)
+    assert (state.incidents, state.unread, state.cloud.next_incident) == ((THEIRS,), {4: keys}, 12)
+    await shared.commit(Commit(incidents=[replace(held, foreign="")], term=8))
+    state = of_shared(record.texts)
+    assert (state.incidents, state.unread) == ((INCIDENT, THEIRS), {}), "it is gone on with"
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_what_is_left_of_an_incident_that_ends_before_anybody_released_it_stays(ours, whole):
+    texts, keys = removed(4)
+    record = SharedInMemory(texts, whole=whole, term=6)
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads("one led"), post=lambda event: None)
+    await shared.take_over(8)
+    await shared.commit(Commit(incidents=[replace(INCIDENT, foreign="one led"), THEIRS], term=8))
+    await shared.commit(Commit(incidents=[replace(INCIDENT, foreign="one led", closed_at=2.0)], term=8))
+    assert of_shared(record.texts).unread == {4: keys}
+
+
+async def test_what_is_left_of_an_incident_is_removed_when_nobody_else_led(ours):
+    """Its writer was this controller, which died in the middle, and whose own journal says what is open."""
+    record, posted = SharedInMemory(removed(6)[0], whole=True, term=6), list[RecordTakenOver]()
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads(), post=posted.append)
+    assert await shared.take_over(8) == ""
+    await shared.commit(Commit(incidents=[INCIDENT], term=8))
+    state = of_shared(record.texts)
+    assert (state.incidents, state.unread) == ((INCIDENT, THEIRS), {})
+
+
+async def test_an_incident_that_the_engine_found_damaged_is_no_incident_that_is_over(ours):
+    class Damaged(SharedInMemory):
+        async def read(self, term: int) -> Shared:
+            return replace(await super().read(term), damage="incident 4 on host 3 was changed", unread={4: 3})
+
+    record, posted = Damaged(texts_of(THEIRS), whole=False, term=6), list[RecordTakenOver]()
+    shared = SharedLedger(ours, ours, record=record, leadership=Leads("one led"), post=posted.append)
+    assert "incident 4 on host 3 was changed" in await shared.take_over(8)
+    assert [event.unread for event in posted] == [((4, 3),)]
 
 
 @pytest.mark.parametrize("fault", ["refused", "over", "hangs", "another term"])

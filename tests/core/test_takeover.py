@@ -9,7 +9,19 @@ from returned import away, back, failing
 from world import SETTINGS, Cloud, say, seen
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import Answer, Drill, Explain, Fence, MoveVm, Order, OrderHost, ReadHost, ResumeVm, Tell
+from ha_controller.core.effects import (
+    Answer,
+    Drill,
+    Explain,
+    Fence,
+    MoveVm,
+    Order,
+    OrderHost,
+    ReadHost,
+    ResumeVm,
+    Severity,
+    Tell,
+)
 from ha_controller.core.events import (
     EvidenceTaken,
     FenceReported,
@@ -581,6 +593,82 @@ def test_an_old_incident_of_ours_that_is_over_on_the_record_is_closed_here(leade
     leader.run(60)
     assert leader.state(3) is HostState.OK
     assert not acted(leader)
+
+
+def unreadable(cloud: Cloud, *, knows_host: bool = True) -> RecordTakenOver:
+    """Another one has led meanwhile, and what stands on the record of the incident of host 3 is damaged."""
+    number = cloud.incident(3).id
+    cloud.feed(LeadChanged(term=None, leader="two"))
+    cloud.run(20)
+    cloud.effects.clear()
+    unread = ((number, 3 if knows_host else None),)
+    return replace(left_by(cloud, 4, "two led in term 3"), incidents=(), unread=unread)
+
+
+@pytest.mark.parametrize("knows_host", [True, False])
+def test_an_incident_of_ours_that_cannot_be_read_on_the_record_stays_open_and_waits_for_a_person(leader, knows_host):
+    """The other one may have chosen destinations."""
+    leader.deaf = {MoveVm}
+    leader.kill(3, "off")
+    leader.run(30)
+    ours = leader.incident(3)
+    record = unreadable(leader, knows_host=knows_host)
+    leader.deaf = set()
+    goes_on(leader, record)
+    leader.run(60)
+    assert (leader.incident(3).id, leader.incident(3).open, leader.state(3)) == (ours.id, True, HostState.FENCED)
+    assert not acted(leader)
+    assert "two led in term 3" in leader.incident(3).hold
+    told = [effect for effect in leader.ordered(Tell) if effect.severity is Severity.CRITICAL]
+    assert [effect.text.split(";")[0] for effect in told] == [
+        f"incident {ours.id} (kvm-03) on the shared record cannot be read"
+    ]
+    assert "ha-controller release kvm-03" in told[0].next_step
+    leader.operator(Verb.RELEASE, host=3)
+    leader.run(120)
+    assert (leader.incident(3).id, leader.state(3)) == (ours.id, HostState.RECOVERED)
+
+
+def test_an_incident_of_ours_that_nobody_else_can_have_gone_on_with_needs_no_record(leader):
+    leader.deaf = {MoveVm}
+    leader.kill(3, "off")
+    leader.run(30)
+    ours = leader.incident(3)
+    record = replace(unreadable(leader), led_meanwhile="")
+    leader.deaf = set()
+    goes_on(leader, record)
+    leader.run(120)
+    assert (leader.incident(3).id, leader.state(3)) == (ours.id, HostState.RECOVERED)
+    assert "cannot be read" not in leader.told()
+
+
+@pytest.mark.parametrize("why", ["another incident of the host", "ours is of another host"])
+def test_an_incident_of_ours_that_cannot_be_the_unreadable_one_is_closed_with_the_truth(leader, why):
+    leader.deaf = {MoveVm}
+    leader.kill(3, "off")
+    leader.run(30)
+    ours, is_same = leader.incident(3), why.startswith("another")
+    record = unreadable(leader)
+    changes = {"incidents": (replace(ours, id=77),)} if is_same else {"unread": ((ours.id, 5),)}
+    record = replace(record, **changes)
+    goes_on(leader, record)
+    closed = leader.incidents[ours.id]
+    assert (closed.open, "cannot be read" in closed.closing) == (False, is_same)
+    assert leader.controller.state.cloud.next_incident > ours.id
+    host = "kvm-03" if is_same else "kvm-05"
+    assert f"incident {ours.id} ({host}) on the shared record cannot be read; we have nothing of it" in leader.told()
+
+
+def test_an_incident_that_cannot_be_read_and_that_we_do_not_have_is_told_and_its_number_not_given_again(leader):
+    record = replace(followed(leader), unread=((40, None), (41, 99)))
+    goes_on(leader, record)
+    told = [effect for effect in leader.ordered(Tell) if effect.severity is Severity.CRITICAL]
+    texts = ["incident 40 on the shared record", "incident 41 (host 99) on the shared record"]
+    assert [effect.text.split(" cannot")[0] for effect in told] == texts
+    assert leader.controller.state.cloud.next_incident == 42
+    leader.kill(2, "off")
+    leader.run(30)
+    assert leader.incident(2).id == 42
 
 
 def test_a_host_of_which_nothing_is_on_the_record_needs_no_person(leader):

@@ -126,6 +126,7 @@ class _Open:
     is_doubted: bool = False  #: True once the emptying of a host had no answer: the same
     texts: Texts | None = None  #: all that is on record; None until it was read
     litter: set[int] = field(default_factory=set)  #: hosts on which something may stand that does not count any more
+    unread: dict[int, int] = field(default_factory=dict)  #: incident -> its host, where it stands and is damaged
 
 
 class OnedRecord(SharedRecord):
@@ -229,10 +230,12 @@ class OnedRecord(SharedRecord):
                 texts |= _incident_in(hosts.get(place.host), number, place)
             except _Damaged as error:
                 damage.append(str(error))
+                ours.unread[number] = place.host
         self._zone.must_lead(await self._zone.local_status(), ours.held.claim.raft_term, ours.held.server)
         ours.texts, ours.damage = dict(texts), "; ".join(damage)
         ours.whole = ours.whole and not damage
-        return Shared(texts=texts, whole=ours.whole, term=term if ours.whole else ours.before.term, damage=ours.damage)
+        last = term if ours.whole else ours.before.term
+        return Shared(texts=texts, whole=ours.whole, term=last, damage=ours.damage, unread=dict(ours.unread))
 
     async def write(self, term: int, changes: Mapping[str, str | None]) -> None:
         """Incidents first, under the names that do not count; then what makes them count; a majority shows all."""
@@ -265,7 +268,9 @@ class OnedRecord(SharedRecord):
         listed, used = ({each.host for each in where.values()} for where in (ours.written.places, places))
         ours.litter -= used
         await self._commit(ours, after, blocks)
-        ours.litter |= listed - used  # not before: until then what stands there counts
+        ours.unread = {number: host for number, host in ours.unread.items() if host not in used}
+        # not before: until then what stands there counts. What could not be read is left for people to see
+        ours.litter |= listed - used - set(ours.unread.values())
         ours.texts, ours.written, ours.pending, ours.whole, ours.damage = texts, after, "", True, ""
         self._seen = max(self._seen, after.number)
 
