@@ -331,7 +331,7 @@ def test_only_what_looks_for_a_veto_reads_it():
     }
     assert readers == {
         "sight.py", "life.py", "state.py", "controller.py",  # the words, the questions, and the evidence for people
-        "handover.py",  # keeps them when the lead is taken over: test_takeover.py
+        "handover.py",  # keeps them when the lead is taken over: test_takeover_from_the_record.py
         "guard.py", "suspicion.py",  # the guard `life`, and whether its veto is news
         "fencing.py", "lever.py",  # life after OFF, and after the proof
         "situation.py",  # whether a RECOVERED host still counts as off

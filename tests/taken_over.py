@@ -1,0 +1,80 @@
+"""A controller that takes the lead: what the tests of that have in common."""
+
+from __future__ import annotations
+
+from world import Cloud
+
+from ha_controller.core.effects import (
+    Drill,
+    Fence,
+    MoveVm,
+    OrderHost,
+    ResumeVm,
+)
+from ha_controller.core.events import (
+    LeadChanged,
+    OperatorCommanded,
+    RecordTakenOver,
+    Verb,
+)
+from ha_controller.core.model import HostState
+
+INHERITED = "one led in term 1"
+
+
+def acted(cloud: Cloud) -> list[object]:
+    return [effect for _, effect in cloud.effects if isinstance(effect, Fence | OrderHost | MoveVm | ResumeVm | Drill)]
+
+
+def left_by(cloud: Cloud, term: int = 2, led_meanwhile: str = INHERITED) -> RecordTakenOver:
+    """The record as its leader leaves it."""
+    state = cloud.controller.state
+    return RecordTakenOver(
+        term=term,
+        led_meanwhile=led_meanwhile,
+        incidents=tuple(state.incidents.values()),
+        cloud=state.cloud,
+        trusts=tuple(state.trusts.values()),
+    )
+
+
+def goes_on(cloud: Cloud, record: RecordTakenOver, inherited: str = "") -> None:
+    """What the leadership reports: first the record, then the lead."""
+    begin = len(cloud.effects)
+    cloud.feed(record)
+    cloud.feed(LeadChanged(term=record.term, inherited=inherited))
+    cloud._carry_out(begin)
+
+
+def followed(cloud: Cloud) -> RecordTakenOver:
+    """Its leader dies, and another controller has looked for some seconds."""
+    record = left_by(cloud)
+    cloud.deaf = set()
+    cloud.other_controller()
+    cloud.run(10)
+    assert not acted(cloud)
+    return record
+
+
+def followed_from_the_start(cloud: Cloud) -> RecordTakenOver:
+    """The other controller looks all the time, and leads when the leader has verified the host off."""
+    cloud.deaf = {MoveVm}
+    ours = cloud.controller
+    cloud.kill(3, "off")
+    cloud.run(30)
+    record = left_by(cloud)
+    assert cloud.incident(3).state is HostState.FENCED
+    end, cloud.now = cloud.now, cloud.now - 40
+    cloud.deaf, cloud.one_states[3] = set(), 2
+    del cloud.dead[3]
+    cloud.other_controller()
+    cloud.run(10)
+    cloud.kill(3, "off")
+    cloud.run(end - cloud.now)
+    assert ours is not cloud.controller
+    assert not acted(cloud)
+    return record
+
+
+def commanded(verb: Verb, request: int = 7) -> OperatorCommanded:
+    return OperatorCommanded(request=request, verb=verb, who="ann", reason="test", host=3)
