@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from world import Cloud
 
-from ha_controller.core.effects import (
-    Drill,
-    Fence,
-    MoveVm,
-    OrderHost,
-    ResumeVm,
-)
-from ha_controller.core.events import (
-    LeadChanged,
-    OperatorCommanded,
-    RecordTakenOver,
-    Verb,
-)
+from ha_controller.core.effects import Drill, Fence, MoveVm, OrderHost, ResumeVm
+from ha_controller.core.events import LeadChanged, OperatorCommanded, RecordTakenOver, Verb
 from ha_controller.core.model import HostState
 
 INHERITED = "one led in term 1"

@@ -9,20 +9,8 @@ from taken_over import INHERITED, acted
 from world import SETTINGS, Cloud, seen
 
 from ha_controller.core.controller import Controller
-from ha_controller.core.effects import (
-    Explain,
-    Fence,
-    MoveVm,
-    Order,
-    OrderHost,
-    Tell,
-)
-from ha_controller.core.events import (
-    FenceReported,
-    FenceResult,
-    LeadChanged,
-    Verb,
-)
+from ha_controller.core.effects import Explain, Fence, MoveVm, Order, OrderHost, Tell
+from ha_controller.core.events import FenceReported, FenceResult, LeadChanged, Verb
 from ha_controller.core.model import HostState
 
 

@@ -9,24 +9,8 @@ from returned import away, back, failing
 from taken_over import INHERITED, acted, commanded, followed, followed_from_the_start, goes_on, left_by
 from world import SETTINGS, Cloud, say, seen
 
-from ha_controller.core.effects import (
-    Answer,
-    Drill,
-    Fence,
-    MoveVm,
-    Order,
-    ReadHost,
-    ResumeVm,
-    Severity,
-    Tell,
-)
-from ha_controller.core.events import (
-    EvidenceTaken,
-    LeadChanged,
-    RecordTakenOver,
-    SightTold,
-    Verb,
-)
+from ha_controller.core.effects import Answer, Drill, Fence, MoveVm, Order, ReadHost, ResumeVm, Severity, Tell
+from ha_controller.core.events import EvidenceTaken, LeadChanged, RecordTakenOver, SightTold, Verb
 from ha_controller.core.incident import CloudRecord, Death, VmStage
 from ha_controller.core.model import HostState, Reading, SeenAlive, Signal
 
