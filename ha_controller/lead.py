@@ -103,6 +103,18 @@ class Shared:
 class SharedRecord(ABC):
     """The record of what is open, kept by the engine for the next leader. Texts by key; none holds a secret.
 
+    The keys are
+
+    - `cloud`: what is durable beside the incidents. Always there after the first write.
+    - `trust/HOST`: what was found out about that host's devices, see `keeps_trusts`.
+    - `incident/NUMBER`: an open incident without its VMs, as JSON with `vms` (how many) and `incident` (of which an
+      engine may read `host` and `state`, and nothing else).
+    - `incident/NUMBER/vms/PART`: some of its VMs; PART has four digits and counts from 0000.
+
+    HOST and NUMBER are decimal. An engine keeps keys that it does not know as they are. It may keep texts of its own
+    beside them, but gives none of these to the caller: `written` is such a name in etcd. One incident of a host is
+    open at a time, and its number is never given again.
+
     Both calls are safe to cancel at any await. A write that was cancelled, or had no answer, may have been taken in.
     """
 
@@ -111,7 +123,11 @@ class SharedRecord(ABC):
 
     @abstractmethod
     async def read(self, term: int) -> Shared:
-        """Read all of it from a quorum, as the one who leads in this term: nobody else can have written since.
+        """Read all of it, as the one who leads in this term: nobody else can have written since.
+
+        A quorum has shown it: now, or when the term began, if whoever is read from had by that proof all that was
+        committed before. What shows that nobody else has written since is read with it, or after it: so what is
+        returned belongs together. A part that is damaged is left out and named (`damage`, `unread`), never guessed.
 
         Raises:
             NotLeading: this term is over.
@@ -124,8 +140,13 @@ class SharedRecord(ABC):
 
         What is there after the first write of a term is whole: it must hold all that `read` did not find whole.
         What is too much for one transaction is written in several, of which none tears apart what begins with the same
-        two words (`incident/7`), if that fits; the first that fails ends it. It tries until it is
-        known what became of it: whoever calls sets a deadline.
+        two words (`incident/7`), if that fits; the first that fails ends it.
+
+        It returns when a quorum is known to hold all of it, in this term. What proves that is the engine's matter:
+        etcd's answer to a transaction does, OpenNebula's "true" does not, so there a majority is asked to show it. It
+        may try for as long as that is not known, and sets itself no end but those of single requests: whoever calls
+        sets a deadline (the controller: 5 s), and gives the lead up when it is over. Only the very same write may be
+        sent again, where the engine takes in one of two; else it is sent once.
 
         Raises:
             NotLeading: this term is over; the last part was not written.
