@@ -357,6 +357,8 @@ class Cloud:
 
     def become(self, vm: int, state: int, lcm_state: int = 0, **changes: object) -> None:
         """OpenNebula shows the VM in another state."""
+        if (state, lcm_state) == (3, 3) and self.domains.get((self.vms[vm].host or 0, vm)) == "absent":
+            del self.domains[self.vms[vm].host or 0, vm]
         known = replace(self.vms[vm], state=state, lcm_state=lcm_state, label=vm_state_name(state, lcm_state))
         self.vms[vm] = replace(known, **changes)  # type: ignore[arg-type]
 
@@ -405,6 +407,7 @@ class Cloud:
         """Faster than anybody sees its silence; OpenNebula still believes that all runs."""
         self.boots[host] = f"boot-after-{self.now}"
         self.unheard[host] = self.now
+        self.domains |= {(host, vm.id): "absent" for vm in self.vms.values() if vm.host == host}
 
     def _monitored(self, host: int) -> float:
         return self.unheard.get(host, self.now)

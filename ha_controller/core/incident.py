@@ -179,6 +179,7 @@ class Incident:
     lost_since: float | None = None  #: what ended later ended with the boot before; None: not known
     monitored_at: float = 0.0  #: of OpenNebula's data from before it was made to ask anew: only newer data counts
     rebooted: str = ""  #: the boot after which its VMs are started again: nothing was powered off
+    noticed_at: float = 0.0  #: when we noted that boot, standing by; 0: in this very incident
     lever: Lever = Lever.NOT_BEGUN
     lever_since: float = 0.0
     lever_repeats: int = 0
@@ -228,6 +229,7 @@ class Incident:
             opened_at=min(self.opened_at, now),
             last_life_at=None if self.last_life_at is None else min(self.last_life_at, now),
             cause_at=min(self.cause_at, now),
+            noticed_at=min(self.noticed_at, now),
             lever_since=min(self.lever_since, now),
             suspect_at=None if self.suspect_at is None else min(self.suspect_at, now),
             fenced_at=None if self.fenced_at is None else min(self.fenced_at, now),

@@ -41,8 +41,10 @@ def seen(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm 
     record = record if vm is None else situation.note_strays(state, record, vm)
     if reason := _why_not_ours(host, record, vm):
         return replace(record, stage=VmStage.LEFT, reason=reason, settled_at=now)
-    if vm is not None and (where := _ran_since(state, host, incident, record, vm, now)):
-        return replace(record, stage=VmStage.RUNNING, reason=where, runs_on=vm.host, settled_at=now)
+    if where := _runs(state, host, incident, record, vm, now):
+        return replace(
+            record, stage=VmStage.RUNNING, reason=where, runs_on=None if vm is None else vm.host, settled_at=now
+        )
     return record
 
 
@@ -106,18 +108,20 @@ def was_travelling(record: VmRecord) -> bool:
 
 
 def _has_news(state: State, host: Host, incident: Incident) -> bool:
-    """Whether OpenNebula has heard from the host since: what it believed before the reboot proves nothing."""
-    view = state.view(host.id)
-    monitored = view.one_state in (OnedHostState.MONITORED, OnedHostState.DISABLED)
-    return monitored and view.monitored_at > incident.monitored_at
+    """Whether OpenNebula has heard from the host since: what it believed before the reboot proves nothing.
 
-
-def _ran_since(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm, now: float) -> str:
-    """Where a VM runs again, in words, for who does not order its start: OpenNebula has heard from the host since.
-
-    An older state is no proof, also of a VM that we had started ourselves: who stands by may read it from a late oned.
+    Who stands by may read a late OpenNebula, and who did so when it noted the reboot: there news is what is younger
+    than that, whatever came first.
     """
-    return _runs(state, host, incident, record, vm, now) if _has_news(state, host, incident) else ""
+    view, since = state.view(host.id), incident.monitored_at
+    if _stands_by(state) or (incident.noticed_at and not incident.lever_repeats):
+        since = max(since, incident.opened_at + CLOCKS_DIFFER_S)
+    monitored = view.one_state in (OnedHostState.MONITORED, OnedHostState.DISABLED)
+    return monitored and view.monitored_at > since
+
+
+def _stands_by(state: State) -> bool:
+    return state.term is None and state.settings.record_is_shared
 
 
 def _why_not_ours(host: Host, record: VmRecord, vm: Vm | None) -> str:
@@ -154,24 +158,29 @@ def _ends_elsewhere(record: VmRecord, vm: Vm) -> bool:
 
 
 def _runs(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> str:
-    """Where a VM runs again, in words; empty if that is not known. Asks who can say it."""
-    if vm is None or not claims_running(vm):
+    """Where a VM runs again, in words; empty if that is not known. Asks who can say it.
+
+    The host's own word, given since, is enough. A follower of a zone may never hear when its leader last heard from a
+    host, so who stands by asks the host, and who goes on with what it saw when it stood by, before all else.
+    """
+    if vm is None or vm.host is None or not claims_running(vm):
         return ""
-    if vm.host is not None and vm.host != host.id:
-        if record.doubted and situation.presence(state, vm.host, vm.id, incident.opened_at, now) is not Presence.RUNS:
-            situation.ask(state, vm.host, now)  # RUNNING was written down by us
-            return ""
-        place = state.hosts.get(vm.host)
-        return f"runs on {place.name if place else vm.host}, where it was moved"
-    if not record.tries and not _has_news(state, host, incident):
+    is_here, has_news = vm.host == host.id, _has_news(state, host, incident)
+    if not is_here:
+        is_doubted = record.doubted or (_stands_by(state) and not has_news)  # RUNNING was written down by us, or is old
+    elif record.tries and not _stands_by(state):
+        is_doubted = False
+    else:  # or OpenNebula took its migration back, and has not missed it here yet
+        strays = situation.strays(state, record, vm, incident.opened_at, now)
+        is_doubted = not has_news or (not record.tries and (was_travelling(record) or bool(strays)))
+    if is_doubted and situation.presence(state, vm.host, vm.id, incident.opened_at, now) is not Presence.RUNS:
+        if not is_here or has_news or incident.noticed_at or _stands_by(state):
+            situation.ask(state, vm.host, now)
         return ""
-    doubted = was_travelling(record) or situation.strays(state, record, vm, incident.opened_at, now)
-    if doubted and not record.tries:  # OpenNebula took its migration back, and has not missed it here yet
-        said = situation.presence(state, host.id, record.id, incident.opened_at, now)
-        if said is not Presence.RUNS:
-            situation.ask(state, host.id, now)
-            return ""
-    return f"runs again on {host.name}"
+    if is_here:
+        return f"runs again on {host.name}"
+    place = state.hosts.get(vm.host)
+    return f"runs on {place.name if place else vm.host}, where it was moved"
 
 
 def _doubt(state: State, incident: Incident, record: VmRecord, vm: Vm | None, now: float) -> Next | None:

@@ -14,6 +14,7 @@ from ha_controller.core import lever, lost_vms, moving, situation, suspicion, ta
 from ha_controller.core.effects import ORDER_VALID_S, ResumeVm, Severity
 from ha_controller.core.incident import Death, Incident, Lever, VmRecord, VmStage
 from ha_controller.core.model import Host, HostState, OnedHostState, Reading, Vm, VmState
+from ha_controller.core.outcome import Presence
 from ha_controller.core.recovery import claims_running, is_unknown
 from ha_controller.core.state import Hold, NewBoot, State
 from ha_controller.core.turns import Turns
@@ -169,6 +170,7 @@ def go_on(state: State, ours: Incident, lost_since: float | None, now: float) ->
             evidence=ours.evidence,
             vms=left,
             rebooted=ours.rebooted,
+            noticed_at=ours.noticed_at or ours.opened_at,
             last_life_at=ours.last_life_at,
             lost_since=lost_since,
             monitored_at=ours.monitored_at,
@@ -248,22 +250,31 @@ def _what_holds(state: State, incident: Incident, now: float) -> Hold | None:
 
 
 def _have_oned_notice(state: State, host: Host, incident: Incident, now: float) -> Incident:
-    """Its monitoring died with the boot, and OpenNebula may miss that for minutes: have it ask the host anew, once."""
+    """Its monitoring died with the boot, and OpenNebula may miss that for minutes: have it ask the host anew, once.
+
+    A boot that was noted before this controller led may be long over: the host itself is asked first.
+    """
     view = state.view(host.id)
     if incident.lever is not Lever.NOT_BEGUN:
         return lever.ask_anew(state, host, incident, now)
-    unnoticed = any(
-        (vm := view.vms.get(record.id)) is not None and vm.host == host.id and (claims_running(vm) or is_unknown(vm))
-        for record in incident.vms
-        if not record.settled and not record.tries
-    )
     is_in_use = view.one_state in (OnedHostState.INIT, OnedHostState.MONITORED, OnedHostState.ERROR)
-    if not unnoticed or not is_in_use or incident.lever_repeats or now - incident.opened_at < NOTICES_WITHIN_S:
+    since = max(incident.opened_at, view.waits_from) if incident.noticed_at else incident.opened_at
+    if incident.lever_repeats or not is_in_use or now - since < NOTICES_WITHIN_S:
+        return incident
+    if not any(_is_unnoticed(state, host, incident, record, now) for record in incident.vms):
         return incident
     if lever.levers_under_way(state) >= state.settings.levers_max:
         view.waits_from = now
         return incident
     return lever.ask_anew(state, host, incident, now)
+
+
+def _is_unnoticed(state: State, host: Host, incident: Incident, record: VmRecord, now: float) -> bool:
+    """Whether OpenNebula may not have missed a VM yet. It has not to, if the host says that it runs there."""
+    vm = state.view(host.id).vms.get(record.id)
+    if vm is None or vm.host != host.id or record.settled or record.tries or not (claims_running(vm) or is_unknown(vm)):
+        return False
+    return situation.presence(state, host.id, record.id, incident.opened_at, now) is not Presence.RUNS
 
 
 def _start(state: State, host: Host, incident: Incident, now: float) -> None:

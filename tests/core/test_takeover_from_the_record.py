@@ -9,7 +9,19 @@ from returned import away, back, failing
 from taken_over import INHERITED, acted, commanded, followed, followed_from_the_start, goes_on, left_by
 from world import SETTINGS, Cloud, say, seen
 
-from ha_controller.core.effects import Answer, Drill, Fence, MoveVm, Order, ReadHost, ResumeVm, Severity, Tell
+from ha_controller.core.effects import (
+    Answer,
+    Drill,
+    Fence,
+    HostStep,
+    MoveVm,
+    Order,
+    OrderHost,
+    ReadHost,
+    ResumeVm,
+    Severity,
+    Tell,
+)
 from ha_controller.core.events import EvidenceTaken, LeadChanged, RecordTakenOver, SightTold, Verb
 from ha_controller.core.incident import CloudRecord, Death, VmStage
 from ha_controller.core.model import HostState, Reading, SeenAlive, Signal
@@ -381,14 +393,18 @@ def test_vms_of_a_host_that_rebooted_when_nobody_led_are_not_forgotten(trusts: s
     assert cloud.state(3) is HostState.OK
 
 
-def rebooted_under_another_leader() -> tuple[Cloud, RecordTakenOver]:
-    """Its record has no incident: that is over when we take over, or was never opened. OpenNebula keeps no boots."""
+def rebooted_under_another_leader(late_s: float = 0.0) -> tuple[Cloud, RecordTakenOver]:
+    """Its record has no incident: that is over when we take over, or was never opened. OpenNebula keeps no boots.
+
+    `late_s`: the OpenNebula that we read is so far behind.
+    """
     cloud = seen(record_is_shared=True)
     record = replace(left_by(cloud), trusts=())
     cloud.feed(LeadChanged(term=None, leader="one"))
     cloud.run(6)
     cloud.effects.clear()
     cloud.reboot(3)
+    cloud.unheard[3] -= late_s
     cloud.run(5)
     return cloud, record
 
@@ -433,6 +449,69 @@ def test_a_standby_takes_for_running_again_only_what_opennebula_says_since():
     assert "2 VMs run again" in cloud.incident(3).closing
 
 
+def test_a_standby_does_not_take_for_running_again_what_ran_before_the_reboot_by_a_late_opennebula():
+    """It catches up, and what it hears then is older than the reboot, and newer than what it had said."""
+    cloud, record = rebooted_under_another_leader(late_s=40)
+    assert cloud.incident(3).open
+    cloud.unheard[3] += 35
+    cloud.run(10)
+    assert not any(record.settled for record in cloud.incident(3).vms)
+    cloud.oned_notices(3)
+    cloud.run(20)
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert {order.vm for order in acted(cloud)} == {30, 31}
+    assert "2 VMs run again" in cloud.incident(3).closing
+
+
+def runs_again_and_its_follower_never_hears_when(cloud: Cloud) -> None:
+    """The monitoring times are written by the leader of the zone alone; states of VMs go to all."""
+    heard_at = cloud.unheard[3]
+    started_by_the_leader(cloud, 30, 31)
+    cloud.unheard[3] = heard_at
+
+
+@pytest.mark.parametrize("later_s", [30.0, 400.0])
+def test_a_standby_hears_from_the_host_itself_that_its_vms_run_again(later_s: float):
+    cloud, record = rebooted_under_another_leader()
+    runs_again_and_its_follower_never_hears_when(cloud)
+    cloud.run(5)
+    assert not cloud.incident(3).open
+    cloud.run(later_s)
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert not acted(cloud)
+    assert len(cloud.incidents) == 1
+
+
+@pytest.mark.parametrize("later_s", [30.0, 400.0])
+def test_a_new_leader_asks_a_host_that_rebooted_before_it_has_opennebula_do_so(later_s: float):
+    """Its VMs run: it must not go OFFLINE."""
+    cloud, record = rebooted_under_another_leader()
+    cloud.no_answer.add(3)
+    runs_again_and_its_follower_never_hears_when(cloud)
+    cloud.run(later_s)
+    assert cloud.incident(3).open
+    cloud.no_answer.clear()
+    cloud.deaf.add(ReadHost)  # OpenNebula is slow at first
+    goes_on(cloud, record)
+    cloud.run(20)
+    cloud.deaf.clear()
+    cloud.run(60)
+    assert not acted(cloud)
+    assert "2 VMs run again" in cloud.incident(3).closing
+
+
+def test_a_new_leader_has_opennebula_ask_a_host_anew_that_rebooted_and_does_not_say_what_runs_there():
+    cloud, record = rebooted_under_another_leader()
+    cloud.no_answer.add(3)
+    goes_on(cloud, record)
+    cloud.run(60)
+    steps = [order.step for order in acted(cloud) if isinstance(order, OrderHost)]
+    assert steps == [HostStep.OFFLINE, HostStep.ENABLE]
+    assert "2 VMs run again" in cloud.incident(3).closing
+
+
 def test_of_a_reboot_in_which_the_leader_died_only_what_did_not_run_again_is_started():
     cloud, record = rebooted_under_another_leader()
     started_by_the_leader(cloud, 30)
@@ -446,14 +525,16 @@ def test_of_a_reboot_in_which_the_leader_died_only_what_did_not_run_again_is_sta
 
 
 def test_a_standby_that_did_not_see_what_became_of_an_old_reboot_starts_nothing_that_its_guest_may_have_ended():
-    """It could not read OpenNebula meanwhile, and another one led."""
+    """It could read neither OpenNebula nor the host meanwhile, and another one led."""
     cloud, record = rebooted_under_another_leader()
     cloud.deaf.add(ReadHost)
+    cloud.no_answer.add(3)
     started_by_the_leader(cloud, 30, 31)
     cloud.run(200)
     shut_down_by_its_guest(cloud, 30)
     cloud.run(200)
     cloud.deaf.clear()
+    cloud.no_answer.clear()
     goes_on(cloud, record)
     cloud.run(60)
     assert not acted(cloud)
