@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import life, pause, rejoin, suspicion, trust
+from ha_controller.core import life, pause, rejoin, suspicion, takeover, trust
 from ha_controller.core.effects import (
     DONE,
     LOOK_AGAIN,
@@ -91,6 +91,8 @@ def _incident(state: State, command: OperatorCommanded) -> Incident | None:
 
 def _approve(state: State, command: OperatorCommanded, incident: Incident, who: str, now: float) -> None:
     name = incident.host_name
+    if takeover.refused_until_released(state, command.request, incident):
+        return
     if incident.state is HostState.FENCED and (passed_over := Turns(state, now).overrule(incident, who)):
         state.answer(command.request, DONE, f"Approved: other VMs of {name} start before {passed_over}.")
         return
@@ -125,7 +127,12 @@ def _release(state: State, command: OperatorCommanded, incident: Incident, now: 
     if incident.stopped and incident.state is HostState.FAILED:
         if alive := life.shown(state, incident.host, now):
             text = f"{incident.host_name} shows life ({alive}). If it is healthy: ha-controller unfence"
-            state.answer(command.request, REFUSED, life.or_wrong(state, incident.host, text, now))
+            text = life.or_wrong(state, incident.host, text, now)
+            if incident.foreign:  # what was done under another leader is seen to; what stopped it is not
+                state.save(replace(incident, foreign="", hold="", hold_needs_person=False))
+                state.answer(command.request, DONE, f"Released, and it stays stopped: {text}")
+            else:
+                state.answer(command.request, REFUSED, text)
             return
         incident = replace(incident, attempts_forgiven=len(incident.tried))
     state.view(incident.host).power.clear()
@@ -197,6 +204,8 @@ def _fence(state: State, command: OperatorCommanded, who: str, now: float) -> No
     incident = state.incidents.get(host.id)
     if why := why_not_fenced(state, host, now):
         state.answer(command.request, REFUSED, why)
+    elif incident is not None and takeover.refused_until_released(state, command.request, incident):
+        return
     elif incident := incident or _opened(state, command, host, now):
         state.save(ordered(incident, who))
         state.answer(command.request, DONE, f"{host.name} is powered off if it is still silent and no guard says no.")
@@ -291,6 +300,8 @@ def _confirm_off(state: State, command: OperatorCommanded, incident: Incident, w
     if incident.state not in (HostState.SUSPECT, HostState.FAILED, HostState.FENCED):
         state.answer(command.request, REFUSED, f"{name} is {incident.state.upper()}: there is nothing to confirm.")
         return
+    if takeover.refused_until_released(state, command.request, incident):
+        return
     if _refused_by_life(state, command.request, incident, now):
         return
     host = state.hosts.get(incident.host)
@@ -342,7 +353,10 @@ def _confirmed(state: State, waiting: list[PendingCommand], event: PowerRead, no
             if strange := [name for name in on if name in views and views[name].mismatch]:
                 text += f" If that is another machine's ({', '.join(strange)}), take it out of [[fence]] first."
             state.answer(pending.request, REFUSED, text)
-        elif not _refused_by_life(state, pending.request, incident, now):
+        elif not (
+            takeover.refused_until_released(state, pending.request, incident)
+            or _refused_by_life(state, pending.request, incident, now)
+        ):
             _accept(state, pending, incident, now)
 
 

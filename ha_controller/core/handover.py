@@ -12,7 +12,7 @@ from dataclasses import replace
 from ha_controller.core import fencing, moving, pause, reboot, takeover
 from ha_controller.core.effects import Severity, not_shared
 from ha_controller.core.events import RecordTakenOver
-from ha_controller.core.incident import CloudRecord, Incident
+from ha_controller.core.incident import CloudRecord, Incident, Lever
 from ha_controller.core.lost_vms import CLOCKS_DIFFER_S
 from ha_controller.core.model import HostState, HostTrust
 from ha_controller.core.state import HostView, State
@@ -104,7 +104,13 @@ def _kept(before: Mapping[int, Incident], event: RecordTakenOver) -> dict[int, I
     if not event.led_meanwhile:
         return kept
     reason = f"{event.led_meanwhile}, and what it did in this incident cannot be read on the shared record"
-    return {number: replace(ours, foreign=reason, approved_by="", ordered_by="") for number, ours in kept.items()}
+    return {number: _unreleased(ours, reason) for number, ours in kept.items()}
+
+
+def _unreleased(ours: Incident, reason: str) -> Incident:
+    """Nothing that a person said counts any more, nor does a way back go on that has begun: `unfence` says it anew."""
+    lever = Lever.DONE if ours.lever in (Lever.RESTORE, Lever.RESTORED) else ours.lever
+    return replace(ours, foreign=reason, approved_by="", ordered_by="", lever=lever, lifting=False)
 
 
 def _tell_of_unread(state: State, event: RecordTakenOver, kept: Mapping[int, Incident]) -> None:

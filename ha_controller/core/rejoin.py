@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from ha_controller.core import lasting, leftovers, lever, moving, power, returned, suspicion
+from ha_controller.core import lasting, leftovers, lever, moving, power, returned, suspicion, takeover
 from ha_controller.core.detector import alive_channels
 from ha_controller.core.effects import DONE, LOOK_AGAIN, ORDER_VALID_S, REFUSED, PowerOn, Severity
 from ha_controller.core.events import OperatorCommanded, PoweredOn
@@ -249,7 +249,7 @@ def unfence(state: State, command: OperatorCommanded, incident: Incident, now: f
         state.answer(command.request, REFUSED, f"VMs of {name} still wait for an outcome; it cannot be readmitted yet.")
     elif incident.state in UNTOUCHED:
         _dismiss(state, command, incident, now)
-    else:
+    elif not takeover.refused_until_released(state, command.request, incident):
         _through_the_gate(state, command, incident, now)
 
 

@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from ha_controller.core import pause
 from ha_controller.core.detector import last_life
-from ha_controller.core.effects import Severity
+from ha_controller.core.effects import REFUSED, Severity
 from ha_controller.core.events import LeadChanged
+from ha_controller.core.incident import Incident
 from ha_controller.core.model import HostState
 from ha_controller.core.state import State
 
@@ -39,6 +40,18 @@ def why_foreign(state: State, seen_at: float) -> str:
     if not cloud.inherited_at or seen_at > cloud.inherited_at:
         return ""
     return f"it has not answered since we took the lead, and {cloud.inherited}: what was ordered is not on our record"
+
+
+def refused_until_released(state: State, request: int, incident: Incident) -> bool:
+    """Whether a person's word has to wait for `release`, which is answered.
+
+    What is unreleased is not on the shared record, and no order may stand on what the next leader cannot read.
+    """
+    if incident.foreign:
+        name = incident.host_name
+        text = f"{name}: {incident.foreign}. See what was done, and first: ha-controller release {name}"
+        state.answer(request, REFUSED, text)
+    return bool(incident.foreign)
 
 
 def forget_when_all_were_seen(state: State) -> None:

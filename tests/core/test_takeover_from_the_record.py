@@ -14,17 +14,20 @@ from ha_controller.core.effects import (
     Drill,
     Fence,
     HostStep,
+    LiftOrders,
     MoveVm,
     Order,
     OrderHost,
     ReadHost,
+    ReadPower,
     ResumeVm,
     Severity,
     Tell,
 )
 from ha_controller.core.events import EvidenceTaken, LeadChanged, RecordTakenOver, SightTold, Verb
-from ha_controller.core.incident import CloudRecord, Death, VmStage
+from ha_controller.core.incident import CloudRecord, Death, Lever, VmStage
 from ha_controller.core.model import HostState, Reading, SeenAlive, Signal
+from ha_controller.core.settings import Mode
 
 
 @pytest.fixture
@@ -320,6 +323,79 @@ def test_an_incident_of_ours_that_cannot_be_read_on_the_record_stays_open_and_wa
     leader.operator(Verb.RELEASE, host=3)
     leader.run(120)
     assert (leader.incident(3).id, leader.state(3)) == (ours.id, HostState.RECOVERED)
+
+
+@pytest.mark.parametrize("begun", ["", "lifted", "restored"])
+def test_nothing_is_ordered_of_an_unreadable_incident_before_it_is_released(begun: str):
+    """Not with a person's `unfence` either, nor with one that was said before: the next leader could not read of it."""
+    cloud = away(seen(record_is_shared=True))
+    if begun:
+        cloud.deaf = {OrderHost, LiftOrders}
+        ours = replace(cloud.incident(3), in_force=(("bmc", ""),) if begun == "lifted" else ())
+        ours = replace(ours, lifting=begun == "lifted", lever=Lever.RESTORE if begun == "restored" else ours.lever)
+        cloud.controller.state.incidents[3] = cloud.incidents[ours.id] = ours
+    record = unreadable(cloud)
+    back(cloud, seconds=30)
+    cloud.effects.clear()
+    cloud.deaf = set()
+    goes_on(cloud, record)
+    cloud.run(20)
+    cloud.operator(Verb.UNFENCE, host=3)
+    cloud.run(5)
+    (answer,) = cloud.ordered(Answer)
+    assert (answer.code, "release kvm-03" in answer.text) == (4, True)
+    assert not acted(cloud)
+    assert not cloud.ordered(LiftOrders)
+    cloud.operator(Verb.RELEASE, host=3)
+    cloud.operator(Verb.UNFENCE, host=3, force=True)
+    cloud.run(20)
+    assert cloud.state(3) is HostState.OK
+
+
+@pytest.mark.parametrize("verb", [Verb.CONFIRM_OFF, Verb.APPROVE, Verb.FENCE])
+def test_of_an_unreadable_incident_no_word_is_taken_that_its_record_would_not_keep(leader, verb):
+    leader.deaf = {Fence}
+    leader.reconfigure(replace(SETTINGS, mode=Mode.APPROVE))
+    leader.kill(3, "off")
+    leader.run(30)
+    assert leader.state(3) is HostState.SUSPECT
+    goes_on(leader, unreadable(leader))
+    before = leader.incident(3)
+    leader.effects.clear()
+    leader.operator(verb, host=3)
+    leader.run(5)
+    assert [(each.code, "release kvm-03" in each.text) for each in leader.ordered(Answer)] == [(4, True)]
+    assert (leader.incident(3).proof, leader.incident(3).approved_by) == (before.proof, "")
+
+
+def test_a_confirmation_that_was_under_way_at_the_take_over_is_not_taken_for_an_unreadable_incident(leader):
+    leader.deaf = {Fence, ReadPower}
+    leader.kill(3, "off")
+    leader.run(30)
+    leader.operator(Verb.CONFIRM_OFF, host=3)
+    goes_on(leader, unreadable(leader))
+    leader.run(30)
+    assert leader.incident(3).proof is None
+
+
+def test_a_host_that_answers_after_an_unverified_power_off_is_released_and_stays_stopped(leader):
+    """Else neither `release` nor `unfence` would be taken."""
+    leader.deaf = {Fence}
+    leader.kill(3, "off")
+    leader.run(30)
+    del leader.dead[3]
+    leader.run(10)
+    assert leader.incident(3).stopped
+    goes_on(leader, unreadable(leader))
+    leader.run(30)
+    leader.effects.clear()
+    leader.operator(Verb.UNFENCE, host=3)
+    leader.operator(Verb.RELEASE, host=3)
+    assert (leader.incident(3).foreign, bool(leader.incident(3).stopped)) == ("", True)
+    leader.operator(Verb.UNFENCE, host=3)
+    leader.run(20)
+    assert [each.code for each in leader.ordered(Answer)] == [4, 0, 0]
+    assert leader.state(3) is HostState.OK
 
 
 def test_an_incident_of_ours_that_nobody_else_can_have_gone_on_with_needs_no_record(leader):

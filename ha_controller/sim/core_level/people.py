@@ -94,8 +94,7 @@ class People:
         waits_s = world.now - self._seen.setdefault((leader.index, incident.id), world.now)
         if host in world.trouble.maintained:
             return
-        is_back = alive and bool(incident.stopped) and incident.state is HostState.FAILED
-        if (incident.foreign and not is_back) or (incident.held_by and world.trouble.healing):
+        if incident.foreign or (incident.held_by and world.trouble.healing):
             self.order(leader, Verb.RELEASE, incident)
         elif incident.state is HostState.RECOVERED:
             self._bring_back(leader, incident, alive)
