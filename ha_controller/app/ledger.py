@@ -208,6 +208,14 @@ def of_shared(texts: Mapping[str, str]) -> SharedState:
     )
 
 
+def vms_in(texts: Mapping[str, str], keys: Sequence[str]) -> tuple[int, ...] | None:
+    """Which VMs stand in these texts of an incident that is not there; None: that cannot be read."""
+    try:
+        return tuple(sorted({int(vm["id"]) for key in keys for vm in json.loads(texts[key])}))
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
 def number_of(key: str) -> int | None:
     """Of the incident that a text of the shared record belongs to; None: to none."""
     found = re.match(r"incident/(\d+)(/|$)", key)

@@ -112,6 +112,7 @@ class SharedLedger:
             taken.unread = set(shared.unread)
         else:  # our own journal knows what of it is open
             taken.left_over = tuple(key for keys in shared.unread.values() for key in keys)
+        left_vms = {number: texts.vms_in(known, keys) for number, keys in shared.unread.items()}
         unread: dict[int, int | None] = {**dict.fromkeys(shared.unread), **found.unread}
         if found.whole or (meanwhile and found.term > self._ledger.term):
             self._post(
@@ -122,13 +123,14 @@ class SharedLedger:
                     cloud=shared.cloud,
                     trusts=shared.trusts,
                     unread=tuple(sorted(unread.items(), key=lambda each: each[0])),
+                    unread_vms=tuple((number, vms) for number, vms in sorted(left_vms.items()) if vms is not None),
                 )
             )
         removed = [f"incident {number} was removed, its VMs were not" for number in sorted(shared.unread)]
         damage = "; ".join(filter(None, (found.damage, *removed)))
         if damage:
             log.warning("the shared record is not as it was written", term=term, what=damage)
-        if not meanwhile or (found.whole and not shared.unread):
+        if not meanwhile or found.whole:  # what is left of an incident that is not there is told by the core
             return ""
         return f"{meanwhile} (its record is damaged: {damage})" if damage else meanwhile
 

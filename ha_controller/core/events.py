@@ -285,6 +285,7 @@ class RecordTakenOver:
     cloud: CloudRecord
     trusts: tuple[HostTrust, ...]
     unread: tuple[tuple[int, int | None], ...] = ()  #: (number, host if known): damaged there. Unknown is not over
+    unread_vms: tuple[tuple[int, tuple[int, ...]], ...] = ()  #: (number, VMs that are still there), of some of those
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -62,7 +62,7 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
     for incident in before.values():
         _set_view(state, incident.host, HostState.OK, now, 0.0)
     ours = state.trusts
-    trusts = ours | {trust.host: trust for trust in event.trusts}
+    trusts = ours | {trust.host: _with_a_boot(trust, ours.get(trust.host)) for trust in event.trusts}
     kept, unread = _kept(before, event), dict(event.unread)
     next_incident = max(event.cloud.next_incident, state.cloud.next_incident, *(number + 1 for number in unread))
     cloud = replace(event.cloud, next_incident=next_incident)
@@ -94,6 +94,18 @@ def take_over(state: State, event: RecordTakenOver, now: float) -> None:
         )
 
 
+def _with_a_boot(theirs: HostTrust, ours: HostTrust | None) -> HostTrust:
+    """The record names no boot of a host of which its leader never heard one: then ours is all that is known."""
+    if theirs.boot_id or ours is None:
+        return theirs
+    return replace(theirs, boot_id=ours.boot_id, past_boots=ours.past_boots)
+
+
+def _told_boots(event: RecordTakenOver) -> set[int]:
+    """The hosts of which the record says which boots are accounted for."""
+    return {trust.host for trust in event.trusts if trust.boot_id}
+
+
 def _kept(before: Mapping[int, Incident], event: RecordTakenOver) -> dict[int, Incident]:
     """Ours that are open on the record, too, and cannot be read there: unknown is not over. By number.
 
@@ -120,7 +132,7 @@ def _tell_of_unread(state: State, event: RecordTakenOver, kept: Mapping[int, Inc
     for number, host in event.unread:
         ours, at = kept.get(number), None if host is None else state.hosts.get(host)
         name = ours.host_name if ours else at.name if at else "" if host is None else f"host {host}"
-        known = "what this controller had of it when it led last" if ours else "nothing of it"
+        known = "what this controller has noted of it itself" if ours else "nothing of it"
         text = f"incident {number}{name and f' ({name})'} on the shared record cannot be read; we have {known}"
         look = f"See what was done: on the controller that led, ha-controller incidents show {number}; else look"
         release = f"Then: ha-controller release {ours.host_name if ours else 'HOST'}"
@@ -129,7 +141,10 @@ def _tell_of_unread(state: State, event: RecordTakenOver, kept: Mapping[int, Inc
 
 def _is_unread(ours: Incident, event: RecordTakenOver) -> bool:
     """Whether it may be one that is open on the record. A standby gives numbers of its own, also to other hosts."""
-    return any(number == ours.id and host in (None, ours.host) for number, host in event.unread)
+    if not any(number == ours.id and host in (None, ours.host) for number, host in event.unread):
+        return False
+    theirs = dict(event.unread_vms).get(ours.id)
+    return theirs is None or any(record.id in theirs for record in ours.vms)
 
 
 def _go_on_with_its_reboot(state: State, ours: Incident, event: RecordTakenOver, now: float) -> Incident | None:
@@ -142,10 +157,10 @@ def _go_on_with_its_reboot(state: State, ours: Incident, event: RecordTakenOver,
     look. Who led for so long that it would have given up what does not run has seen to it: what ended until now is not
     started, and people are told. If nobody else led, nobody has started it, however long ago that boot is.
     """
-    is_told = any(trust.host == ours.host for trust in event.trusts)
+    is_told = ours.host in _told_boots(event)
     if not ours.rebooted or ours.host in state.incidents or is_told or all(record.settled for record in ours.vms):
         return None
-    is_old = _is_old(state, event, ours.opened_at, now)
+    is_old = _is_old(state, event, ours.noticed_at or ours.opened_at, now)
     return reboot.go_on(state, ours, now + CLOCKS_DIFFER_S if is_old else ours.lost_since, now)
 
 
@@ -180,7 +195,7 @@ def _doubt_boots(state: State, ours: Mapping[int, HostTrust], event: RecordTaken
     Who stands by accounts for a new boot at once; a leader does when it gives the host back.
     """
     fenced = {incident.host for incident in state.incidents.values() if incident.fenced_at is not None}
-    told = {trust.host for trust in event.trusts}
+    told = _told_boots(event)
     for host, view in state.views.items():
         if (boot := view.new_boot) and host not in told and _is_old(state, event, boot.noticed_at, now):
             view.new_boot = replace(boot, lost_since=None)

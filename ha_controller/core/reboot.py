@@ -151,9 +151,10 @@ def go_on(state: State, ours: Incident, lost_since: float | None, now: float) ->
     """Go on, as the leader, with the VMs that have no outcome in an incident of ours from before the take-over.
 
     A new number, since ours may have been given to another incident meanwhile. Who led before may have counted the
-    death, by another clock.
+    death, by another clock, and before we noted that boot; so may we have, at a take-over before this one.
     """
-    number, since = state.cloud.next_incident, ours.opened_at - lost_vms.CLOCKS_DIFFER_S
+    number, noticed_at = state.cloud.next_incident, ours.noticed_at or ours.opened_at
+    since = min(noticed_at, noticed_at if ours.lost_since is None else ours.lost_since) - lost_vms.CLOCKS_DIFFER_S
     left = tuple(record.anew() for record in ours.vms if not record.settled)
     died = Death(at=now, host=ours.host, host_name=ours.host_name, vms=tuple(record.id for record in left))
     is_counted = any(death.host == ours.host and death.at > since for death in state.cloud.deaths)
@@ -170,7 +171,7 @@ def go_on(state: State, ours: Incident, lost_since: float | None, now: float) ->
             evidence=ours.evidence,
             vms=left,
             rebooted=ours.rebooted,
-            noticed_at=ours.noticed_at or ours.opened_at,
+            noticed_at=noticed_at,
             last_life_at=ours.last_life_at,
             lost_since=lost_since,
             monitored_at=ours.monitored_at,

@@ -176,8 +176,10 @@ async def test_what_is_left_of_an_incident_is_told_and_stays_until_a_person_has_
     record, posted = SharedInMemory(texts, whole=whole, term=6), list[RecordTakenOver]()
     shared = SharedLedger(ours, ours, record=record, leadership=Leads("one led"), post=posted.append)
     inherited = await shared.take_over(8)
-    assert inherited == "one led (its record is damaged: incident 4 was removed, its VMs were not)"
+    damaged = "one led (its record is damaged: incident 4 was removed, its VMs were not)"
+    assert inherited == ("" if whole else damaged), "what else is open need not wait"
     assert [(event.unread, [each.id for each in event.incidents]) for event in posted] == [(((4, None),), [9])]
+    assert [event.unread_vms for event in posted] == [((4, (7,)),)]
     await shared.commit(Commit(incidents=[replace(INCIDENT, hold="decided before, by who stood by")]))
     held = replace(INCIDENT, foreign="one led")
     await shared.commit(Commit(incidents=[held, THEIRS], cloud=CloudRecord(next_incident=12)))

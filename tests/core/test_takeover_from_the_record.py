@@ -428,6 +428,19 @@ def test_an_incident_of_ours_that_cannot_be_the_unreadable_one_is_closed_with_th
     assert f"incident {ours.id} ({host}) on the shared record cannot be read; we have nothing of it" in leader.told()
 
 
+@pytest.mark.parametrize(("theirs", "is_kept"), [((30, 31), True), ((50, 51), False)])
+def test_a_number_that_a_standby_gave_to_another_host_is_not_the_unreadable_incident(theirs, is_kept: bool):
+    """The host stands in the part that is gone; VMs are left over."""
+    cloud, record = rebooted_under_another_leader()
+    ours = cloud.incident(3)
+    goes_on(cloud, replace(record, unread=((ours.id, None),), unread_vms=((ours.id, theirs),)))
+    cloud.run(60)
+    known = "what this controller has noted of it itself" if is_kept else "nothing of it"
+    assert f"on the shared record cannot be read; we have {known}" in cloud.told()
+    assert (cloud.incidents[ours.id].open, cloud.incident(3).open) == (is_kept, is_kept)
+    assert is_kept or "2 VMs run again" in cloud.incident(3).closing
+
+
 def test_an_incident_that_cannot_be_read_and_that_we_do_not_have_is_told_and_its_number_not_given_again(leader):
     record = replace(followed(leader), unread=((40, None), (41, 99)))
     goes_on(leader, record)
@@ -450,12 +463,14 @@ def test_a_host_of_which_nothing_is_on_the_record_needs_no_person(leader):
     assert leader.state(3) is HostState.RECOVERED, "nothing was ordered before"
 
 
-@pytest.mark.parametrize("trusts", ["on the record", "each controller's own"])
+@pytest.mark.parametrize("trusts", ["on the record", "on the record, without boots", "each controller's own"])
 def test_vms_of_a_host_that_rebooted_when_nobody_led_are_not_forgotten(trusts: str):
     """The standby had accounted for that boot, with an incident that the record has not."""
     cloud = seen(record_is_shared=True)
     record = left_by(cloud)
-    if trusts != "on the record":
+    if trusts == "on the record, without boots":  # who wrote it could log in to no host
+        record = replace(record, trusts=tuple(replace(each, boot_id="") for each in record.trusts))
+    elif trusts != "on the record":
         record = replace(record, trusts=())
     cloud.feed(LeadChanged(term=None, leader="one"))
     cloud.run(6)
@@ -469,16 +484,17 @@ def test_vms_of_a_host_that_rebooted_when_nobody_led_are_not_forgotten(trusts: s
     assert cloud.state(3) is HostState.OK
 
 
-def rebooted_under_another_leader(late_s: float = 0.0) -> tuple[Cloud, RecordTakenOver]:
+def rebooted_under_another_leader(late_s: float = 0.0, *, reads: bool = True) -> tuple[Cloud, RecordTakenOver]:
     """Its record has no incident: that is over when we take over, or was never opened. OpenNebula keeps no boots.
 
-    `late_s`: the OpenNebula that we read is so far behind.
+    `late_s`: the OpenNebula that we read is so far behind. `reads`: whether it answers at all.
     """
     cloud = seen(record_is_shared=True)
     record = replace(left_by(cloud), trusts=())
     cloud.feed(LeadChanged(term=None, leader="one"))
     cloud.run(6)
     cloud.effects.clear()
+    cloud.deaf = set() if reads else {ReadHost}
     cloud.reboot(3)
     cloud.unheard[3] -= late_s
     cloud.run(5)
@@ -658,6 +674,35 @@ def test_a_reboot_counts_once_as_a_death_of_its_host(counted: bool):
     cloud.run(60)
     assert "2 VMs run again" in cloud.incident(3).closing
     assert [death.host for death in cloud.cloud.deaths] == [3]
+
+
+def test_a_reboot_that_a_standby_noticed_late_counts_once_as_a_death_of_its_host():
+    """OpenNebula could not be read for a minute; who led has counted it then."""
+    cloud, record = rebooted_under_another_leader(reads=False)
+    theirs = Death(at=cloud.now, host=3, host_name="kvm-03", vms=(30, 31))
+    cloud.run(60)
+    cloud.deaf.clear()
+    cloud.run(5)
+    assert cloud.incident(3).opened_at - theirs.at > 50
+    goes_on(cloud, replace(record, cloud=replace(record.cloud, deaths=(theirs,))))
+    cloud.run(60)
+    assert "2 VMs run again" in cloud.incident(3).closing
+    assert cloud.cloud.deaths == (theirs,)
+
+
+def test_a_reboot_counts_once_also_if_the_lead_is_taken_twice_before_its_vms_run():
+    """Nothing of the first time could be put on the record."""
+    cloud, record = rebooted_under_another_leader()
+    theirs = Death(at=cloud.now - 2, host=3, host_name="kvm-03", vms=(30, 31))
+    record = replace(record, cloud=replace(record.cloud, deaths=(theirs,)))
+    cloud.run(60)
+    goes_on(cloud, record)
+    cloud.feed(LeadChanged(term=None, trouble="it could not be shared"))
+    cloud.run(5)
+    goes_on(cloud, replace(record, term=3))
+    cloud.run(60)
+    assert "2 VMs run again" in cloud.incident(3).closing
+    assert cloud.cloud.deaths == (theirs,)
 
 
 def test_a_crash_after_the_take_over_forgets_no_vm_of_such_a_reboot():
