@@ -145,7 +145,7 @@ def _why_left(state: State, host: Host, incident: Incident, record: VmRecord, vm
         return f"its start failed: {vm.label}{at}"
     is_off = vm.state == VmState.POWEROFF and not record.tries and vm.host == host.id
     if is_off and not ended_with_it(vm, incident.lost_since):
-        is_known = not vm.found_missing_at or (incident.lost_since or 0.0) < incident.opened_at
+        is_known = not vm.found_missing_at or (incident.lost_since or 0.0) <= incident.opened_at
         return "somebody has switched it off" if is_known else UNKNOWN_END
     if vm.state not in (VmState.ACTIVE, VmState.POWEROFF):
         return f"it became {vm.label}{at} meanwhile"

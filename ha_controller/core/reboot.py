@@ -48,9 +48,12 @@ def note(state: State, reading: Reading, now: float) -> None:
 
 
 def _lost_since(reading: Reading, seen_at: float) -> float | None:
-    """When the boot before ended, at the earliest: as the host says, else when it was last seen."""
+    """When the boot before ended, at the earliest: as the host says, else when it was last seen.
+
+    Not after it answered in the new one: its clock may be ahead.
+    """
     if reading.booted_at:
-        return reading.booted_at
+        return min(reading.booted_at, reading.sent_at)
     return seen_at if reading.sent_at - seen_at <= SEEN_AGE_MAX_S else None
 
 
@@ -180,12 +183,26 @@ def go_on(state: State, ours: Incident, lost_since: float | None, now: float) ->
             foreign=takeover.why_foreign(state, ours.opened_at),
         )
     )
-    names = ", ".join(record.name for record in left[:5])
-    text = (
-        f"{ours.host_name} rebooted by itself before this controller led; {len(left)} VMs have no outcome yet: {names}"
-    )
-    state.tell_of(incident, Severity.WARNING, text, "What that ended is started again there. Nothing for you to do.")
+    _tell_what_is_gone_on_with(state, ours, incident, now)
     return incident
+
+
+def _tell_what_is_gone_on_with(state: State, ours: Incident, incident: Incident, now: float) -> None:
+    """With what a standby has settled and told nobody: who led then may have died before it did."""
+    name, names = incident.host_name, ", ".join(record.name for record in incident.vms[:5])
+    text = f"{name} rebooted by itself before this controller led; {len(incident.vms)} VMs have no outcome yet: {names}"
+    next_step = "What that ended is started again there. Nothing for you to do."
+    if incident.foreign:
+        next_step = f"See what was done, then: ha-controller release {name}"
+    elif (incident.lost_since or 0.0) > now:
+        next_step = "What is off by now is not started: its guest may have ended it since. Each is told."
+    state.tell_of(incident, Severity.WARNING, text, next_step)
+    for record in ours.vms:
+        if record.stage is VmStage.LEFT:
+            text = f"{record.name} was left alone before this controller led: {record.reason}"
+            state.tell_of(
+                incident, Severity.WARNING, text, f"See that it is where it should be: onevm show {record.id}"
+            )
 
 
 def advance(state: State, host: Host, incident: Incident, now: float) -> None:

@@ -127,6 +127,16 @@ def test_what_a_host_said_before_it_fell_silent_does_not_make_it_isolated(cloud)
     assert "isolated" not in cloud.told()
 
 
+def test_a_host_whose_clock_is_ahead_gets_its_vms_back_all_the_same(cloud):
+    """By its own word it booted after it had answered."""
+    cloud.reboot(3)
+    cloud.booted_at[3] = cloud.now + 90
+    cloud.run(5)
+    cloud.oned_notices(3)
+    cloud.run(30)
+    assert {order.vm for order in cloud.ordered(ResumeVm)} == {30, 31}
+
+
 def test_a_late_word_of_an_earlier_boot_is_no_reboot(cloud):
     """A file system may show an old heartbeat for a minute."""
     before = cloud.boots[3]

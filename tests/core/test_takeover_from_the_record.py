@@ -641,7 +641,34 @@ def test_vms_of_an_old_reboot_are_started_when_nobody_else_has_led_since(meanwhi
     cloud.run(400)
     goes_on(cloud, replace(record, led_meanwhile="" if meanwhile == "nobody led" else INHERITED))
     cloud.run(60)
-    assert {order.vm for order in acted(cloud)} == ({30, 31} if meanwhile == "nobody led" else set())
+    is_started = meanwhile == "nobody led"
+    assert {order.vm for order in acted(cloud)} == ({30, 31} if is_started else set())
+    next_step = "What that ended is started again there" if is_started else "What is off by now is not started"
+    assert f"2 VMs have no outcome yet: vm-30, vm-31 | {next_step}" in cloud.told()
+
+
+def test_a_reboot_that_waits_for_a_person_says_so_when_the_lead_is_taken():
+    cloud, record = rebooted_under_another_leader()
+    cloud.run(20)
+    seen_at = cloud.incident(3).opened_at
+    inherited = replace(record.cloud, inherited_at=seen_at + 1, inherited=INHERITED)
+    goes_on(cloud, replace(record, cloud=inherited))
+    cloud.run(30)
+    assert not acted(cloud)
+    assert "2 VMs have no outcome yet: vm-30, vm-31 | See what was done, then: ha-controller release" in cloud.told()
+
+
+def test_what_a_standby_saw_that_is_no_business_of_that_host_any_more_is_told_by_the_next_leader():
+    """The leader died before it could say so."""
+    cloud, record = rebooted_under_another_leader()
+    cloud.oned_notices(3)
+    cloud.vms[30] = replace(cloud.vms[30], host=5, state=3, lcm_state=3, label="RUNNING")
+    del cloud.domains[3, 30]
+    cloud.run(3)
+    assert cloud.incident(3).vm(30).stage is VmStage.LEFT
+    assert "vm-30 is" not in cloud.told()
+    goes_on(cloud, record)
+    assert "vm-30 was left alone before this controller led: somebody else moved it to host 5" in cloud.told()
 
 
 def test_a_boot_that_waits_to_be_looked_at_when_the_lead_is_taken_is_old_in_the_same_way():
