@@ -13,11 +13,13 @@ from records import (
     OPENED,
     OVER,
     incident,
+    made_empty,
     on_host,
     one_wrote,
     open_on,
     record,
     taken_over,
+    the_next,
     without_right_to_the_host,
     write,
 )
@@ -100,6 +102,20 @@ async def test_what_somebody_changed_or_removed_is_not_gone_on_with(
     assert MOVING not in open_on(found) or "host" not in damage.__name__
     await write(two, second, replace(incident(4, host=0), hold="a first decision"))
     assert (await record(two).read(second)).whole, "from its first write on it has all again"
+
+
+async def test_what_cannot_be_read_is_named_and_stays_for_people_to_see(zone: Zone, controllers: list[Controller]):
+    one, _ = await one_wrote(zone, controllers, OPENED, incident(2, host=0))
+    on_host(zone)[SLOTS[0]] = damaged = "changed" + on_host(zone)[SLOTS[0]]
+    two, second, found = await the_next(zone, controllers, one)
+    assert found.unread == {1: 1}
+    assert open_on(found) == (incident(2, host=0),)
+    await write(two, second, replace(incident(2, host=0), closed_at=2.0))
+    await made_empty(zone, two, second, 0)
+    assert on_host(zone)[SLOTS[0]] == damaged
+    await write(two, second, incident(4))
+    await write(two, second, replace(incident(4), closed_at=2.0))
+    await made_empty(zone, two, second, 1)  # with the next incident of that host it is as any other
 
 
 @pytest.mark.parametrize("who", ["leader", "standby"])
