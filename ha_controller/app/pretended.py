@@ -25,6 +25,7 @@ from ha_controller.app.commands import EXPECTED
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.outside import Outside
 from ha_controller.app.pretended_peers import Others, etcd_arbiter_of, name_instance, peers_configured, way_from
+from ha_controller.app.pretended_zone import zone_arbiter_of
 from ha_controller.app.reloading import as_taken_over
 from ha_controller.app.runtime import Runtime
 from ha_controller.config import Config
@@ -42,22 +43,30 @@ from ha_controller.sim.engine_level.election import arbiters_of
 from ha_controller.sim.engine_level.front_end import SESSION, ConnectionRefused, Disk
 from ha_controller.sim.engine_level.process import Killed, Life
 from ha_controller.sim.engine_level.world import GATEWAY, World
+from ha_controller.sim.engine_level.zone_front_ends import ENDPOINTS
 
 QUICK_FOLDER = Path("/dev/shm")  #: if there is one: the pretended disk is slow enough
 
 
 def run(
-    seed: int, hosts: int, hours: float, rates: Rates, *, controllers: int | None = None, trace: bool = False
+    seed: int,
+    hosts: int,
+    hours: float,
+    rates: Rates,
+    *,
+    controllers: int | None = None,
+    lead: str = "etcd",
+    trace: bool = False,
 ) -> tuple[World, Sequence[Violation]]:
     """Let one seed live through its hours; returns the world after its end, and what went wrong."""
-    with world(seed, hosts, rates, controllers=controllers, trace=trace) as made:
+    with world(seed, hosts, rates, controllers=controllers, lead=lead, trace=trace) as made:
         found = made.run(hours)
     return made, found
 
 
 @contextmanager
 def world(
-    seed: int, hosts: int, rates: Rates, *, controllers: int | None = None, trace: bool = False
+    seed: int, hosts: int, rates: Rates, *, controllers: int | None = None, lead: str = "etcd", trace: bool = False
 ) -> Iterator[World]:
     """A cloud with whole controllers that have just started, and a place for their state."""
     place = QUICK_FOLDER if QUICK_FOLDER.is_dir() else None
@@ -68,7 +77,7 @@ def world(
             return PretendedRuntime(life, Path(folder) / life.process.name)
 
         try:
-            made = World(seed, hosts, rates, assemble, controllers=controllers, trace=trace, folder=folder)
+            made = World(seed, hosts, rates, assemble, controllers=controllers, lead=lead, trace=trace, folder=folder)
             structlog.configure(processors=[lambda _, __, line: _heard(made, line)])
             yield made
         finally:
@@ -77,13 +86,13 @@ def world(
 
 def part(task: Task) -> Tally:
     """Run one seed of a campaign."""
-    ended, found = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers)
+    ended, found = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers, lead=task.lead)
     return tally(task, ended, found)
 
 
 def trace(task: Task) -> list[str]:
     """The story of one seed."""
-    told = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers, trace=True)
+    told = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers, lead=task.lead, trace=True)
     return told[0].trace or []
 
 
@@ -97,8 +106,13 @@ def _heard(heard_in: World, line: Any) -> Any:
     raise structlog.DropEvent
 
 
-def configuration(layout: Layout, folder: Path, reloads: int, others: Others = None) -> Config:
-    """What a person would have written for this cloud. `others`: the names of other controllers; None: it is alone."""
+def configuration(
+    layout: Layout, folder: Path, reloads: int, others: Others = None, front_end: str | None = None
+) -> Config:
+    """What a person would have written for this cloud. `others`: the names of other controllers; None: it is alone.
+
+    `front_end`: the one beside this controller, where several lead by OpenNebula.
+    """
     drawn = layout.settings
     fences: dict[tuple[str, int], list[str]] = {}
     for host, levels in enumerate(layout.levels):
@@ -109,7 +123,8 @@ def configuration(layout: Layout, folder: Path, reloads: int, others: Others = N
         {
             "mode": "auto",
             "state_dir": str(folder / "state"),
-            "opennebula": {"auth": SESSION, "ssh_timeout": f"{drawn.ssh_timeout_s:g}s"},
+            "opennebula": {"auth": SESSION, "ssh_timeout": f"{drawn.ssh_timeout_s:g}s"}
+            | ({} if front_end is None else {"endpoint": front_end}),
             "detect": {
                 "channels": [channel.name for channel in drawn.channels],
                 "fail_after": "12s" if reloads % 2 else "10s",
@@ -130,7 +145,7 @@ def configuration(layout: Layout, folder: Path, reloads: int, others: Others = N
                 for (name, level), hosts in sorted(fences.items())
             ],
             "recover": {"parallel": drawn.moves_parallel},
-            **peers_configured(others),
+            **peers_configured(others, "etcd" if front_end is None else "opennebula"),
             "api": {"socket": str(folder / "socket")},
         }
     )  # fmt: skip
@@ -139,7 +154,7 @@ def configuration(layout: Layout, folder: Path, reloads: int, others: Others = N
 def plugins_of(life: Life) -> Registry:
     """What a life of the controller finds installed."""
     probes: dict[str, Any] = {**channels_of(life), "bmc": BmcProbe, "oned": OnedProbe}
-    arbiters = {**arbiters_of(life), **etcd_arbiter_of(life)}
+    arbiters = {**arbiters_of(life), **etcd_arbiter_of(life), **zone_arbiter_of(life)}
     return Registry(agents=agents_of(life), probes=probes, arbiters=arbiters, notifiers={}, plugins=())
 
 
@@ -264,7 +279,8 @@ class PretendedRuntime(Runtime):
     def _configured(self) -> Config:
         world = self.life.world
         others = [each.name for each in world.controllers if each is not self.life.process] if world.shares else None
-        return configuration(world.layout, self._folder, world.reloads, others)
+        front_end = None if world.zone is None else ENDPOINTS[self.life.process.index]
+        return configuration(world.layout, self._folder, world.reloads, others, front_end)
 
     def release(self) -> None:
         """The kernel takes back locks and open files."""

@@ -26,16 +26,17 @@ from ha_controller.sim.engine_level.process import Life
 from ha_controller.sim.engine_level.quorum import ENDPOINTS, LEASE_S, Quorum
 
 Others = Sequence[str] | None
+_ETCD = {"kind": "etcd", "endpoints": list(ENDPOINTS), "lease": f"{LEASE_S}s"}
 _RENEWS: ContextVar[bool] = ContextVar("renews", default=False)  #: the lead, in this very task
 TOKEN = "s3cret-of-a-controller"
 
 
-def peers_configured(others: Others) -> dict[str, Any]:
-    """The parts of a configuration that are about other controllers."""
+def peers_configured(others: Others, kind: str) -> dict[str, Any]:
+    """The parts of a configuration that are about other controllers. `kind`: what they lead by, if there are any."""
     if others is None:
         return {"leader": {"kind": "pretended"}}
     return {
-        "leader": {"kind": "etcd", "endpoints": list(ENDPOINTS), "lease": f"{LEASE_S}s"},
+        "leader": {"kind": kind} if kind != "etcd" else {**_ETCD},
         "controller": [
             {"name": name, "url": f"https://192.0.2.{230 + number}:9931", "token": TOKEN}
             for number, name in enumerate(others)

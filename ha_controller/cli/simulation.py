@@ -23,6 +23,7 @@ CONFIG_ERROR = 78
 @click.option("--hours", type=click.FloatRange(min=0.1), default=24.0, help="Of each seed, before all is healed.")
 @click.option("--hosts", type=click.IntRange(min=3, max=200), default=8)
 @click.option("--controllers", type=click.IntRange(min=1, max=3), help="So many in each cloud; else each seed decides.")
+@click.option("--lead", type=click.Choice(["etcd", "opennebula"]), default="etcd", help="What several lead by, engine.")
 @click.option("--seeds", default="1:21", metavar="A:B", help="The seeds A to B-1.")
 @click.option("--seed", type=int, help="One seed alone.")
 @click.option("--trace", "with_trace", is_flag=True, help="With --seed: print what happened, line by line.")
@@ -33,8 +34,8 @@ CONFIG_ERROR = 78
 @click.option("--processes", type=int, default=None)
 @click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
 def run(
-    hours: float, hosts: int, controllers: int | None, seeds: str, seed: int | None, with_trace: bool, level: str,
-    faults: Path | None, times: float, config_path: Path | None, processes: int | None, output: str,
+    hours: float, hosts: int, controllers: int | None, lead: str, seeds: str, seed: int | None, with_trace: bool,
+    level: str, faults: Path | None, times: float, config_path: Path | None, processes: int | None, output: str,
 ) -> None:  # fmt: skip
     """Let clouds of HOSTS live through HOURS of faults, one for each seed; exit code 1 if an invariant was broken."""
     from ha_controller.sim.core_level import campaign
@@ -44,10 +45,14 @@ def run(
         rates = (load(faults) if faults else Rates()).times(times)
     except BadFaults as error:
         raise client.Failure(2, str(error)) from None
+    if lead != "etcd" and level == "core":
+        raise client.Failure(2, "--lead goes with --level engine only.")
     part, trace = _level(level, config_path)
     settings = _settings(config_path)
     chosen = range(seed, seed + 1) if seed is not None else _range(seeds)
-    drawn = campaign.Task(seed=0, hosts=hosts, hours=hours, rates=rates, settings=settings, controllers=controllers)
+    drawn = campaign.Task(
+        seed=0, hosts=hosts, hours=hours, rates=rates, settings=settings, controllers=controllers, lead=lead
+    )
     tasks = [replace(drawn, seed=each) for each in chosen]
     if with_trace:
         _print_trace(trace(tasks[0]))

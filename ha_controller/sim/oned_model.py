@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, field
 
 INIT, MONITORED, ERROR, DISABLED, OFFLINE = 0, 2, 3, 4, 8
@@ -71,6 +72,12 @@ class OnedHost:
     probe_due_at: float | None = None
     monitored_boot: int = 1  #: of the machine, in which its agent was started
 
+    def snapshot(self) -> OnedHost:
+        """A copy to be read. Attributes are replaced as a whole."""
+        taken = copy(self)
+        taken.attributes = dict(self.attributes)
+        return taken
+
     @property
     def capacity_known(self) -> bool:
         """OFFLINE zeroes the capacity until the host was monitored again."""
@@ -129,6 +136,12 @@ class OnedVm:
     groups: tuple[tuple[int, str], ...] = ()  #: the id of its VM group and its role there; one at most
     history: list[History] = field(default_factory=list)
     address: str = ""  #: of its network card; empty: it has none
+
+    def snapshot(self) -> OnedVm:
+        """A copy to be read. Attributes are replaced as a whole."""
+        taken = copy(self)
+        taken.attributes, taken.history = dict(self.attributes), [copy(each) for each in self.history]
+        return taken
 
     @property
     def host(self) -> int:

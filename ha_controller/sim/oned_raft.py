@@ -61,7 +61,7 @@ class Raft:
         self.servers = [Server(id=number, heard_at=now) for number in range(count)]
         self.cut: set[frozenset[int]] = set()  #: pairs that do not hear each other
         self._election_s, self._broadcast_s, self._seen = election_s, broadcast_s, seen
-        self._ticked_at = now
+        self.ticked_at = now
 
     # --- looking ---
 
@@ -89,9 +89,18 @@ class Raft:
 
     # --- time ---
 
+    def due(self) -> float:
+        """When somebody wants to say something, or has heard nothing for too long."""
+        awake = [each for each in self.servers if not each.frozen]
+        wanted = [each.broadcast_at if each.state == LEADER else self._asks_at(each) for each in awake]
+        return min(wanted, default=float("inf"))
+
+    def _asks_at(self, server: Server) -> float:
+        return server.heard_at + self._election_s * (1 + 0.3 * server.id)
+
     def tick(self, now: float) -> None:
         """Do what is due. A busy process of ours that ticks late is no silence of a leader."""
-        late_s, self._ticked_at = now - self._ticked_at, now
+        late_s, self.ticked_at = now - self.ticked_at, now
         for server in self.servers:
             server.heard_at += late_s if late_s > self._broadcast_s else 0.0
             if server.frozen:
@@ -99,7 +108,7 @@ class Raft:
             if server.state == LEADER:
                 if server.broadcast_at <= now:
                     self.broadcast(server, now)
-            elif now - server.heard_at >= self._election_s * (1 + 0.3 * server.id):
+            elif now >= self._asks_at(server):
                 self.elect(server, now)
 
     def broadcast(self, leader: Server, now: float) -> None:

@@ -7,7 +7,7 @@ over SSH). Errors have oned's codes and texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy, deepcopy
+from copy import copy
 
 from ha_controller.sim import oned_model as one
 from ha_controller.sim.hardware import Hardware
@@ -41,7 +41,8 @@ class Oned:
     def snapshot(self) -> Oned:
         """A copy to be read, in which time stands still: what a follower of a zone has."""
         taken = copy(self)
-        taken.hosts, taken.groups = deepcopy(self.hosts), list(self.groups)
+        taken.hosts = {number: host.snapshot() for number, host in self.hosts.items()}
+        taken.groups = list(self.groups)
         taken.lifecycle = self.lifecycle.snapshot(taken.hosts)
         return taken
 

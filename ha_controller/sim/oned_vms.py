@@ -7,7 +7,7 @@ that ssh takes. States, codes and texts are those of a running oned 7.4.0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from copy import copy, deepcopy
+from copy import copy
 from dataclasses import dataclass, field
 
 from ha_controller.sim import oned_model as one
@@ -57,7 +57,7 @@ class VmLifecycle:
     def snapshot(self, hosts: Mapping[int, OnedHost]) -> VmLifecycle:
         """A copy to be read; nothing is ordered there."""
         taken = copy(self)
-        taken.vms, taken._hosts = deepcopy(self.vms), hosts
+        taken.vms, taken._hosts = {number: vm.snapshot() for number, vm in self.vms.items()}, hosts
         return taken
 
     # --- time ---

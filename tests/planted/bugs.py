@@ -58,10 +58,13 @@ class Bug:
     hosts: int = HOSTS
     controllers: int | None = None  #: None: the seed decides
     first_seed: int = 1  #: where those before it take long, and find nothing
+    lead: str = "etcd"  #: what several of them lead by
 
     def task(self, seed: int) -> campaign.Task:
         rates = Rates().times(10.0, 5.0) if self.rates is None else Rates().only().with_rates(self.rates)
-        return campaign.Task(seed=seed, hosts=self.hosts, hours=self.hours, rates=rates, controllers=self.controllers)
+        return campaign.Task(
+            seed=seed, hosts=self.hosts, hours=self.hours, rates=rates, controllers=self.controllers, lead=self.lead
+        )
 
 
 BUGS: list[Bug] = []

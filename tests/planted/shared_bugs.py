@@ -1,6 +1,7 @@
 """Mistakes that somebody could make where several controllers share a record and ask each other what they see.
 
-The simulator's second level, with two controllers on one pretended etcd, must find each of them.
+The simulator's second level, with two controllers on one pretended etcd or in one pretended zone of OpenNebula, must
+find each of them.
 
 python tests/planted/shared_bugs.py [--seeds 30]      # a line for each; exit code 1 if one survives
 """
@@ -18,27 +19,36 @@ from unittest import mock
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+import anyio
 from planted.bugs import Bug, main
 
 from ha_controller import engine
 from ha_controller.adapters.arbiter import Leadership
 from ha_controller.adapters.arbiter.gateway import Gateway
+from ha_controller.adapters.arbiter.opennebula import OpenNebulaArbiter
+from ha_controller.adapters.arbiter.zone import Zone
+from ha_controller.adapters.opennebula import Client, Unauthenticated
+from ha_controller.adapters.opennebula.gate import Lane
 from ha_controller.app import pretended
 from ha_controller.app.shared_ledger import SharedLedger
 from ha_controller.core import sight
-from ha_controller.plugin import ArbiterUnreachable, NotLeading
+from ha_controller.lead import OpenNebulaAccount
+from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 
 HOURS, HOSTS = 0.15, 4
+ZONE_HOURS = 0.06
 BUGS: list[Bug] = []
 
 
-def bug(name: str, text: str, *invariants: str, hours: float = HOURS, **rates: float) -> Callable[[Any], None]:
+def bug(
+    name: str, text: str, *invariants: str, lead: str = "etcd", first: int = 1, **rates: float
+) -> Callable[[Any], None]:
     def note(patch: Callable[[], Any]) -> None:
         aimed = {key.replace("_", "-"): rate for key, rate in rates.items()}
         BUGS.append(
             Bug(
                 name=name, text=text, invariants=invariants, patch=patch, rates=aimed, part=pretended.part,
-                hours=hours, hosts=HOSTS, controllers=2,
+                hours=HOURS if lead == "etcd" else ZONE_HOURS, hosts=HOSTS, controllers=2, lead=lead, first_seed=first,
             )
         )  # fmt: skip
 
@@ -110,6 +120,69 @@ def _() -> Any:
      vantage_cut=6.0)  # fmt: skip
 def _() -> Any:
     return mock.patch.object(sight, "against", lambda *_, **__: ())
+
+
+# --- with kind "opennebula" -------------------------------------------------------------------------------------------
+
+
+@bug("repeated login", "a leader of before brings its order to its end, with a new login for the revoked one", "G2",
+     lead="opennebula", first=31, power_loss=12.0, deposed_at_the_packet=0.3)  # fmt: skip
+def _() -> Any:
+    real = Client._made
+
+    async def made(self: Client, lane: Lane, *what: Any) -> None:
+        account = self._orders
+        if self._may_send is None or lane is not Lane.ORDER or not isinstance(account, OpenNebulaAccount):
+            await real(self, lane, *what)
+            return
+        with anyio.CancelScope(shield=True):
+            try:
+                await real(self, lane, *what)
+            except Unauthenticated:
+                user, anew = account.auth.get_secret_value().partition(":")[0], self.as_user(account.auth)
+                anew._may_send = None  # it was proven a moment ago
+                token = await anew.login(user, "", 600)
+                await real(anew.as_user(SecretStr(f"{user}:{token}")), lane, *what)
+
+    return mock.patch.object(Client, "_made", made)
+
+
+@bug("orders by the password", "what a take-over revokes is not what orders are sent with", "G2",
+     lead="opennebula", first=31, power_loss=12.0, deposed_at_the_packet=0.3)  # fmt: skip
+def _() -> Any:
+    real = OpenNebulaArbiter.acquire
+
+    async def acquire(self: OpenNebulaArbiter) -> int | None:
+        term = await real(self)
+        if term is not None:
+            self._account.orders = self._account.auth
+        return term
+
+    return mock.patch.object(OpenNebulaArbiter, "acquire", acquire)
+
+
+@bug("no deadline of its own, in a zone", "whoever stood still goes on with what it had begun", "G2",
+     lead="opennebula", power_loss=12.0, pause_at_the_packet=0.5)  # fmt: skip
+def _() -> Any:
+    return mock.patch.object(Leadership, "_is_over", lambda *_: False)
+
+
+@bug("the lead is not read again, in a zone", "an order leaves because we led a moment ago", "G2",
+     lead="opennebula", power_loss=12.0)  # fmt: skip
+def _() -> Any:
+    async def may_act(self: Leadership, term: int | None) -> bool:
+        return self.holds(term)
+
+    return mock.patch.object(Leadership, "may_act", may_act)
+
+
+@bug('a "true" is taken for a commit', "nobody looks whether a majority has what was written", "D1", "G2",
+     lead="opennebula", power_loss=12.0, oned_forgets=0.3)  # fmt: skip
+def _() -> Any:
+    async def confirm(self: Zone, *_: Any, **__: Any) -> None:
+        """Believe it."""
+
+    return mock.patch.object(Zone, "confirm", confirm)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ QUICK = (
     "what is not confirmed is sent",
     "a new leader begins anew",
     "another controller's word is not heard",
+    "repeated login",
+    "orders by the password",
 )
 
 

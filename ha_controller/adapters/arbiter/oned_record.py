@@ -18,7 +18,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +25,8 @@ from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from types import MappingProxyType
 from typing import Any, ClassVar, TypeVar
+
+import anyio
 
 from ha_controller.adapters.arbiter.claim import Claim, Held, Proof
 from ha_controller.adapters.arbiter.zone import NoSuchHost, Zone
@@ -179,8 +180,8 @@ class OnedRecord(SharedRecord):
 
         Not in the decision loop, which would wait for hundreds of them when a network is back.
         """
-        ours, until = self._open, time.monotonic() + CLEARING_S
-        while ours is not None and ours is self._open and ours.litter and time.monotonic() < until:
+        ours, until = self._open, anyio.current_time() + CLEARING_S
+        while ours is not None and ours is self._open and ours.litter and anyio.current_time() < until:
             if not ours.is_certain or ours.is_doubted:
                 return  # a write is under way, or had no answer
             host = min(ours.litter)

@@ -16,7 +16,6 @@ It must never use the password for an order: the old leader has it, too. It must
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Sequence
 from contextlib import suppress
@@ -105,6 +104,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
     confirms_orders: ClassVar[bool] = True
     lead_s = LEAD_S
     renew_every_s = 1.5
+    zone_class: ClassVar[type[Zone]] = Zone
 
     def __init__(self, config: OpenNebulaConfig, context: ArbiterContext) -> None:
         """No I/O here. From now on no order leaves without a login token of ours."""
@@ -113,7 +113,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             raise ValueError("this arbiter needs our account in OpenNebula")
         self._account = context.opennebula
         self._account.orders = SecretStr("")
-        self._zone = Zone(self._account, config.servers, config.timeout_s)
+        self._zone = self.zone_class(self._account, config.servers, config.timeout_s)
         self.record = self._record = OnedRecord(self._zone, lambda: self._account.auth)
         self._held: Held | None = None  #: claimed; it is a lead once `acquire` has returned its term
         self._leads = False
@@ -121,7 +121,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._renewed_at = float("-inf")  #: when what holds now was asked for
         self._seen_term = 0  #: the highest that anybody was seen to lead in
         self._attempt: tuple[Claim, str] | None = None  #: our last claim if we never led by it, and what was before it
-        self._seen: tuple[str, float] = ("", time.monotonic())  #: claim and proof of whoever leads, since when
+        self._seen: tuple[str, float] = ("", 0.0)  #: claim and proof of whoever leads, since when
         self._leader: Claim | None = None
 
     async def close(self) -> None:
@@ -142,7 +142,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         except NotLeading:
             self._drop(held)
             return None
-        if self._held is not held or time.monotonic() < held.usable_at:
+        if self._held is not held or anyio.current_time() < held.usable_at:
             return None
         self._attempt, self._seen_term = None, max(self._seen_term, held.claim.term)
         self._leads, self._account.orders, self._renewed_at = True, held.session, asked_at
@@ -173,7 +173,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._note(await self._zone.user(), raft_term)
         if state == RaftState.CANDIDATE:
             raise ArbiterUnreachable("OpenNebula has no leader: the oned beside us asks for votes")
-        quiet_s = time.monotonic() - self._seen[1]
+        quiet_s = anyio.current_time() - self._seen[1]
         if quiet_s > NOBODY_S:
             raise ArbiterUnreachable(
                 f"no controller proves that it leads for {quiet_s:.0f} s. The one beside the front-end that leads "
@@ -184,7 +184,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         """Whether another controller uses the same oned, and leads by it."""
         claim = self._note(user, raft_term)
         is_other = claim is not None and claim.raft_term == raft_term and claim.instance != self.context.instance
-        return is_other and time.monotonic() - self._seen[1] < RIVAL_S
+        return is_other and anyio.current_time() - self._seen[1] < RIVAL_S
 
     def _note(self, user: OnedUser, raft_term: int) -> Claim | None:
         """Take in what stands on our user: who claimed, and whether it goes on to prove that."""
@@ -192,13 +192,13 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         claim = Claim.of(user)
         shown = f"{claim} {user.template.get(PROOF, '')}"
         if shown != self._seen[0]:
-            self._seen = (shown, time.monotonic())
+            self._seen = (shown, anyio.current_time())
         if claim is not None and not self._is_attempt(claim):
             self._seen_term = max(self._seen_term, claim.term)
         proof = Proof.of(user)
         if proof.instance != self.context.instance:
             self._seen_term = max(self._seen_term, proof.term)
-        is_alive = time.monotonic() - self._seen[1] < RIVAL_S
+        is_alive = anyio.current_time() - self._seen[1] < RIVAL_S
         self._leader = claim if claim is not None and claim.raft_term == raft_term and is_alive else None
         return claim
 
@@ -238,7 +238,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         await self._zone.confirm(raft_term, server, shows, held.session)
         await self._begin_record(held, was_claimed=Claim.of(user) is not None)
         # from here: a "true" had not revoked anything yet
-        self._held = replace(held, usable_at=time.monotonic() + (self.config.takeover_s if meanwhile else 0.0))
+        self._held = replace(held, usable_at=anyio.current_time() + (self.config.takeover_s if meanwhile else 0.0))
 
     async def _begin_record(self, held: Held, *, was_claimed: bool) -> None:
         """Take over the record with our first proof, in one write: nobody else can write any more, nor prove."""

@@ -10,12 +10,11 @@ connections of oned, and fifteen of them stop its whole API. A time-out is no pr
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import anyio
 
@@ -70,9 +69,11 @@ class FrontEnd:
 class Zone:
     """All front-ends. The first is the one beside us: writes go through it, and it is the one that must lead."""
 
+    client_class: ClassVar[type[Client]] = Client
+
     def __init__(self, account: OpenNebulaAccount, addresses: tuple[str, ...], timeout_s: float) -> None:
         """No I/O here. `addresses`: of all front-ends; none: where OpenNebula itself says that they are."""
-        self._account, self._addresses, self._timeout_s = account, addresses, timeout_s
+        self._login, self._addresses, self._timeout_s = Login(account=account), addresses, timeout_s
         self._voters: frozenset[int] = frozenset()
         self._writing = anyio.Lock()
         self._is_open: set[Client] = set()
@@ -82,7 +83,7 @@ class Zone:
         self.has_unanswered = False  #: a write that may still hold a connection of oned
 
     def _front_end(self, address: str) -> FrontEnd:
-        client = Client(address, Login(account=self._account), timeout_s=self._timeout_s, connections=CONNECTIONS)
+        client = self.client_class(address, self._login, timeout_s=self._timeout_s, connections=CONNECTIONS)
         return FrontEnd(address=address, client=client)
 
     async def close(self) -> None:
@@ -141,7 +142,7 @@ class Zone:
             remedy = "Let our user see it: oneacl create '#USER_ID ZONE/* ADMIN *'"
             raise self._unreachable(front_end, f"does not tell us its state ({error}). {remedy}") from error
         except OpenNebulaError as error:
-            front_end.silent_since = time.monotonic()
+            front_end.silent_since = anyio.current_time()
             raise self._unreachable(front_end, f"does not answer ({error})") from error
         front_end.number, front_end.silent_since = status.id, None
         front_end.seen = f"{_WORDS.get(status.state, 'is in a state that we do not know')}, its term is {status.term}"
@@ -214,7 +215,7 @@ class Zone:
                 twice.append(f"{front_end.address} says that it is server {status.id}, which this zone has not")
 
         twice: list[str] = []
-        now = time.monotonic()
+        now = anyio.current_time()
         with anyio.move_on_after(LOOK_S):
             async with anyio.create_task_group() as group:
                 for front_end in self._others.values():
@@ -222,7 +223,7 @@ class Zone:
                         waiting.add(front_end)
                         group.start_soon(ask, front_end)
         for front_end in waiting:
-            front_end.silent_since, front_end.seen = time.monotonic(), f"does not answer within {LOOK_S:g} s"
+            front_end.silent_since, front_end.seen = anyio.current_time(), f"does not answer within {LOOK_S:g} s"
         if twice:
             raise ArbiterUnreachable(
                 f"{twice[0]}. All front-ends must be of one zone: a controller serves one zone, and each has its own"

@@ -29,6 +29,7 @@ class Task:
     rates: Rates
     settings: Settings | None = None
     controllers: int | None = None  #: None: the seed decides
+    lead: str = "etcd"  #: what several of the second level lead by
 
 
 @dataclass(kw_only=True)

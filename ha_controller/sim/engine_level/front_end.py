@@ -45,26 +45,38 @@ class FrontEnd:
         if is_order:
             await life.risk(f"{method} is about to leave", may_pause=False)
             await life.at_the_packet()
+            if world.zone is not None:
+                await world.zone.deposes(life)
             with world.judged():
                 arguments, _ = xmlrpc.client.loads(body)
                 world.judge.oned_ordered(life.process, method, arguments[1:], called_at)
             life.here()
             if trouble.strikes("order-late"):
-                world.agenda.later(world.dice.uniform(1, 15), lambda: self._late(body))
+                world.agenda.later(world.dice.uniform(1, 15), lambda: self._late(life.process.index, body))
                 await life.never()
-        await life.takes(world.dice.uniform(1, 6) if trouble.oned_slow else world.dice.uniform(0.005, 0.05))
-        with world.judged():
-            answer = self.answer(body)
-        life.here()
+        on_its_way_s = world.dice.uniform(1, 6) if trouble.oned_slow else world.dice.uniform(0.005, 0.05)
+        answer = await self._answered(life, body, on_its_way_s, is_order=is_order)
         if is_order:
             await life.risk(f"{method} was taken, and nobody knows yet")
             if trouble.strikes("answer-lost"):
                 await life.never()
         return answer
 
-    def _late(self, body: bytes) -> None:
+    async def _answered(self, life: Life, body: bytes, on_its_way_s: float, *, is_order: bool) -> bytes:
+        if (zone := self.world.zone) is not None:
+            return await zone.front_ends.exchange(life, life.process.index, body, on_its_way_s, may_be_lost=is_order)
+        await life.takes(on_its_way_s)
         with self.world.judged():
-            self.answer(body)
+            answer = self.answer(body)
+        life.here()
+        return answer
+
+    def _late(self, process: int, body: bytes) -> None:
+        with self.world.judged():
+            if (zone := self.world.zone) is not None:
+                zone.front_ends.arrive(process, process, body)
+            else:
+                self.answer(body)
 
     def answer(self, body: bytes) -> bytes:
         """What oned does and says."""

@@ -263,6 +263,8 @@ class Process:
     def pause(self, for_s: float) -> None:
         """Let it stand still, as by SIGSTOP."""
         self.world.story(f"{self.name} stands still for {for_s:.0f} s")
+        if self.world.zone is not None:
+            self.world.zone.stands_still(self)
         self.sleep_until(self.world.now + for_s)
 
     def sleep_until(self, moment: float) -> None:

@@ -1,4 +1,4 @@
-"""Checks the record that controllers share, by what a quorum of the pretended etcd holds and by nobody's word.
+"""Checks the record that controllers share, by what a quorum of the pretended engine holds and by nobody's word.
 
 D1 what announces an order is on it before the order leaves, and nothing that is open on it is forgotten. G2 nobody
 writes into it but the one who leads, in the very term that goes on. L2 nothing stays open on it at the end.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from ha_controller.core.effects import Fence, MoveVm, Order, ResumeVm
 from ha_controller.sim.core_level.judge import Violation
 from ha_controller.sim.engine_level.quorum import Json, Quorum, Texts, incidents_in
+from ha_controller.sim.engine_level.zone import Zone
 
 if TYPE_CHECKING:
     from ha_controller.sim.engine_level.world import World
@@ -32,7 +33,7 @@ class RecordJudge:
     def announces(self, order: Order) -> None:
         """An order leaves: the next leader must be able to read of it."""
         quorum = self.world.arbiter
-        if not isinstance(quorum, Quorum):
+        if not isinstance(quorum, Quorum | Zone):
             return
         texts = quorum.shared()
         number: int | None = getattr(order, "incident", None)
@@ -54,7 +55,7 @@ class RecordJudge:
     def written(self, writer: str, before: Texts, after: Texts, led: tuple[str, int]) -> None:
         """A write was taken in. `led`: who led when it came, by etcd; nobody, if it takes the lead itself."""
         quorum = self.world.arbiter
-        if not isinstance(quorum, Quorum):
+        if not isinstance(quorum, Quorum | Zone):
             return
         name, term = quorum.in_the_lead() if led == ("", 0) else led
         if name != writer:
@@ -84,7 +85,7 @@ class RecordJudge:
     def at_the_end(self) -> None:
         """Everything is healed, and everybody has had time."""
         quorum = self.world.arbiter
-        if isinstance(quorum, Quorum) and (left := incidents_in(quorum.shared())):
+        if isinstance(quorum, Quorum | Zone) and (left := incidents_in(quorum.shared())):
             host = next(iter(left.values()))["host"]
             raise Violation("L2", f"incident {min(left)} of host {host} stays open on the shared record")
 

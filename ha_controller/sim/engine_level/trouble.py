@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 OF_SEVERAL = ("vantage-cut", "witness-cut")  #: no fault where one controller is alone
+OF_A_ZONE = ("front-end-stops", "front-end-cut", "followers-stop")  #: nor where they lead by etcd
 IGNORE = "HA_IGNORE"  #: host attribute: hands off
 
 
@@ -29,8 +30,14 @@ class EngineTrouble(Trouble):
         super().__init__(world, dice, rates)
         if not world.shares:
             self.table = tuple(fault for fault in self.table if fault.name not in OF_SEVERAL)
+        if world.zone is None:
+            self.table = tuple(fault for fault in self.table if fault.name not in OF_A_ZONE)
         self.passing = 0  #: troubles that end by themselves
         self._flickering: set[int] = set()
+
+    def lasts(self, seconds: float, ends: Act) -> None:
+        """Something else is wrong for so long."""
+        self._for(seconds, ends)
 
     def _for(self, seconds: float, ends: Act) -> None:
         self.passing += 1
@@ -54,6 +61,10 @@ class EngineTrouble(Trouble):
                 self._for(self.dice.uniform(60, 600), lambda: self._step_back(step_s))
             case "vantage-cut" | "witness-cut":
                 self._cut_a_way(name)
+            case "front-end-stops" | "front-end-cut" | "followers-stop":
+                self._note(name)
+                if self.world.zone is not None:
+                    self.world.zone.strike(name)
             case _:
                 super()._deliver(name)
 
@@ -114,5 +125,7 @@ class EngineTrouble(Trouble):
     def heal(self) -> None:
         """All that may be taken back is."""
         self._arbiter_answers()
+        if self.world.zone is not None:
+            self.world.zone.front_ends.mend()
         self.world.sight.heal()
         super().heal()

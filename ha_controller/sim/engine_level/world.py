@@ -27,6 +27,7 @@ from ha_controller.sim.engine_level.process import Killed, Life, Process, Runnin
 from ha_controller.sim.engine_level.quorum import Quorum
 from ha_controller.sim.engine_level.sight import Sight
 from ha_controller.sim.engine_level.trouble import EngineTrouble
+from ha_controller.sim.engine_level.zone import Zone
 
 LOOK_EVERY_S = 1.0
 CALM_AFTER_S, AWAKE_BEFORE_S = 90.0, 60.0
@@ -41,7 +42,7 @@ class World(Stage):
     judge: EngineJudge
     trouble: EngineTrouble
     controllers: tuple[Process, ...]
-    arbiter: Election | Quorum
+    arbiter: Election | Quorum | Zone
 
     def __init__(
         self,
@@ -51,12 +52,14 @@ class World(Stage):
         assemble: Assemble,
         *,
         controllers: int | None = None,
+        lead: str = "etcd",
         trace: bool = False,
         folder: str = "",
     ) -> None:
         """A healthy cloud with controllers that have just started. `assemble` makes the controller of a life.
 
-        `controllers`: so many; None: the seed decides. `folder`: of their state, which has another name in each run.
+        `controllers`: so many; None: the seed decides. `lead`: what several of them lead by. `folder`: of their state,
+        which has another name in each run.
         """
         self._folder = folder
         self.dice = random.Random(seed)
@@ -65,18 +68,28 @@ class World(Stage):
         self.violation: Violation | None = None
         self.reloads = 0
         self.shares = self.layout.controllers > 1  #: a record
-        self.judge, self.trouble = EngineJudge(self), EngineTrouble(self, self.dice, rates)
+        self.zone: Zone | None = None
+        self._introduce_hosts()
+        self.judge, self.front_end = EngineJudge(self), FrontEnd(self)
+        self.arbiter: Election | Quorum | Zone = self._engine(lead)
+        self.trouble = EngineTrouble(self, self.dice, rates)
         self.devices, self.people = Devices(self), People(self)
         self.truth.on_loss = self.people.vm_lost
-        self.arbiter: Election | Quorum = Quorum(self) if self.shares else Election(self)
-        self.front_end, self.sight = FrontEnd(self), Sight(self)
-        self._introduce_hosts()
+        self.sight = Sight(self)
         self._look_at, self._calm_since = self.now, self.now
         self.sleeps = False
         self._blocked: list[Process] = []  #: those in the middle of something that does not give their loop back
         self.controllers = tuple(Process(self, index, assemble) for index in range(self.layout.controllers))
         for process in self.controllers:
             process.start()
+
+    def _engine(self, lead: str) -> Election | Quorum | Zone:
+        if not self.shares:
+            return Election(self)
+        if lead != "opennebula":
+            return Quorum(self)
+        self.zone = Zone(self)
+        return self.zone
 
     def _introduce_hosts(self) -> None:
         for host, known in self.oned.hosts.items():
@@ -172,7 +185,7 @@ class World(Stage):
     def _drive(self, ends: float) -> None:
         while self.violation is None:
             awake = [] if self.sleeps else [each for each in self.controllers if each not in self._blocked]
-            looks = [] if self.sleeps else [self._look_at]
+            looks = [] if self.sleeps else [self._look_at, *([self.zone.front_ends.due()] if self.zone else [])]
             due = min([self.agenda.due, *looks, *(process.due() for process in awake)])
             if due > ends:
                 self.agenda.now = max(self.now, ends)
@@ -180,11 +193,20 @@ class World(Stage):
             self.agenda.now = max(self.agenda.now, due)
             while self.agenda.due <= self.now and self.violation is None:
                 self._act()
+            if self.zone is not None and not self.sleeps:
+                self._let_pass(self.zone)
             if not self.sleeps and self._look_at <= self.now:
                 self._look(may_sleep=not self._blocked)
             for process in awake:
                 if not self.sleeps and process.due() <= self.now and self.violation is None:
                     process.turn()
+
+    def _let_pass(self, zone: Zone) -> None:
+        try:
+            if zone.front_ends.due() <= self.now:
+                zone.front_ends.tick()
+        except Violation as found:
+            self._found(found)
 
     def _act(self) -> None:
         try:
@@ -196,7 +218,8 @@ class World(Stage):
 
     def _look(self, *, may_sleep: bool) -> None:
         self._look_at = self.now + LOOK_EVERY_S
-        self.oned.advance(self.now)
+        if self.zone is None or self.zone.front_ends.leader is not None:
+            self.oned.advance(self.now)
         try:
             self.judge.look()
         except Violation as found:
