@@ -136,7 +136,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         if self._held is None:
             await self._claim_if_it_is_ours()
             return None
-        held, asked_at = self._held, time.monotonic()
+        held, asked_at = self._held, anyio.current_time()
         try:
             await self.prove(held.claim.term)
         except NotLeading:
@@ -278,12 +278,12 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
 
     async def renew(self, term: int) -> None:
         """Look who votes, and prove it; then hosts whose incident is over are made empty, if there is time for that."""
-        asked_at = time.monotonic()
+        asked_at = anyio.current_time()
         self._held_in(term)
         await self._zone.find_voters()
         await self._zone.look()
         await self.prove(term)
-        left_s = self._renewed_at + LEAD_S - time.monotonic()  # this renewal counts when we return
+        left_s = self._renewed_at + LEAD_S - anyio.current_time()  # this renewal counts when we return
         self._renewed_at = asked_at
         if left_s > AMPLE_S:
             with anyio.move_on_after(left_s - RESERVE_S):
