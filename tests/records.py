@@ -9,7 +9,7 @@ import anyio
 from zone_controllers import Controller, leading
 from zones import Zone
 
-from ha_controller.adapters.arbiter.oned_record import SLOTS
+from ha_controller.adapters.arbiter.oned_texts import SLOTS
 from ha_controller.app import ledger as texts
 from ha_controller.core.incident import CloudRecord, Incident, VmRecord, VmStage
 from ha_controller.core.model import HostState

@@ -15,102 +15,41 @@ app and go back to it as they are, but for the host, the state and the number of
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from hashlib import sha256
 from types import MappingProxyType
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar
 
 import anyio
 
-from ha_controller.adapters.arbiter.claim import Claim, Held, Proof
+from ha_controller.adapters.arbiter.claim import Held, Proof
+from ha_controller.adapters.arbiter.oned_texts import (
+    FOR_PEOPLE,
+    RECORD,
+    SLOTS,
+    Damaged,
+    Place,
+    Texts,
+    Written,
+    by_incident_of,
+    digest_of,
+    in_words,
+    incident_in,
+    incident_of,
+    packed,
+)
 from ha_controller.adapters.arbiter.zone import NoSuchHost, Zone
 from ha_controller.adapters.opennebula import OnedUser
 from ha_controller.lead import Shared, SharedRecord
 from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 
-RECORD = "HA_RECORD"  #: attribute of our OpenNebula user
-SLOTS = ("HA_RECORD_0", "HA_RECORD_1")  #: attributes of a host
-FOR_PEOPLE = "HA_INCIDENT"  #: attribute of a host
-VERSION = 1  #: of all of this
 BLOCK_MAX = 1 << 20  #: characters of an incident as it is packed; OpenNebula's database takes 16 MiB of a host in all
 WRITTEN_MAX = 64 << 10  #: of what stands on our user, which is in OpenNebula's log again with every proof
-UNPACKED_MAX = 64 << 20
 HOSTS_AT_ONCE = 32  #: in one write, of which all counts or nothing
 CLEARING_S = 0.5  #: with each renewal of the lead
 _EMPTY = MappingProxyType(dict.fromkeys((FOR_PEOPLE, *SLOTS), ""))
-
-Texts = dict[str, str]
-Text = TypeVar("Text", bound=str | None)
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where an incident stands."""
-
-    host: int
-    slot: int
-    digest: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Written:
-    """What stands on our user. No two writes make the same of it."""
-
-    number: int = 0  #: of writes so far
-    term: int = 0  #: in which it was written, or taken over: the record has all that was ordered until then
-    instance: str = ""  #: whose term that is
-    texts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))  #: of no incident
-    places: Mapping[int, Place] = field(default_factory=lambda: MappingProxyType({}))  #: of each open incident
-
-    def __str__(self) -> str:
-        """As it stands in OpenNebula; nothing before the first write."""
-        if not self.number:
-            return ""
-        places = {str(number): [each.host, each.slot, each.digest] for number, each in self.places.items()}
-        packed = _packed({"texts": dict(self.texts), "incidents": places})
-        line = f"{VERSION} {self.number} {self.term} {self.instance} {packed}"
-        return f"{line} {_digest(line)}"
-
-    @classmethod
-    def of(cls, user: OnedUser) -> Written:
-        """What stands on the user.
-
-        Raises:
-            ArbiterUnreachable: a newer version has written it: then it is not ours to lead.
-            _Damaged: it is not as any leader wrote it.
-        """
-        text = user.template.get(RECORD, "")
-        if not text:
-            return cls()
-        line, _, digest = text.rpartition(" ")
-        if digest != _digest(line):
-            raise _Damaged(f"{RECORD} of the OpenNebula user {user.name} was changed by somebody")
-        version, *fields = line.split(" ")
-        if not version.isdecimal() or int(version) > VERSION:
-            raise ArbiterUnreachable(
-                f"a newer ha-controller has written {RECORD} on the OpenNebula user {user.name} (version "
-                f"{version[:9]}, this one knows up to {VERSION}): this one cannot lead. Install the newer version here"
-            )
-        try:
-            number, term, instance, packed = fields
-            about = _unpacked(packed)
-            places = {
-                int(incident): Place(host=host, slot=slot, digest=digest)
-                for incident, (host, slot, digest) in about["incidents"].items()
-            }
-            return cls(number=int(number), term=int(term), instance=instance, texts=about["texts"], places=places)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise _Damaged(f"{RECORD} of the OpenNebula user {user.name} is none of ours") from error
-
-
-class _Damaged(Exception):
-    """What stands there is not as it was written."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -146,12 +85,12 @@ class OnedRecord(SharedRecord):
 
     def note(self, user: OnedUser) -> None:
         """Remember how far the record went: an older one that is put in its place is known by that."""
-        with suppress(_Damaged, ArbiterUnreachable):
+        with suppress(Damaged, ArbiterUnreachable):
             self._seen = max(self._seen, Written.of(user).number)
 
     def check(self, user: OnedUser) -> None:
         """Raises ArbiterUnreachable: the record is of a newer version, so it is not ours to lead."""
-        with suppress(_Damaged):
+        with suppress(Damaged):
             Written.of(user)
 
     def begin(self, held: Held, user: OnedUser, *, was_claimed: bool, own_term: int) -> dict[str, str]:
@@ -163,7 +102,7 @@ class OnedRecord(SharedRecord):
         damage, before, proof = "", Written(), Proof.of(user)
         try:
             before = Written.of(user)
-        except _Damaged as error:
+        except Damaged as error:
             damage = str(error)
         is_last = was_claimed and (before.term, before.instance) == (proof.term, proof.instance)
         whole = is_last and 0 < before.number >= self._seen and before.term >= own_term
@@ -228,8 +167,8 @@ class OnedRecord(SharedRecord):
         hosts = await self._zone.host_attributes({place.host for place in places.values()})
         for number, place in places.items():
             try:
-                texts |= _incident_in(hosts.get(place.host), number, place)
-            except _Damaged as error:
+                texts |= incident_in(hosts.get(place.host), number, place)
+            except Damaged as error:
                 damage.append(str(error))
                 ours.unread[number] = place.host
         self._zone.must_lead(await self._zone.local_status(), ours.held.claim.raft_term, ours.held.server)
@@ -254,8 +193,8 @@ class OnedRecord(SharedRecord):
         ours.is_certain = True
 
     async def _write(self, ours: _Open, texts: Texts, changes: Mapping[str, str | None]) -> None:
-        by_incident, of_none = _by_incident(texts)
-        touched = set(_by_incident(changes)[0] if ours.whole else by_incident)
+        by_incident, of_none = by_incident_of(texts)
+        touched = set(by_incident_of(changes)[0] if ours.whole else by_incident)
         places, blocks = self._placed(ours, by_incident, touched)
         after = Written(
             number=max(self._seen, ours.written.number) + 1,
@@ -291,11 +230,11 @@ class OnedRecord(SharedRecord):
             head = json.loads(texts[key])
             host = int(head["incident"]["host"])
             slot = 1 - used.get(host, 1)
-            block = _packed(texts)
+            block = packed(texts)
             if len(block) > BLOCK_MAX:
                 raise ArbiterUnreachable(f"incident {number} is longer than {BLOCK_MAX} characters")
-            places[number] = Place(host=host, slot=slot, digest=_digest(block))
-            blocks[host] = {SLOTS[slot]: block, FOR_PEOPLE: _in_words(number, head, ours.held.claim)}
+            places[number] = Place(host=host, slot=slot, digest=digest_of(block))
+            blocks[host] = {SLOTS[slot]: block, FOR_PEOPLE: in_words(number, head, ours.held.claim)}
         if len({each.host for each in places.values()}) < len(places):
             raise ArbiterUnreachable("two open incidents of one host cannot be on record")
         return places, blocks
@@ -335,33 +274,6 @@ class OnedRecord(SharedRecord):
             raise NotLeading(f"emptying a host in term {term} has no answer yet: nothing more is written in it")
 
 
-def _incident_in(attributes: Mapping[str, str] | None, number: int, place: Place) -> Texts:
-    """What stands on its host. Raises _Damaged."""
-    if attributes is None:
-        gone = "is not in OpenNebula, or our user has no right to it"
-        raise _Damaged(f"host {place.host}, on which incident {number} stood, {gone}")
-    block = attributes.get(SLOTS[place.slot], "")
-    if _digest(block) != place.digest:
-        what = "was changed by somebody" if block else "was removed by somebody"
-        raise _Damaged(f"incident {number} on host {place.host} ({SLOTS[place.slot]}) {what}")
-    found: Texts = _unpacked(block)
-    return found
-
-
-def _incident_of(key: str) -> int | None:
-    found = re.match(r"incident/(\d+)(/|$)", key)
-    return int(found[1]) if found else None
-
-
-def _by_incident(texts: Mapping[str, Text]) -> tuple[dict[int, dict[str, Text]], dict[str, Text]]:
-    """What belongs to each incident, and what to none."""
-    found, of_none = dict[int, dict[str, Text]](), dict[str, Text]()
-    for key, text in texts.items():
-        number = _incident_of(key)
-        (of_none if number is None else found.setdefault(number, {}))[key] = text
-    return found, of_none
-
-
 def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str, str | None]]:
     """Of so many hosts at a time that each surely ends within the time that there is for all: else nothing ever would.
 
@@ -369,7 +281,7 @@ def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str,
     """
     by_host: dict[int | None, dict[str, str | None]] = {None: {}}
     for key, text in changes.items():
-        number = _incident_of(key)
+        number = incident_of(key)
         head = changes.get(f"incident/{number}") or (ours.texts or {}).get(f"incident/{number}")
         host = None if number is None or head is None else int(json.loads(head)["incident"]["host"])
         by_host.setdefault(host, {})[key] = text
@@ -381,26 +293,3 @@ def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str,
             part = {}
     if part:
         yield part
-
-
-def _in_words(number: int, head: Mapping[str, Any], claim: Claim) -> str:
-    state = re.sub(r"\W", "", str(head["incident"]["state"]))
-    return f"{number} {state}, VMs: {int(head['vms'])}. Written by {claim.name} in term {claim.term}"
-
-
-def _packed(value: object) -> str:
-    """Of letters and digits that OpenNebula's templates take as they are."""
-    return base64.b64encode(zlib.compress(json.dumps(value, separators=(",", ":")).encode(), 6)).decode()
-
-
-def _unpacked(text: str) -> Any:
-    """Of what has its digest, so we have packed it. Raises _Damaged all the same."""
-    try:
-        unpacker = zlib.decompressobj()
-        return json.loads(unpacker.decompress(base64.b64decode(text, validate=True), UNPACKED_MAX))
-    except (ValueError, zlib.error, RecursionError) as error:
-        raise _Damaged(f"what is on record cannot be read ({type(error).__name__})") from error
-
-
-def _digest(text: str) -> str:
-    return sha256(text.encode()).hexdigest()[:32]

@@ -36,7 +36,8 @@ from ha_controller.adapters.arbiter.claim import (
     last_in_words,
     led_in_words,
 )
-from ha_controller.adapters.arbiter.oned_record import RECORD, OnedRecord
+from ha_controller.adapters.arbiter.oned_record import OnedRecord
+from ha_controller.adapters.arbiter.oned_texts import RECORD
 from ha_controller.adapters.arbiter.zone import Zone
 from ha_controller.adapters.opennebula import OnedUser, RaftState
 from ha_controller.plugin import (

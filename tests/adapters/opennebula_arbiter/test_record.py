@@ -25,7 +25,7 @@ from records import (
 from zone_controllers import Controller, elect, leading
 from zones import BROADCAST_S, Zone
 
-from ha_controller.adapters.arbiter.oned_record import RECORD, SLOTS
+from ha_controller.adapters.arbiter.oned_texts import RECORD, SLOTS
 from ha_controller.core.incident import VmStage
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 

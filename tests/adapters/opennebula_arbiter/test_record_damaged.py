@@ -26,8 +26,8 @@ from records import (
 from zone_controllers import Beside, Controller, attributes
 from zones import BROADCAST_S, Zone
 
-from ha_controller.adapters.arbiter import oned_record
-from ha_controller.adapters.arbiter.oned_record import RECORD, SLOTS
+from ha_controller.adapters.arbiter import oned_texts
+from ha_controller.adapters.arbiter.oned_texts import RECORD, SLOTS
 from ha_controller.core.incident import VmStage
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
@@ -163,10 +163,10 @@ async def test_a_database_that_was_put_back_behind_our_own_journal_is_noticed(
 async def test_a_record_of_a_newer_version_lets_this_one_not_lead(
     zone: Zone, controllers: list[Controller], monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(oned_record, "VERSION", 2)
+    monkeypatch.setattr(oned_texts, "VERSION", 2)
     one, term = await one_wrote(zone, controllers, OPENED)
     await one.arbiter.release(term)
-    monkeypatch.setattr(oned_record, "VERSION", 1)
+    monkeypatch.setattr(oned_texts, "VERSION", 1)
     claim = attributes(zone)["HA_LEADER"]
     with pytest.raises(ArbiterUnreachable, match="a newer ha-controller has written HA_RECORD"):
         await one.arbiter.acquire()

@@ -20,9 +20,8 @@ from records import (
 from zone_controllers import Controller, attributes, leading
 from zones import Zone
 
-from ha_controller.adapters.arbiter import oned_record
-from ha_controller.adapters.arbiter import zone as zone_of_oneds
-from ha_controller.adapters.arbiter.oned_record import RECORD, SLOTS
+from ha_controller.adapters.arbiter import front_ends, oned_record
+from ha_controller.adapters.arbiter.oned_texts import RECORD, SLOTS
 from ha_controller.plugin import ArbiterUnreachable
 
 
@@ -74,7 +73,7 @@ async def test_hosts_of_many_incidents_are_read_in_one_call(
 ):
     """A new leader has five seconds to take up hundreds; one that could not would never lead."""
     one, _ = await one_wrote(zone, controllers, OPENED, incident(2, host=0))
-    monkeypatch.setattr(zone_of_oneds, "ONE_BY_ONE_MAX", 1)
+    monkeypatch.setattr(front_ends, "ONE_BY_ONE_MAX", 1)
     calls = zone.cloud.server.calls
     before = len(calls)
     _, _, found = await the_next(zone, controllers, one)

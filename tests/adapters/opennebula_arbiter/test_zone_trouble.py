@@ -9,7 +9,7 @@ import pytest
 from zone_controllers import Beside, Controller, elect, leading, writes
 from zones import BROADCAST_S, ELECTION_S, Zone
 
-from ha_controller.adapters.arbiter import zone as zone_of_arbiter
+from ha_controller.adapters.arbiter import front_ends
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
 
@@ -28,7 +28,7 @@ async def test_a_front_end_that_hangs_does_not_hold_up_a_renewal(
     zone: Zone, controllers: list[Controller], monkeypatch
 ):
     """Whatever the time-out of one call is: up to that of a lead may be set."""
-    monkeypatch.setattr(zone_of_arbiter, "LOOK_S", 0.2)
+    monkeypatch.setattr(front_ends, "LOOK_S", 0.2)
     one, term = await leading(zone, controllers)
     lost = zone.others(one.machine)[0]
     for each in one.arbiter._zone._others.values():
