@@ -224,6 +224,21 @@ async def test_the_deadline_counts_from_the_question_and_not_from_the_answer(rig
         assert leadership.left_s <= LEAD_S - 3.0
 
 
+async def test_what_a_renewal_took_is_no_pause_before_the_next_one(rig: Rig, monkeypatch):
+    """The deadline counts from the question: a pause behind a late answer would come out of what is left."""
+    rig.engine.renew_every_s = LEAD_S / 2
+
+    async def renew(term: int) -> None:
+        rig.sleep(LEAD_S / 2)
+        rig.engine.renewals += 1
+
+    monkeypatch.setattr(rig.engine, "renew", renew)
+    async with rig.running():
+        with anyio.fail_after(LEAD_S / 4):
+            await rig.until(lambda: rig.engine.renewals >= 2)
+    assert [each.term for each in rig.told] == [1]
+
+
 async def test_a_proof_prolongs_nothing(rig: Rig):
     async with rig.running() as leadership:
         await rig.until(lambda: rig.engine.renewals)

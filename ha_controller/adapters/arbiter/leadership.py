@@ -245,7 +245,7 @@ class Leadership:
             self.trouble = ""
             if self._lead is not None and self._lead.term == lead.term:
                 self._lead = _Lead(term=lead.term, asked=asked, offset=asked.offset)
-        return self.arbiter.renew_every_s
+        return max(0.0, self.arbiter.renew_every_s - asked.age_s(self.now()))  # the deadline counts from there, too
 
     async def _look(self) -> None:
         now = self.now()

@@ -59,7 +59,9 @@ RIVAL_S = LEAD_S + 3.0  #: a controller beside the same oned that proves nothing
 NOBODY_S = 30.0  #: it is told when nobody leads for so long
 TOKEN_VALID_S = 365 * 86400  #: it ends earlier, with the lead
 RELEASE_TIMEOUT_S = 3.0
-AMPLE_S, RESERVE_S = 2.5, 0.5  #: of the lead before: what can wait is done if so much is left, and given up at so much
+AMPLE_S = 2.5  #: hosts are made empty with a renewal only if so much of the lead before it is left, and as much is left
+#: of the new one for the next renewal
+RESERVE_S = 0.5  #: a renewal returns so long before the end of the lead before it, whatever does not answer
 
 
 class OpenNebulaConfig(ArbiterConfig):
@@ -286,8 +288,9 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         await self.prove(term)
         left_s = self._renewed_at + LEAD_S - anyio.current_time()  # this renewal counts when we return
         self._renewed_at = asked_at
+        for_next_s = asked_at + LEAD_S - AMPLE_S - anyio.current_time()
         if left_s > AMPLE_S:
-            with anyio.move_on_after(left_s - RESERVE_S):
+            with anyio.move_on_after(min(left_s - RESERVE_S, for_next_s)):
                 await self._record.clear()
 
     async def prove(self, term: int) -> None:
