@@ -124,10 +124,12 @@ class OnedRecord(SharedRecord):
             if not ours.is_certain or ours.is_doubted:
                 return  # a write is under way, or had no answer
             host = min(ours.litter)
+            if not await self._is_made_empty(ours, host):
+                return
             ours.litter.discard(host)
-            await self._make_empty(ours, host)
 
-    async def _make_empty(self, ours: _Open, host: int) -> None:
+    async def _is_made_empty(self, ours: _Open, host: int) -> bool:
+        """False: nothing was sent, or it had no answer; with the next renewal there may be one."""
         waits = False  # for an answer
 
         def sends() -> None:
@@ -135,12 +137,17 @@ class OnedRecord(SharedRecord):
             waits = True
 
         try:
-            with suppress(ArbiterUnreachable):
-                with suppress(NoSuchHost, NotLeading):
-                    await self._zone.write_host(ours.held.claim.raft_term, _EMPTY, host, ours.held.session, sends)
-                waits = False
+            with suppress(NoSuchHost):
+                await self._zone.write_host(ours.held.claim.raft_term, _EMPTY, host, ours.held.session, sends)
+            waits = False
+        except NotLeading:
+            waits = False
+            return False
+        except ArbiterUnreachable:
+            return False
         finally:
             ours.is_doubted |= waits  # it may be carried out later, over what is written there next
+        return True
 
     def end(self) -> None:
         """The lead is over: nothing more is written."""

@@ -57,6 +57,26 @@ async def test_hundreds_of_incidents_that_end_at_once_do_not_keep_the_decision_l
     await made_empty(zone, one, term, 0, 1)
 
 
+@pytest.mark.parametrize("ends", ["no majority", "no time"])
+async def test_a_host_that_was_not_made_empty_is_made_empty_later(
+    zone: Zone, controllers: list[Controller], monkeypatch, ends: str
+):
+    """Nothing was sent: people would read of an incident there that is over, until the host has its next one."""
+    one, term = await one_wrote(zone, controllers, OPENED)
+    await write(one, term, OVER)
+
+    async def has_none(raft_term: int) -> None:
+        if ends == "no time":
+            await anyio.sleep_forever()
+        raise ArbiterUnreachable("no majority")
+
+    with monkeypatch.context() as patched, anyio.move_on_after(0.1):
+        patched.setattr(one.arbiter._zone, "has_majority", has_none)
+        await one.arbiter._record.clear()
+    assert on_host(zone)["HA_INCIDENT"]
+    await made_empty(zone, one, term, 1)
+
+
 MOMENTS = ("as an incident is sent", "as what makes it count is sent", "as a majority is asked")
 
 
