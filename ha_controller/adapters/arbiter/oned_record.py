@@ -63,7 +63,7 @@ class _Open:
     whole: bool  #: False until all was written once
     damage: str = ""
     is_certain: bool = True  #: False once a write had no end: then nothing more is written in this term
-    is_doubted: bool = False  #: True once the emptying of a host had no answer: the same
+    doubted: set[int] = field(default_factory=set)  #: hosts whose emptying had no answer: the same for what is of them
     texts: Texts | None = None  #: all that is on record; None until it was read
     litter: set[int] = field(default_factory=set)  #: hosts on which something may stand that does not count any more
     unread: dict[int, int] = field(default_factory=dict)  #: incident -> its host, where it stands and is damaged
@@ -121,7 +121,7 @@ class OnedRecord(SharedRecord):
         """
         ours, until = self._open, anyio.current_time() + CLEARING_S
         while ours is not None and ours is self._open and ours.litter and anyio.current_time() < until:
-            if not ours.is_certain or ours.is_doubted:
+            if not ours.is_certain:
                 return  # a write is under way, or had no answer
             host = min(ours.litter)
             if not await self._is_made_empty(ours, host):
@@ -129,7 +129,7 @@ class OnedRecord(SharedRecord):
             ours.litter.discard(host)
 
     async def _is_made_empty(self, ours: _Open, host: int) -> bool:
-        """False: nothing was sent, or it had no answer; with the next renewal there may be one."""
+        """False: nothing was sent, or it had no answer."""
         waits = False  # for an answer
 
         def sends() -> None:
@@ -146,7 +146,9 @@ class OnedRecord(SharedRecord):
         except ArbiterUnreachable:
             return False
         finally:
-            ours.is_doubted |= waits  # it may be carried out later, over what is written there next
+            if waits:  # it may be carried out later, over what is written there next
+                ours.doubted.add(host)
+                ours.litter.discard(host)
         return True
 
     def end(self) -> None:
@@ -196,7 +198,6 @@ class OnedRecord(SharedRecord):
             kept = {key: text for key, text in ours.texts.items() if key not in part}
             texts = kept | {key: text for key, text in part.items() if text is not None}
             await self._write(ours, texts, part)
-        self._must_be_sure(ours)
         ours.is_certain = True
 
     async def _write(self, ours: _Open, texts: Texts, changes: Mapping[str, str | None]) -> None:
@@ -248,14 +249,15 @@ class OnedRecord(SharedRecord):
 
     async def _commit(self, ours: _Open, after: Written, blocks: dict[int, dict[str, str]]) -> None:
         held, raft_term, to_be_seen = ours.held, ours.held.claim.raft_term, {}
+        used = {each.host for each in after.places.values()}
         for host, attributes in blocks.items():
-            self._must_be_sure(ours)
+            self._must_be_sure(ours, used)
             try:
                 await self._zone.write_host(raft_term, attributes, host, held.session)
             except NoSuchHost:  # OpenNebula takes no order for it; whoever leads next leaves all to a person
                 continue
             to_be_seen[host] = {name: text for name, text in attributes.items() if name in SLOTS}
-        self._must_be_sure(ours)
+        self._must_be_sure(ours, used)
         ours.pending = text = str(after)
         await self._zone.write(raft_term, {RECORD: text}, held.user, held.session)
 
@@ -263,22 +265,22 @@ class OnedRecord(SharedRecord):
             return held.is_on(user) and user.template.get(RECORD) == text
 
         await self._zone.confirm(raft_term, held.server, shows, self._session(), hosts=to_be_seen)
+        self._must_be_sure(ours, used)
 
     def _in(self, term: int) -> _Open:
         if self._open is None or self._open.held.claim.term != term:
             raise NotLeading(f"the lead of term {term} is not held")
         if not self._open.is_certain:
             raise NotLeading(f"a write of term {term} has no answer yet: nothing more is written in it")
-        self._must_be_sure(self._open)
         return self._open
 
-    def _must_be_sure(self, ours: _Open) -> None:
-        """Raises NotLeading: the lead is over, or a host may still be made empty over what we write."""
+    def _must_be_sure(self, ours: _Open, used: set[int]) -> None:
+        """Raises NotLeading: the lead is over, or a host may still be made empty over what stands there and counts."""
         term = ours.held.claim.term
         if ours is not self._open:
             raise NotLeading(f"the lead of term {term} is not held")
-        if ours.is_doubted:
-            raise NotLeading(f"emptying a host in term {term} has no answer yet: nothing more is written in it")
+        for host in sorted(used & ours.doubted):  # the next claim voids the token of what is under way
+            raise NotLeading(f"emptying host {host} in term {term} has no answer yet: nothing is written over that")
 
 
 def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str, str | None]]:

@@ -16,6 +16,8 @@ from records import (
     made_empty,
     on_host,
     one_wrote,
+    open_on,
+    taken_over,
     write,
 )
 from zone_controllers import Controller, leading
@@ -23,6 +25,7 @@ from zones import Zone
 
 from ha_controller.adapters.arbiter import Leadership, opennebula
 from ha_controller.core.events import LeadChanged
+from ha_controller.core.incident import VmStage
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
 
@@ -81,7 +84,7 @@ MOMENTS = ("as an incident is sent", "as what makes it count is sent", "as a maj
 
 
 @pytest.mark.parametrize("comes", MOMENTS)
-async def test_a_host_that_may_still_be_made_empty_ends_every_write(
+async def test_a_host_that_may_still_be_made_empty_ends_what_is_written_of_it(
     zone: Zone, controllers: list[Controller], comes: str
 ):
     """No answer comes while a write is under way, in which the host has an incident again: it would lose that later."""
@@ -121,11 +124,38 @@ async def test_a_host_that_may_still_be_made_empty_ends_every_write(
     async with anyio.create_task_group() as group:
         group.start_soon(clear)
         await begun.wait()
-        with pytest.raises(NotLeading, match="emptying a host in term 1 has no answer yet"):
+        with pytest.raises(NotLeading, match="emptying host 1 in term 1 has no answer yet"):
             await write(one, term, incident(3))
     assert ("write" in sent) == (comes != MOMENTS[0]), "what could be held back was"
     with pytest.raises(NotLeading, match="nothing more is written"):
         await write(one, term, incident(4, host=0))
+
+
+async def test_a_host_that_may_still_be_made_empty_holds_up_no_other(
+    zone: Zone, controllers: list[Controller], monkeypatch
+):
+    """It is hours ago, and another host has its first decision."""
+    one, term = await one_wrote(zone, controllers, OPENED)
+    await write(one, term, OVER)
+
+    async def has_no_answer(raft_term: int, values: dict[str, str], host: int, session: object, sends: Any) -> None:
+        sends()
+        raise ArbiterUnreachable("no answer")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(one.arbiter._zone, "write_host", has_no_answer)
+        await one.arbiter._record.clear()
+    for stage in (VmStage.WAITING, VmStage.MOVING):
+        await write(one, term, incident(4, host=0, stage=stage))
+    await one.arbiter._record.clear()
+    before = dict(on_host(zone))
+    with pytest.raises(NotLeading, match="emptying host 1 in term 1 has no answer yet"):
+        await write(one, term, incident(3))
+    assert on_host(zone) == before, "nothing was sent"
+    await one.arbiter.release(term)
+    second, found = await taken_over(one)
+    assert (found.whole, open_on(found)) == (True, (incident(4, host=0, stage=VmStage.MOVING),))
+    await write(one, second, incident(3))
 
 
 async def test_making_hosts_empty_costs_no_lead(zone: Zone, controllers: list[Controller], monkeypatch):
