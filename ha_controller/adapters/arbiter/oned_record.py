@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import ClassVar
@@ -79,6 +79,7 @@ class OnedRecord(SharedRecord):
         self._zone = zone
         self._session = session
         self._open: _Open | None = None
+        self._looks: list[set[str]] = []  #: at our user, that are under way: what each may show
         self._seen = 0  #: the highest number that this process has seen, whatever OpenNebula holds by now
 
     # --- for the arbiter ---
@@ -162,6 +163,16 @@ class OnedRecord(SharedRecord):
         if ours is None or ours.written == ours.before:
             return frozenset()
         return frozenset({str(ours.written), ours.pending} - {""})
+
+    @contextmanager
+    def what_a_look_may_show(self) -> Iterator[set[str]]:
+        """`expected`, and whatever we are about to write meanwhile: a look may last longer than some writes."""
+        texts = set(self.expected)
+        self._looks.append(texts)
+        try:
+            yield texts
+        finally:
+            self._looks = [each for each in self._looks if each is not texts]
 
     # --- for who leads ---
 
@@ -259,6 +270,8 @@ class OnedRecord(SharedRecord):
             to_be_seen[host] = {name: text for name, text in attributes.items() if name in SLOTS}
         self._must_be_sure(ours, used)
         ours.pending = text = str(after)
+        for texts in self._looks:
+            texts.add(text)
         await self._zone.write(raft_term, {RECORD: text}, held.user, held.session)
 
         def shows(user: OnedUser) -> bool:

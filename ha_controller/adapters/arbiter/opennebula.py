@@ -308,8 +308,9 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
         proof = str(Proof(term=held.claim.term, instance=self.context.instance, nonce=uuid.uuid4().hex))
         await self._zone.write(raft_term, {PROOF: proof}, held.user, held.session)
-        before = self._record.expected
-        now = await self._zone.user()
+        with self._record.what_a_look_may_show() as texts:
+            has_ours = bool(texts)  # nothing of ours: the first write may be under way
+            now = await self._zone.user()
         if not held.is_on(now):
             self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
             self._note(now, raft_term)
@@ -317,8 +318,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
                 f"our claim of term {held.claim.term} does not stand any more: {last_in_words(Claim.of(now))}"
             )
 
-        expected = before | self._record.expected  # of before the look, or of after it
-        if before and now.template.get(RECORD) not in expected:  # nothing of ours: the first write may be under way
+        if has_ours and now.template.get(RECORD) not in texts:
             raise NotLeading(f"{RECORD} of our OpenNebula user is not what we wrote: somebody has changed it")
 
         def shows(seen: OnedUser) -> bool:

@@ -247,3 +247,18 @@ async def test_a_proof_that_looked_before_the_first_write_does_not_miss_it(zone:
     zone_of_one.user = seen_and_then_written  # type: ignore[method-assign]
     await one.arbiter.prove(term)
     assert open_on(await record(one).read(term)) == (OPENED,)
+
+
+async def test_a_proof_that_looks_for_longer_than_two_writes_misses_neither(zone: Zone, controllers: list[Controller]):
+    one, term = await one_wrote(zone, controllers, OPENED)
+    zone_of_one, user = one.arbiter._zone, one.arbiter._zone.user
+
+    async def seen_between_two_writes() -> Any:
+        zone_of_one.user = user  # type: ignore[method-assign]
+        await write(one, term, MOVING)
+        found = await user()
+        await write(one, term, replace(MOVING, hold="in the meantime"))
+        return found
+
+    zone_of_one.user = seen_between_two_writes  # type: ignore[method-assign]
+    await one.arbiter.prove(term)
