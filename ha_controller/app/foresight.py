@@ -29,6 +29,7 @@ PLAN_MAX_S = 900.0
 AT_ONCE_S = 0.1  #: of work
 IDLE_TIMES, ASKED_IDLE_TIMES = 9, 2  #: the second one where a person waits
 BREATH_MAX_S = 0.5
+GIVE_WAY_S = 0.02
 
 
 class Foresight:
@@ -39,6 +40,7 @@ class Foresight:
         self._runtime = runtime
         self._one_reserve = anyio.CapacityLimiter(1)  #: minutes in a large cloud: nobody who asks waits behind it
         self._one_question = anyio.CapacityLimiter(1)
+        self._questions = 0  #: of people, that have no answer yet
 
     async def fail(self, hosts: Sequence[int]) -> Json:
         """Where the VMs of these hosts would go if they failed now.
@@ -92,7 +94,8 @@ class Foresight:
         """
         asked_at = self._runtime.clock()
         taken = await self._snapshot(self._runtime.controller.state.hosts)
-        return await _beside(lambda breathe: reserve.assess(taken, asked_at, breathe), self._one_reserve, IDLE_TIMES)
+        breath = Breath(IDLE_TIMES, lambda: self._questions > 0)
+        return await _beside(lambda breathe: reserve.assess(taken, asked_at, breathe), self._one_reserve, breath)
 
     async def _snapshot(self, hosts: Sequence[int] | dict[int, Host]) -> Snapshot:
         state = self._runtime.controller.state
@@ -106,12 +109,15 @@ class Foresight:
         return simulate.snapshot(state, vms, self._runtime.clock())
 
     async def _asked(self, work: Work[Answer]) -> Answer:
-        return await _beside(work, self._one_question, ASKED_IDLE_TIMES)
+        self._questions += 1
+        try:
+            return await _beside(work, self._one_question, Breath(ASKED_IDLE_TIMES))
+        finally:
+            self._questions -= 1
 
 
-async def _beside(work: Work[Answer], limiter: anyio.CapacityLimiter, idle_times: int) -> Answer:
+async def _beside(work: Work[Answer], limiter: anyio.CapacityLimiter, breath: Breath) -> Answer:
     """In a thread: planning for a large cloud takes minutes, and the loop must go on deciding."""
-    breath = Breath(idle_times)
     try:
         with anyio.fail_after(PLAN_MAX_S):
             return await threads.run_sync(work, breath, limiter=limiter, abandon_on_cancel=True)
@@ -127,8 +133,10 @@ class Breath:
     """Lets a thread that computes take a breath: only one thread runs at a time, and the event loop has to wait for it
     at each of its calls into the kernel. Seen with 10,000 hosts: four of ten probes were not sent."""
 
-    def __init__(self, idle_times: int = IDLE_TIMES) -> None:
+    def __init__(self, idle_times: int = IDLE_TIMES, gives_way: Callable[[], bool] = lambda: False) -> None:
+        """`gives_way`: to another thread, whose one plan has no breath in it: two would leave the loop a third."""
         self.is_wanted = True
+        self._gives_way = gives_way
         self._idle_times = idle_times
         self.slept_s = 0.0
         self._worked_s = 0.0
@@ -140,6 +148,8 @@ class Breath:
         Raises:
             GivenUp: nobody waits for it any more.
         """
+        while self.is_wanted and self._gives_way():
+            time.sleep(GIVE_WAY_S)
         if not self.is_wanted:
             raise GivenUp
         worked_s = 0.0 if self._since is None else time.thread_time() - self._since

@@ -48,6 +48,42 @@ async def test_what_nobody_waits_for_any_more_ends():
     assert await anyio.to_thread.run_sync(ended.wait, 10.0)
 
 
+async def test_the_reserve_stands_still_while_somebody_asks(monkeypatch: pytest.MonkeyPatch):
+    """Two threads that compute would leave the event loop a third of the interpreter."""
+    from ha_controller.core import reserve
+
+    breaths, begun, never = 0, threading.Event(), threading.Event()
+
+    def assess(taken: object, asked_at: float, breathe: Callable[[], None]) -> None:
+        nonlocal breaths
+        while True:
+            breathe()
+            breaths += 1
+            begun.set()
+
+    def question(_: object) -> int:
+        before = breaths
+        never.wait(0.3)
+        return breaths - before
+
+    async def snapshot(hosts: object) -> None:
+        """Of nothing."""
+
+    monkeypatch.setattr(reserve, "assess", assess)
+    state = SimpleNamespace(hosts={})
+    foresight = Foresight(SimpleNamespace(controller=SimpleNamespace(state=state), clock=lambda: 0.0))
+    monkeypatch.setattr(foresight, "_snapshot", snapshot)
+    async with anyio.create_task_group() as group:
+        group.start_soon(foresight.reserve)
+        assert await anyio.to_thread.run_sync(begun.wait, 10.0)
+        assert await foresight._asked(question) <= 1, "it was between two breaths"
+        before = breaths
+        with anyio.fail_after(10.0):
+            while breaths == before:
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+
+
 async def test_who_asks_does_not_wait_for_the_reserve(monkeypatch: pytest.MonkeyPatch):
     """With 10,000 hosts that is computed for minutes."""
     from ha_controller.core import reserve, simulate
