@@ -87,7 +87,7 @@ class Held:
         """The token, as a call takes it."""
         return SecretStr(f"{self.user_name}:{self.token.get_secret_value()}")
 
-    def is_on(self, user: OnedUser) -> bool:
+    def stands_on(self, user: OnedUser) -> bool:
         """Whether the claim is the very one that we wrote, and our login token one of the user's."""
         return user.template.get(CLAIM) == str(self.claim) and self.token.get_secret_value() in user.login_tokens
 

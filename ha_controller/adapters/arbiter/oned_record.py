@@ -275,7 +275,7 @@ class OnedRecord(SharedRecord):
         await self._zone.write(raft_term, {RECORD: text}, held.user, held.session)
 
         def shows(user: OnedUser) -> bool:
-            return held.is_on(user) and user.template.get(RECORD) == text
+            return held.stands_on(user) and user.template.get(RECORD) == text
 
         await self._zone.confirm(raft_term, held.server, shows, self._session(), hosts=to_be_seen)
         self._must_be_sure(ours, used)

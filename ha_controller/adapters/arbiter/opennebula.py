@@ -59,9 +59,10 @@ RIVAL_S = LEAD_S + 3.0  #: a controller beside the same oned that proves nothing
 NOBODY_S = 30.0  #: it is told when nobody leads for so long
 TOKEN_VALID_S = 365 * 86400  #: it ends earlier, with the lead
 RELEASE_TIMEOUT_S = 3.0
-AMPLE_S = 2.5  #: hosts are made empty with a renewal only if so much of the lead before it is left, and as much is left
-#: of the new one for the next renewal
-RESERVE_S = 0.5  #: a renewal returns so long before the end of the lead before it, whatever does not answer
+#: A renewal counts once it has returned, and from when it began. What it does besides (making hosts empty) begins only
+#: if AMPLE_S of the lead are left by then, and ends RESERVE_S before that lead does, and so that the next renewal has
+#: AMPLE_S, too.
+AMPLE_S, RESERVE_S = 2.5, 0.5
 
 
 class OpenNebulaConfig(ArbiterConfig):
@@ -236,7 +237,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
 
         def shows(seen: OnedUser) -> bool:  # and that nobody led between our look and our claim
             is_alone = seen.login_tokens == (token,) and seen.template.get(PROOF) == proof
-            return is_alone and held.is_on(seen)
+            return is_alone and held.stands_on(seen)
 
         await self._zone.confirm(raft_term, server, shows, held.session)
         await self._begin_record(held, was_claimed=Claim.of(user) is not None)
@@ -311,7 +312,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
         with self._record.what_a_look_may_show() as texts:
             has_ours = bool(texts)  # nothing of ours: the first write may be under way
             now = await self._zone.user()
-        if not held.is_on(now):
+        if not held.stands_on(now):
             self._zone.must_lead(await self._zone.local_status(), raft_term, held.server)
             self._note(now, raft_term)
             raise NotLeading(
@@ -322,7 +323,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
             raise NotLeading(f"{RECORD} of our OpenNebula user is not what we wrote: somebody has changed it")
 
         def shows(seen: OnedUser) -> bool:
-            return held.is_on(seen) and seen.template.get(PROOF) == proof
+            return held.stands_on(seen) and seen.template.get(PROOF) == proof
 
         await self._zone.confirm(raft_term, held.server, shows, self._account.auth)
 

@@ -48,7 +48,7 @@ class Zone(FrontEnds):
     """All front-ends. Writes go through the one beside us, and it is the one that must lead."""
 
     def __init__(self, account: OpenNebulaAccount, addresses: tuple[str, ...], timeout_s: float) -> None:
-        """As for front-ends."""
+        """No I/O here. `addresses`: as of `FrontEnds`."""
         super().__init__(account, addresses, timeout_s)
         self._writing = anyio.Lock()
         self.has_unanswered = False  #: a write that may still hold a connection of oned
@@ -84,7 +84,12 @@ class Zone(FrontEnds):
         await self._send(lambda client: client.update_user(user, attributes), term, session)
 
     async def write_host(
-        self, term: int, attributes: Mapping[str, str], host: int, session: SecretStr, sends: Callable[[], object] = int
+        self,
+        term: int,
+        attributes: Mapping[str, str],
+        host: int,
+        session: SecretStr,
+        sends: Callable[[], None] = lambda: None,
     ) -> None:
         """The same on a host. `sends` is called right before it is sent. Raises NoSuchHost, too."""
 
