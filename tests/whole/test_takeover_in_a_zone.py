@@ -59,14 +59,7 @@ class Zone:
         text = path.read_text().replace('settle = "2s"', 'settle = "500ms"').replace('poll = "2s"', 'poll = "1s"')
         text = text.replace('single_domain_after = "10s"', 'single_domain_after = "5s"\nfail_after = "5s"')
         path.write_text(f'{text}\n[leader]\nkind = "opennebula"\ntakeover = "{TAKEOVER_S:g}s"\n')
-        config = load(
-            path,
-            environ={},
-            agents={kind: agent.config_model for kind, agent in registry.agents.items()},
-            channels={kind: probe.config_model for kind, probe in registry.probes.items()},
-            arbiters={kind: arbiter.config_model for kind, arbiter in registry.arbiters.items()},
-            notifiers={},
-        )
+        config = load(path, environ={}, **registry.models())
         runtime = MortalRuntime(config, registry)
         runtime.orders, runtime.told = Counter(), []
         runtime.at_death = partial(self.zone.freeze, machine)  # so nothing of it is given back

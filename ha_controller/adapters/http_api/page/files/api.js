@@ -20,6 +20,7 @@ export class Refused extends Error {
 async function fetched(method, path, { body, headers, withinMs, until } = {}) {
   const said = { Accept: "application/json", ...headers };
   if (body !== undefined) said["Content-Type"] = "application/json";
+  const late = AbortSignal.timeout(withinMs);
   let answer;
   try {
     answer = await fetch(BASE + path, {
@@ -28,7 +29,7 @@ async function fetched(method, path, { body, headers, withinMs, until } = {}) {
       body: body === undefined ? undefined : JSON.stringify(body),
       credentials: "same-origin",
       cache: "no-store",
-      signal: AbortSignal.any([AbortSignal.timeout(withinMs), ...(until ? [until] : [])]),
+      signal: until && AbortSignal.any ? AbortSignal.any([late, until]) : late, // of 2023: older browsers have none
     });
   } catch {
     throw new Refused(0, "The controller does not answer.");
