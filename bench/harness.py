@@ -55,6 +55,7 @@ class Figure:
     ok: bool | None  #: None: not measured
     unit: str
     note: str = ""
+    quietest: float | None = None  #: the ratio of the best round of each side: whoever else runs here makes none better
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,6 +190,7 @@ class Rounds:
         ours, peer = [of(each) for each in self.ours], [of(each) for each in self.peer]
         ratios = sorted(mine / theirs for mine, theirs in zip(ours, peer, strict=True))
         ratio = statistics.median(ratios)
+        best = max if at_least else min
         spread = f"{len(ratios)} rounds, ratios {ratios[0]:.3g} to {ratios[-1]:.3g}"
         return Figure(
             name=name,
@@ -199,6 +201,7 @@ class Rounds:
             ok=ratio >= goal if at_least else ratio <= goal,
             unit=unit,
             note="; ".join(filter(None, (note, spread))),
+            quietest=_rounded(best(ours) / best(peer)),
         )
 
 
@@ -245,7 +248,8 @@ def machine() -> str:
 def write(figures: Sequence[Figure], measured: Sequence[str]) -> None:
     """Replace the lines of what was measured now in the results and in the table; leave the others."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
-    lines = [line for line in kept if line["name"].split(":")[0] not in measured] + [asdict(each) for each in figures]
+    found = [{key: value for key, value in asdict(each).items() if key != "quietest"} for each in figures]
+    lines = [line for line in kept if line["name"].split(":")[0] not in measured] + found
     RESULTS.write_text(json.dumps(lines, indent=1, ensure_ascii=False) + "\n")
     page = PAGE.read_text()
     if _BEGIN in page:

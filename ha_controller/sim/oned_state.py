@@ -64,6 +64,20 @@ class Oned:
             self._take_reports(now)
         self.lifecycle.advance(now)
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it will notice by itself what it does not know yet: a VM that does not run on a host that lives."""
+        machines = self._hardware.machines
+        return any(
+            vm.state == one.ACTIVE
+            and vm.lcm_state in (one.UNKNOWN, one.RUNNING)
+            and vm.host is not None
+            and vm.id not in machines[vm.host].vms
+            and self.hosts[vm.host].state != one.OFFLINE
+            and self._hardware.answers(vm.host)
+            for vm in self.vms.values()
+        )
+
     def _take_reports(self, now: float) -> None:
         """What the agents of living hosts say of their VMs. An agent ends with its host's boot."""
         machines = self._hardware.machines

@@ -124,7 +124,7 @@ class World(Stage):
             state = process.controller.state
             if state.incidents or state.watched or state.confirming:
                 return False
-        return True
+        return not self.oned.is_behind
 
     def _pace(self) -> float:
         """When to look again."""
