@@ -14,7 +14,7 @@ import aiohttp
 
 from ha_controller.adapters.opennebula.xmlrpc import BadReply, NoAnswer
 
-CHUNK = 65_536  #: bytes between two yields to the loop: about 3 ms of parsing
+CHUNK = 16_384  #: bytes between two yields to the loop: about a millisecond of parsing, eight on a slow machine
 
 
 class Transport(Protocol):
