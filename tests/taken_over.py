@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from world import Cloud
+from dataclasses import replace
 
-from ha_controller.core.effects import Drill, Fence, MoveVm, OrderHost, ResumeVm
+from world import Cloud, seen
+
+from ha_controller.core.effects import Drill, Fence, MoveVm, OrderHost, ReadHost, ResumeVm
 from ha_controller.core.events import LeadChanged, OperatorCommanded, RecordTakenOver, Verb
 from ha_controller.core.model import HostState
 
@@ -67,3 +69,20 @@ def followed_from_the_start(cloud: Cloud) -> RecordTakenOver:
 
 def commanded(verb: Verb, request: int = 7) -> OperatorCommanded:
     return OperatorCommanded(request=request, verb=verb, who="ann", reason="test", host=3)
+
+
+def rebooted_under_another_leader(late_s: float = 0.0, *, reads: bool = True) -> tuple[Cloud, RecordTakenOver]:
+    """Its record has no incident: that is over when we take over, or was never opened. OpenNebula keeps no boots.
+
+    `late_s`: the OpenNebula that we read is so far behind. `reads`: whether it answers at all.
+    """
+    cloud = seen(record_is_shared=True)
+    record = replace(left_by(cloud), trusts=())
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(6)
+    cloud.effects.clear()
+    cloud.deaf = set() if reads else {ReadHost}
+    cloud.reboot(3)
+    cloud.unheard[3] -= late_s
+    cloud.run(5)
+    return cloud, record
