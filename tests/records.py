@@ -6,31 +6,15 @@ from dataclasses import replace
 from typing import Any
 
 import anyio
+from on_record import incident
 from zone_controllers import Controller, leading
 from zones import Zone
 
 from ha_controller.adapters.arbiter.oned_texts import SLOTS
 from ha_controller.app import ledger as texts
-from ha_controller.core.incident import CloudRecord, Incident, VmRecord, VmStage
-from ha_controller.core.model import HostState
+from ha_controller.core.incident import CloudRecord, Incident, VmStage
 from ha_controller.lead import Shared, SharedRecord
 from ha_controller.sim.oned_model import NOT_AUTHORIZED, OnedRefusal
-
-
-def incident(number: int, vms: int = 2, *, host: int = 1, stage: VmStage = VmStage.WAITING) -> Incident:
-    records = tuple(
-        VmRecord(
-            id=number * 1000 + each, name=f"a-virtual-machine-with-a-name-{each}", was_state=3, was_lcm_state=3,
-            was_label="ACTIVE, RUNNING", datastores=(0, 100, 101), stage=stage, destination=4, ordered_to=(4, 5),
-            reason="host kvm-04 has room, and its group allows it",
-        )
-        for each in range(vms)
-    )  # fmt: skip
-    return Incident(
-        id=number, host=host, host_name=f"kvm-{host:02}", opened_at=1.0, state=HostState.FENCED, verdict="dead",
-        evidence=("no answer for 12 s",) * 6, guards=("leader: we lead",) * 12, vms=records,
-    )  # fmt: skip
-
 
 OPENED = incident(1)
 MOVING = incident(1, stage=VmStage.MOVING)

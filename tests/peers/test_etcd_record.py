@@ -11,12 +11,12 @@ from pathlib import Path
 
 import anyio
 import pytest
+from on_record import incident
 
 from ha_controller.adapters.arbiter.etcd_record import BYTES_MAX, OPERATIONS_MAX, _parts
 from ha_controller.app import ledger as texts
 from ha_controller.app.shared_ledger import WRITE_TIMEOUT_S
-from ha_controller.core.incident import CloudRecord, Incident, VmRecord, VmStage
-from ha_controller.core.model import HostState
+from ha_controller.core.incident import CloudRecord, Incident, VmStage
 from ha_controller.lead import Shared, SharedRecord
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 from tests.peers.etcd import Etcd
@@ -265,21 +265,6 @@ async def test_a_record_of_a_newer_version_or_of_nobody_lets_this_one_not_lead(o
 # --- how much fits ----------------------------------------------------------------------------------------------------
 
 
-def incident(number: int, vms: int, stage: VmStage = VmStage.WAITING) -> Incident:
-    records = tuple(
-        VmRecord(
-            id=number * 1000 + each, name=f"a-virtual-machine-with-a-name-{each}", was_state=3, was_lcm_state=3,
-            was_label="ACTIVE, RUNNING", datastores=(0, 100, 101), stage=stage, destination=4, ordered_to=(4, 5),
-            reason="host kvm-04 has room, and its group allows it",
-        )
-        for each in range(vms)
-    )  # fmt: skip
-    return Incident(
-        id=number, host=number, host_name=f"kvm-{number:02}", opened_at=1.0, state=HostState.FENCED, verdict="dead",
-        evidence=("no answer for 12 s",) * 6, guards=("leader: we lead",) * 12, vms=records,
-    )  # fmt: skip
-
-
 async def test_five_hundred_vms_of_one_host_are_one_transaction_and_a_move_changes_some_kilobytes(one, two):
     term, _ = await taken_over(one)
     opened = incident(1, vms=500)
@@ -291,7 +276,7 @@ async def test_five_hundred_vms_of_one_host_are_one_transaction_and_a_move_chang
     moved = incident(1, vms=500).vms[:1] + opened.vms[1:]
     later = texts.shared_changes([Incident(**_fields(opened, vms=moved))], None, [], changes)
     assert {key: text for key, text in later.items() if changes.get(key) != text} == {}
-    one_moving = (incident(1, 1, VmStage.MOVING).vms[0], *opened.vms[1:])
+    one_moving = (incident(1, 1, stage=VmStage.MOVING).vms[0], *opened.vms[1:])
     later = texts.shared_changes([Incident(**_fields(opened, vms=one_moving))], None, [], changes)
     different = {key: text for key, text in later.items() if changes.get(key) != text}
     assert list(different) == ["incident/1/vms/0000"]
@@ -306,7 +291,7 @@ async def test_five_hundred_vms_of_one_host_are_one_transaction_and_a_move_chang
 async def test_what_is_too_much_for_one_transaction_is_never_read_as_if_it_were_all(one, two):
     """The writer dies before the last of several: nothing was ordered yet, and what is there does not count."""
     term, _ = await taken_over(one)
-    many = [incident(1, vms=300), incident(2, vms=1500)]
+    many = [incident(1, vms=300), incident(2, vms=1500, host=2)]
     changes = texts.shared_changes(many, CloudRecord(next_incident=4), [], {})
     parts = 0
     commit = one.arbiter._record._commit
@@ -332,7 +317,9 @@ async def test_what_is_too_much_for_one_transaction_is_never_read_as_if_it_were_
 
 
 def test_an_incident_is_never_torn_apart_if_it_fits_into_a_transaction():
-    changes = texts.shared_changes([incident(number, vms=400) for number in range(1, 8)], CloudRecord(), [], {})
+    changes = texts.shared_changes(
+        [incident(number, vms=400, host=number) for number in range(1, 8)], CloudRecord(), [], {}
+    )
     parts = [{key.rpartition("/vms/")[0] or key for key in part} - {"cloud"} for part in _parts(changes)]
     assert len(parts) > 2
     assert sorted(key for part in parts for key in part) == [f"incident/{number}" for number in range(1, 8)]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from ha_controller.sim.engine_level.leaders import Leaders
 from ha_controller.sim.etcd_store import EtcdStore
 
 if TYPE_CHECKING:
@@ -26,19 +27,16 @@ Json = dict[str, Any]
 Texts = dict[str, str]
 
 
-class Quorum:
+class Quorum(Leaders):
     """All members of etcd as one, and the ways of the controllers to them."""
 
     lead_s = LEAD_S
 
     def __init__(self, world: World) -> None:
         """Nothing is in it."""
-        self.world = world
+        super().__init__(world)
         self.store = EtcdStore(clock=lambda: world.now, outlives_s=lambda: world.dice.uniform(0.0, OUTLIVES_MAX_S))
         self.cut: set[int] = set()  #: controllers that do not reach it
-        self.proven: dict[str, float] = {}  #: who -> when they asked for what was last proven to them
-        self.kept: dict[str, float] = {}  #: who -> when they asked for what last kept their lead
-        self._last: Process | None = None
 
     # --- who leads ---
 
@@ -46,19 +44,6 @@ class Quorum:
         """Name and term of who leads by what etcd holds."""
         about = json.loads(self.store.text(LEADER) or "{}")
         return about.get("name", ""), about.get("term", 0)
-
-    @property
-    def leader(self) -> Process | None:
-        """The controller that leads, knows it, and runs. Those that sleep in a calm cloud are woken in time."""
-        if self.world.sleeps:
-            return self._last
-        name, term = self.in_the_lead()
-        for process in self.world.controllers:
-            controller = process.controller
-            if process.name == name and process.runs and controller is not None and controller.state.term == term:
-                self._last = process
-                return process
-        return None
 
     def before_a_change(self) -> None:
         """A controller keeps its lead by itself."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ha_controller.sim.core_level.judge import Violation
+from ha_controller.sim.engine_level.leaders import Leaders
 from ha_controller.sim.engine_level.oned_texts import Texts, texts_in
 from ha_controller.sim.engine_level.zone_front_ends import ENDPOINTS, ZoneFrontEnds
 from ha_controller.sim.oned_front_ends import READS, Write
@@ -25,22 +26,19 @@ LEAD_S = 5.0  #: what a controller counts, from when it asked
 BY_PASSWORD = ("one.user.update", "one.user.login")  #: what a claim is made of
 
 
-class Zone:
+class Zone(Leaders):
     """A zone of OpenNebula, and the ways of the controllers to it."""
 
     lead_s = LEAD_S
 
     def __init__(self, world: World) -> None:
         """Nobody leads yet."""
-        self.world = world
+        super().__init__(world)
         self.front_ends = ZoneFrontEnds(world, self._committed)
         self.cut = self.front_ends.cut_here
-        self.proven: dict[str, float] = {}  #: who -> when they asked for what was last proven to them
-        self.kept: dict[str, float] = {}  #: who -> when they asked for what last kept their lead
         self._led_until: dict[str, float] = {}  #: who -> when another claim came after theirs
         self._cleared = ""  #: the claim after which all logins of before were revoked
         self._out: list[int] = []  #: front-ends that stand still while there is no quorum
-        self._last: Process | None = None
 
     # --- who leads ---
 
@@ -51,19 +49,6 @@ class Zone:
 
     def _claim(self) -> str:
         return str(self.world.front_end.server.users.all[0].template.get(CLAIM, ""))
-
-    @property
-    def leader(self) -> Process | None:
-        """The controller that leads, knows it, and runs. Those that sleep in a calm cloud are woken in time."""
-        if self.world.sleeps:
-            return self._last
-        name, term = self.in_the_lead()
-        for process in self.world.controllers:
-            controller = process.controller
-            if process.name == name and process.runs and controller is not None and controller.state.term == term:
-                self._last = process
-                return process
-        return None
 
     def is_told(self, process: Process, asked_at: float) -> None:
         """A controller hears that it leads. Raises Violation: another one did, from before it asked."""
