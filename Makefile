@@ -98,7 +98,7 @@ takeovers: $(VENV)/.dev                    ## as root, minutes: the lead is lost
 bench: .bench/venv/.ready $(VENV)/.dev      ## as root, a quarter of an hour: everything beside its peers: ARGS="icmp banner --rounds 9"
 	$(BIN)/python -m bench $(ARGS)
 
-bench-gate: .bench/venv/.ready $(VENV)/.dev ## as root, a minute: fails where a ratio is half as much again as its goal, twice
+bench-gate: .bench/venv/.ready $(VENV)/.dev ## as root, a minute: fails where a ratio is half as much again as its goal, five times
 	$(BIN)/python -m bench --gate
 
 soak: $(VENV)/.dev                         ## as root, ten minutes: 1,000 hosts, incidents, memory must not grow: ARGS="--minutes 60"
