@@ -6,6 +6,7 @@ how long a lead is good for without asking again is counted by the controller, f
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,6 +99,12 @@ class Shared:
     damage: str = ""  #: what somebody has changed or removed in it, in words; then it is not whole
     unread: Mapping[int, int] = field(default_factory=dict)
     """Incidents that are open on it and missing in `texts`, since what stands there is damaged: number -> host."""
+
+
+def incident_of(key: str) -> int | None:
+    """The number of the incident that a key of the shared record belongs to; None: to none."""
+    found = re.match(r"incident/(\d+)(/|$)", key)
+    return int(found[1]) if found else None
 
 
 class SharedRecord(ABC):

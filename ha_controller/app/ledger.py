@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,6 +15,7 @@ from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.core.incident import CloudRecord, Incident, VmRecord
 from ha_controller.core.model import HostTrust
 from ha_controller.engine import Commit
+from ha_controller.lead import incident_of
 from ha_controller.sealing import Head
 
 # A field that this version does not know is refused, not dropped: a newer version has put something there that holds an
@@ -198,7 +198,7 @@ def of_shared(texts: Mapping[str, str]) -> SharedState:
             f"the shared record holds what ha-controller {__version__} does not know ({what}). Install the same "
             "version on all controllers"
         ) from error
-    numbers = {key: number_of(key) for key in texts if not is_head(key) and key.startswith("incident/")}
+    numbers = {key: incident_of(key) for key in texts if not is_head(key) and key.startswith("incident/")}
     unread = sorted({number for number in numbers.values() if number is not None and f"incident/{number}" not in heads})
     return SharedState(
         incidents=tuple(sorted(incidents, key=lambda each: each.id)),
@@ -214,12 +214,6 @@ def vms_in(texts: Mapping[str, str], keys: Sequence[str]) -> tuple[int, ...] | N
         return tuple(sorted({int(vm["id"]) for key in keys for vm in json.loads(texts[key])}))
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def number_of(key: str) -> int | None:
-    """Of the incident that a text of the shared record belongs to; None: to none."""
-    found = re.match(r"incident/(\d+)(/|$)", key)
-    return int(found[1]) if found else None
 
 
 def is_head(key: str) -> bool:

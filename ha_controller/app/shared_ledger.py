@@ -26,7 +26,7 @@ from ha_controller.core.events import RecordTakenOver
 from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.model import HostTrust
 from ha_controller.engine import Commit, JournalPort, NotShared
-from ha_controller.lead import SharedRecord
+from ha_controller.lead import SharedRecord, incident_of
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
 log = structlog.get_logger(__name__)
@@ -169,11 +169,11 @@ class SharedLedger:
             all_incidents, cloud, trusts = await self._ledger.load()
             incidents = [each for each in all_incidents if each.id not in taken.unread]
             every = texts.shared_changes(incidents, cloud, trusts, taken.known)
-            gone = [key for key in taken.known if key not in every and texts.number_of(key) not in taken.unread]
+            gone = [key for key in taken.known if key not in every and incident_of(key) not in taken.unread]
             changes = {**every, **dict.fromkeys(gone)}
         if not self._record.keeps_trusts:
             changes = {key: text for key, text in changes.items() if not key.startswith("trust/")}
-        changes = {**dict.fromkeys(taken.left_over), **changes}  # its number may be given again
+        changes = {**dict.fromkeys(taken.left_over), **changes}  # else what belongs to nothing would stay there
         changes = {key: text for key, text in changes.items() if not _says_the_same(key, taken.known.get(key), text)}
         await self._record.write(term, changes)
         taken.wrote(changes)

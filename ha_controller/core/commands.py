@@ -37,7 +37,7 @@ DRILL_READ_AGE_MAX_S = 5.0  #: a drill needs to know that no VM is there
 def obey(state: State, command: OperatorCommanded, now: float) -> None:
     """Carry out a command, or say why not."""
     who = f"{command.who}: {command.reason}" if command.reason else command.who
-    if state.settings.record_is_shared and state.term is None:
+    if state.stands_by:
         text = f"{state.why_not_leading}, and what is ordered is on the record of the one that leads. Say it there."
         state.answer(command.request, NOT_LEADING, text[0].upper() + text[1:])
         return

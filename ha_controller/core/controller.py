@@ -377,7 +377,7 @@ class Controller:
             return _NOTHING
         self._term = self._term if state.term is None else state.term
         effects = [replace(each, term=state.term) if isinstance(each, Order) else each for each in state.out]
-        if state.settings.record_is_shared and state.term is None:  # the lead ended while it was decided
+        if state.stands_by:  # the lead ended while it was decided
             effects = [unconfirmed(each, state.why_not_leading) for each in effects]
         decision = Decision(
             effects=tuple(effects),

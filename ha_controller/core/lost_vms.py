@@ -114,14 +114,10 @@ def _has_news(state: State, host: Host, incident: Incident) -> bool:
     than that, whatever came first.
     """
     view, since = state.view(host.id), incident.monitored_at
-    if _stands_by(state) or (incident.noticed_at and not incident.lever_repeats):
+    if state.stands_by or (incident.noticed_at and not incident.lever_repeats):
         since = max(since, incident.opened_at + CLOCKS_DIFFER_S)
     monitored = view.one_state in (OnedHostState.MONITORED, OnedHostState.DISABLED)
     return monitored and view.monitored_at > since
-
-
-def _stands_by(state: State) -> bool:
-    return state.term is None and state.settings.record_is_shared
 
 
 def _why_not_ours(host: Host, record: VmRecord, vm: Vm | None) -> str:
@@ -167,14 +163,14 @@ def _runs(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         return ""
     is_here, has_news = vm.host == host.id, _has_news(state, host, incident)
     if not is_here:
-        is_doubted = record.doubted or (_stands_by(state) and not has_news)  # RUNNING was written down by us, or is old
-    elif record.tries and not _stands_by(state):
+        is_doubted = record.doubted or (state.stands_by and not has_news)  # RUNNING was written down by us, or is old
+    elif record.tries and not state.stands_by:
         is_doubted = False
     else:  # or OpenNebula took its migration back, and has not missed it here yet
         strays = situation.strays(state, record, vm, incident.opened_at, now)
         is_doubted = not has_news or (not record.tries and (was_travelling(record) or bool(strays)))
     if is_doubted and situation.presence(state, vm.host, vm.id, incident.opened_at, now) is not Presence.RUNS:
-        if not is_here or has_news or incident.noticed_at or _stands_by(state):
+        if not is_here or has_news or incident.noticed_at or state.stands_by:
             situation.ask(state, vm.host, now)
         return ""
     if is_here:

@@ -60,7 +60,7 @@ def end_when_due(state: State, now: float) -> None:
     It counts from when it is told: the process may have stood still, and heard nothing, over the end of the pause.
     """
     until = state.cloud.paused_until
-    if until is None or now < until or (state.settings.record_is_shared and state.term is None):
+    if until is None or now < until or state.stands_by:
         return  # where the record is shared, only the leader's says what is paused
     who = state.cloud.paused_by
     state.save_cloud(paused(state.cloud, by=""))

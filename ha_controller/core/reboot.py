@@ -217,7 +217,7 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
         return
     if incident.stopped:
         return
-    if state.term is None and state.settings.record_is_shared:
+    if state.stands_by:
         incident = _only_look(state, host, incident, now)
         if not incident.open:
             return

@@ -351,6 +351,11 @@ class State:
         return self.save(replace(incident, stopped=f"{reason}. {next_step}", hold="", hold_needs_person=False))
 
     @property
+    def stands_by(self) -> bool:
+        """Whether another one leads, or may, and the record of who leads takes the place of ours."""
+        return self.term is None and self.settings.record_is_shared
+
+    @property
     def why_not_leading(self) -> str:
         """Who leads instead of us, or why nobody may."""
         if self.leader:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import ctypes
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -98,6 +99,8 @@ class Cloud:
         run("ip", "-n", self.controller, "link", "add", far, "type", "veth", "peer", "eth0", "netns", namespace)
         run("ip", "-n", self.controller, "link", "set", far, "master", "lab", "up")
         self._configure(namespace, "eth0", number)
+        self._wait_for_link(self.controller, far)
+        self._wait_for_link(namespace, "eth0")
         return self.target(number)
 
     def namespace(self, number: int) -> str:
@@ -153,6 +156,16 @@ class Cloud:
         run("ip", "-n", namespace, "addr", "add", f"10.61.0.{number}/24", "dev", device)
         run("ip", "-n", namespace, "addr", "add", f"fd61::{number}/64", "dev", device, "nodad")
         run("ip", "-n", namespace, "link", "set", device, "up")
+
+    @staticmethod
+    def _wait_for_link(namespace: str, device: str) -> None:
+        """The kernel drops what is sent until it has looked at the new link, for which a busy one takes its time."""
+        for _ in range(200):
+            shown = subprocess.check_output(["ip", "-n", namespace, "-j", "link", "show", device], timeout=20)
+            if json.loads(shown)[0]["operstate"] == "UP":
+                return
+            time.sleep(0.05)
+        raise AssertionError(f"{device} of {namespace} does not come up")
 
 
 @pytest.fixture

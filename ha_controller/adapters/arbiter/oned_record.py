@@ -37,12 +37,11 @@ from ha_controller.adapters.arbiter.oned_texts import (
     digest_of,
     in_words,
     incident_in,
-    incident_of,
     packed,
 )
 from ha_controller.adapters.arbiter.zone import NoSuchHost, Zone
 from ha_controller.adapters.opennebula import OnedUser
-from ha_controller.lead import Shared, SharedRecord
+from ha_controller.lead import Shared, SharedRecord, incident_of
 from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 
 BLOCK_MAX = 1 << 20  #: characters of an incident as it is packed; OpenNebula's database takes 16 MiB of a host in all

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from ha_controller.adapters.arbiter.claim import Claim
 from ha_controller.adapters.opennebula import OnedUser
+from ha_controller.lead import incident_of
 from ha_controller.plugin import ArbiterUnreachable
 
 RECORD = "HA_RECORD"  #: attribute of our OpenNebula user
@@ -104,11 +105,6 @@ def incident_in(attributes: Mapping[str, str] | None, number: int, place: Place)
         raise Damaged(f"incident {number} on host {place.host} ({SLOTS[place.slot]}) {what}")
     found: Texts = unpacked(block)
     return found
-
-
-def incident_of(key: str) -> int | None:
-    found = re.match(r"incident/(\d+)(/|$)", key)
-    return int(found[1]) if found else None
 
 
 def by_incident_of(texts: Mapping[str, Text]) -> tuple[dict[int, dict[str, Text]], dict[str, Text]]:

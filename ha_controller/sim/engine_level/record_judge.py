@@ -53,7 +53,7 @@ class RecordJudge:
     # --- writes ---
 
     def written(self, writer: str, before: Texts, after: Texts, led: tuple[str, int]) -> None:
-        """A write was taken in. `led`: who led when it came, by etcd; nobody, if it takes the lead itself."""
+        """A write was taken in. `led`: who led when it came, by the engine; nobody, if it takes the lead itself."""
         quorum = self.world.arbiter
         if not isinstance(quorum, Quorum | Zone):
             return
