@@ -77,7 +77,9 @@ def note(state: State, host: Host, incident: Incident, results: tuple[GuardResul
     if "shared cause" in said:
         note_cause(state, host, now)
     saved = state.incidents.get(host.id)
-    return incident if saved is None else replace(incident, cause_at=saved.cause_at)
+    if saved is None or saved.cause_at == incident.cause_at:
+        return incident
+    return replace(incident, cause_at=saved.cause_at)
 
 
 def note_cause(state: State, host: Host, now: float) -> None:

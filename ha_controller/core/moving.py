@@ -112,15 +112,14 @@ def _look(state: State, host: Host, incident: Incident, record: VmRecord, vm: Vm
         case _ if step.patient:
             return _paused(state, record, step.reason, now)
         case Step.MOVE if record.stage is VmStage.WAITING:
-            return replace(record, reason=record.reason or step.reason)
+            return record if record.reason else replace(record, reason=step.reason)
         case _ if (
             record.first_ordered_at
             and now - max(record.first_ordered_at, state.view(host.id).waits_from) > state.settings.vm_timeout_s
         ):
             last = step.reason or record.reason or "OpenNebula accepts the order and does nothing"
-            return leave_alone(
-                state, incident, record, f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}", now
-            )
+            reason = f"not RUNNING after {state.settings.vm_timeout_s:g} s: {last}"
+            return leave_alone(state, incident, record, reason, now)
         case Step.RECOVER if step.call is Recover.RECREATE and record.stage is VmStage.WAITING:
             return record  # it waits for its turn at most
         case Step.WAIT | Step.RECOVER if not record.first_ordered_at and _waited_too_long(state, incident, now, step):
@@ -165,6 +164,8 @@ def _arrived(state: State, incident: Incident, record: VmRecord, vm: Vm, more: s
 def _paused(state: State, record: VmRecord, reason: str, now: float) -> VmRecord:
     """Its time does not run. Written anew now and then only: every change of a record goes to disk."""
     is_due = record.first_ordered_at and now - record.first_ordered_at > state.settings.vm_timeout_s / 2
+    if not is_due and reason == record.reason:
+        return record
     return replace(record, reason=reason, first_ordered_at=now if is_due else record.first_ordered_at)
 
 

@@ -256,7 +256,7 @@ class State:
         after = following(view.state, trigger)
         if after is not view.state:
             view.state, view.since = after, now
-        return replace(incident, state=after)
+        return incident if incident.state is after else replace(incident, state=after)
 
     def tell(
         self, severity: Severity, text: str, next_step: str, *, host: int | None = None, incident: int | None = None
