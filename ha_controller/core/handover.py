@@ -12,10 +12,10 @@ from dataclasses import replace
 from ha_controller.core import fencing, moving, pause, reboot, takeover
 from ha_controller.core.effects import Severity, not_shared
 from ha_controller.core.events import RecordTakenOver
-from ha_controller.core.incident import CloudRecord, Incident, Lever
+from ha_controller.core.incident import CloudRecord, Incident
 from ha_controller.core.lost_vms import CLOCKS_DIFFER_S
 from ha_controller.core.model import HostState, HostTrust
-from ha_controller.core.state import HostView, State
+from ha_controller.core.state import HostView, NewBoot, State
 
 
 def restore(
@@ -116,13 +116,7 @@ def _kept(before: Mapping[int, Incident], event: RecordTakenOver) -> dict[int, I
     if not event.led_meanwhile:
         return kept
     reason = f"{event.led_meanwhile}, and what it did in this incident cannot be read on the shared record"
-    return {number: _unreleased(ours, reason) for number, ours in kept.items()}
-
-
-def _unreleased(ours: Incident, reason: str) -> Incident:
-    """Nothing that a person said counts any more, nor does a way back go on that has begun: `unfence` says it anew."""
-    lever = Lever.DONE if ours.lever in (Lever.RESTORE, Lever.RESTORED) else ours.lever
-    return replace(ours, foreign=reason, approved_by="", ordered_by="", lever=lever, lifting=False)
+    return {number: takeover.unreleased(ours, reason) for number, ours in kept.items()}
 
 
 def _tell_of_unread(state: State, event: RecordTakenOver, kept: Mapping[int, Incident]) -> None:
@@ -156,12 +150,23 @@ def _go_on_with_its_reboot(state: State, ours: Incident, event: RecordTakenOver,
     A VM that is POWEROFF by now may have been started by another leader, and shut down by its guest, when we did not
     look. Who led for so long that it would have given up what does not run has seen to it: what ended until now is not
     started, and people are told. If nobody else led, nobody has started it, however long ago that boot is.
+
+    Where the record has another incident of that host, in which nothing was done to it, that boot is news again, and is
+    taken up when that one has ended.
     """
     is_told = ours.host in _told_boots(event)
-    if not ours.rebooted or ours.host in state.incidents or is_told or all(record.settled for record in ours.vms):
+    if not ours.rebooted or is_told or all(record.settled for record in ours.vms):
         return None
-    is_old = _is_old(state, event, ours.noticed_at or ours.opened_at, now)
-    return reboot.go_on(state, ours, now + CLOCKS_DIFFER_S if is_old else ours.lost_since, now)
+    noticed_at = ours.noticed_at or ours.opened_at
+    is_old = _is_old(state, event, noticed_at, now)
+    on_record = state.incidents.get(ours.host)
+    if on_record is None:
+        return reboot.go_on(state, ours, now + CLOCKS_DIFFER_S if is_old else ours.lost_since, now)
+    if on_record.fenced_at is None and on_record.rebooted != ours.rebooted:
+        lost_since = None if is_old else ours.lost_since
+        boot = NewBoot(boot_id=ours.rebooted, noticed_at=noticed_at, lost_since=lost_since)
+        state.view(ours.host).new_boot = boot
+    return None
 
 
 def _is_old(state: State, event: RecordTakenOver, noticed_at: float, now: float) -> bool:

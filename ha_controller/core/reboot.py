@@ -87,7 +87,8 @@ def take_up(state: State, host: Host, now: float) -> None:
 def account_for(state: State, host: int, boot: NewBoot) -> None:
     """What was lost with this boot is on record, or nothing was: it is no news any more."""
     trust = state.trust(host)
-    past = (*trust.past_boots, trust.boot_id)[-PAST_BOOTS_MAX:]
+    is_known = trust.boot_id == boot.boot_id  # accounted for without the lead, and then not on the record
+    past = trust.past_boots if is_known else (*trust.past_boots, trust.boot_id)[-PAST_BOOTS_MAX:]
     state.save_trust(replace(trust, boot_id=boot.boot_id, past_boots=past))
     view = state.view(host)
     view.new_boot, view.boot_seen_at, view.boot_known_at = None, boot.noticed_at, boot.noticed_at
@@ -212,7 +213,9 @@ def advance(state: State, host: Host, incident: Incident, now: float) -> None:
     if now - view.advanced_at > PAUSE_MIN_S:
         view.waits_from = now  # it was silent meanwhile, or we were
     view.advanced_at = now
-    if view.read_at is None or view.read_at < max(incident.opened_at, now - suspicion.READ_AGE_MAX_S):
+    # what was asked before it was taken up, after a restart or from another leader, may not know its VMs
+    begun_at = max(incident.opened_at, incident.lever_since, now - suspicion.READ_AGE_MAX_S)
+    if view.read_at is None or view.read_at < begun_at:
         view.waits_from = now
         return
     if incident.stopped:

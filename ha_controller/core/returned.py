@@ -27,7 +27,7 @@ def readmitted(state: State, incident: Incident, now: float) -> None:
         if host is not None and (left := _left(state, host, incident)):
             number = boot.boot_id if boot is not None else f"after incident {incident.id}"
             since = NewBoot(boot_id=number, noticed_at=now, lost_since=incident.opened_at)
-            reboot.open_incident(state, host, since, left, "", now, returned=True)
+            reboot.open_incident(state, host, since, left, incident.foreign, now, returned=True)
         return
     unsettled = tuple(record.anew() for record in incident.vms if not record.settled)
     if incident.rebooted and unsettled and host is not None:

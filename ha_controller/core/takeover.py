@@ -13,7 +13,7 @@ from ha_controller.core import pause
 from ha_controller.core.detector import last_life
 from ha_controller.core.effects import REFUSED, Severity
 from ha_controller.core.events import LeadChanged
-from ha_controller.core.incident import Incident
+from ha_controller.core.incident import Incident, Lever
 from ha_controller.core.model import HostState
 from ha_controller.core.state import State
 
@@ -76,13 +76,19 @@ def _inherit(state: State, term: int, inherited: str, now: float) -> None:
     state.save_cloud(replace(state.cloud, inherited_at=now, inherited=inherited))
     reason = f"{inherited}: what was ordered meanwhile is not on our record"
     for incident in list(state.incidents.values()):
-        state.save(replace(incident, foreign=reason, approved_by="", ordered_by=""))
+        state.save(unreleased(incident, reason))
     state.tell(
         Severity.WARNING,
         f"this controller leads now, term {term}, and {inherited}",
         "A host that fails from now on is cared for. What had failed before waits for a person: ha-controller pending "
         "list",
     )
+
+
+def unreleased(incident: Incident, reason: str) -> Incident:
+    """Nothing that a person said counts any more, nor does a way back go on that has begun: `unfence` says it anew."""
+    lever = Lever.DONE if incident.lever in (Lever.RESTORE, Lever.RESTORED) else incident.lever
+    return replace(incident, foreign=reason, approved_by="", ordered_by="", lever=lever, lifting=False)
 
 
 def _tell(state: State, event: LeadChanged) -> None:

@@ -11,6 +11,7 @@ from world import SETTINGS, Cloud, seen
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Explain, Fence, MoveVm, Order, OrderHost, Tell
 from ha_controller.core.events import FenceReported, FenceResult, LeadChanged, Verb
+from ha_controller.core.incident import Lever
 from ha_controller.core.model import HostState
 
 
@@ -42,6 +43,29 @@ def test_a_host_that_dies_after_the_take_over_is_cared_for(standby):
     standby.run(30)
     assert standby.state(3) is HostState.RECOVERED
     assert f"this controller leads now, term 2, and {INHERITED}" in standby.told()
+
+
+def test_a_way_back_that_had_begun_does_not_go_on_behind_another_leader(make_cloud):
+    """The other one may have given that host back, and powered it off again."""
+    cloud = make_cloud()
+    cloud.kill(3, "off")
+    cloud.run(30)
+    assert cloud.state(3) is HostState.RECOVERED
+    del cloud.dead[3]
+    cloud.boots[3] = "second"
+    cloud.run(20)
+    cloud.deaf = {OrderHost}
+    cloud.operator(Verb.UNFENCE, host=3)
+    cloud.run(2)
+    assert cloud.incident(3).lever is Lever.RESTORE
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(6)
+    cloud.effects.clear()
+    cloud.deaf = set()
+    take_over(cloud, term=4, inherited="one led in term 3")
+    cloud.run(60)
+    assert not acted(cloud)
+    assert cloud.incident(3).foreign
 
 
 def test_a_host_that_was_dead_before_waits_for_a_person(standby):

@@ -123,6 +123,30 @@ def test_vms_of_a_host_that_rebooted_when_nobody_led_are_not_forgotten(trusts: s
     assert cloud.state(3) is HostState.OK
 
 
+def test_vms_of_a_reboot_are_not_forgotten_where_the_record_still_has_an_older_incident_of_that_host():
+    """Its leader died, or lost the lead, before it could write that the older one was over: nothing was done in it."""
+    cloud = seen(record_is_shared=True, hung_after_s=30.0)
+    cloud.elsewhere["oned"] = {}
+    cloud.frozen.add(3)
+    say(cloud, 3, heartbeat=Signal.SILENT, oned=Signal.SILENT)
+    cloud.run(200)
+    assert "waits for approval: hung" in cloud.incident(3).hold
+    record = replace(left_by(cloud), trusts=())
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.frozen.clear()
+    say(cloud, 3, heartbeat=Signal.ALIVE, oned=Signal.ALIVE)
+    cloud.reboot(3)
+    cloud.run(20)
+    assert cloud.incident(3).verdict == "rebooted"
+    assert not acted(cloud)
+    goes_on(cloud, record)
+    cloud.run(60)
+    assert "2 VMs run again" in cloud.incident(3).closing
+    assert cloud.state(3) is HostState.OK
+    trust = cloud.controller.state.trusts[3]
+    assert trust.boot_id not in trust.past_boots
+
+
 def started_by_the_leader(cloud: Cloud, *vms: int) -> None:
     cloud.oned_notices(3)
     cloud.run(3)

@@ -387,7 +387,8 @@ async def test_tls_with_a_client_certificate_and_a_user_with_a_password(
     theirs = {"ca_file": str(server.cert), "cert_file": str(stranger.cert), "key_file": str(stranger.key)}
     try:
         cluster.start()
-        root = Controller("root", cluster.endpoints, **ours)
+        # three members that have just started, and hash passwords, have time
+        root = Controller("root", cluster.endpoints, **ours, lease="60s", timeout="5s")
         for path, body in (
             ("user/add", {"name": "root", "password": "root-secret"}), ("user/grant", {"user": "root", "role": "root"}),
             ("user/add", {"name": "ha", "password": "ha-secret"}), ("role/add", {"name": "ha"}),
