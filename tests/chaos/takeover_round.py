@@ -86,7 +86,7 @@ class TakeoverPlay(Play):
         told.delivered = {strike.death.value: 1}
         began, calls, shots = time.monotonic(), len(cloud.server.calls), len(cloud.shots)
         at, fences, outages = time.time(), await self._fences(), len(cloud.disks.outages)
-        known, self._struck = await self._numbers(), False
+        self._struck = False
         async with anyio.create_task_group() as group:
             group.start_soon(self._hit, strike, host, calls, shots, told)
             if strike.phase is Phase.FAILED:
@@ -102,7 +102,7 @@ class TakeoverPlay(Play):
         told.shots = len(cloud.shots) - shots
         self._judge(told)
         await self._judge_leads(told, calls, at)
-        opened = await self._numbers() - known
+        opened = await self._numbers(at)
         if len(opened) != 1:
             told.numbers.append(f"incidents of this round, on the record of who leads now: {sorted(opened)}")
         told.seconds = round(time.monotonic() - began, 1)
@@ -281,13 +281,14 @@ class TakeoverPlay(Play):
         made = self.cloud.server.calls[since:]
         return Counter(int(call.arguments[0]) for call in made if call.method == "one.vm.migrate" and call.ok)
 
-    async def _numbers(self) -> set[int]:
-        """Of the incidents with a power-off, on the record of whoever leads. A standby that suspects a host has a
-        number for that, too, which is closed when it takes over."""
+    async def _numbers(self, since: float) -> set[int]:
+        """Of the incidents with a power-off that were opened since, on the record of whoever leads. A standby that
+        suspects a host has a number for that, too, which is closed when it takes over; and of what is over, each
+        has noted as much as it saw."""
         with anyio.fail_after(LEADER_WITHIN_S):
             leader, _ = await self._leads()
         found = await answer_of(leader, "incidents")
-        return {int(each["id"]) for each in found if each["fenced_at"] is not None}
+        return {int(each["id"]) for each in found if each["fenced_at"] is not None and each["opened_at"] >= since}
 
     # --- judge ---
 
