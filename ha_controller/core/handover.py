@@ -151,7 +151,7 @@ def _go_on_with_its_reboot(state: State, ours: Incident, event: RecordTakenOver,
     look. Who led for so long that it would have given up what does not run has seen to it: what ended until now is not
     started, and people are told. If nobody else led, nobody has started it, however long ago that boot is.
 
-    Where the record has another incident of that host, in which nothing was done to it, that boot is news again, and is
+    Where the record has another incident of that host, without a verified power-off, that boot is news again, and is
     taken up when that one has ended.
     """
     is_told = ours.host in _told_boots(event)

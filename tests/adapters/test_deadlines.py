@@ -23,9 +23,9 @@ def answered_after(seconds: float) -> Callable[[], asyncio.Future[int]]:
     return lambda: asyncio.shield(answer)
 
 
-def stand_still() -> None:
+def stand_still(seconds: float = PAUSE_S) -> None:
     """From the next turn on, past the deadline."""
-    asyncio.get_running_loop().call_soon(time.sleep, PAUSE_S)
+    asyncio.get_running_loop().call_soon(time.sleep, seconds)
 
 
 async def test_an_answer_that_came_while_we_stood_still_is_taken():
@@ -38,6 +38,13 @@ async def test_an_answer_has_its_whole_time_after_a_pause():
     ask = answered_after(PAUSE_S + DEADLINE_S / 2)
     stand_still()
     assert await fairly_within(DEADLINE_S, ask, stood_still_s=NOTICED_S) == 7
+
+
+async def test_a_pause_that_ended_right_behind_the_deadline_is_noticed():
+    """A leader that was frozen for 10.8 s took its disk for dead, which has 10 s."""
+    ask = answered_after(0.1)
+    stand_still(1.05)
+    assert await fairly_within(1.0, ask, stood_still_s=0.3) == 7
 
 
 async def test_no_answer_in_time_is_no_answer():
