@@ -9,6 +9,8 @@ from fuzz.people import EXAMPLE, SECRET, configuration
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ha_controller.config import ConfigError
+
 LINES = EXAMPLE.read_text().splitlines(keepends=True)
 #: the example, with its commented settings in force, too: some of them do not go together, which must be told
 BUSY = [line.removeprefix("# ") if line.startswith("# ") and "=" in line else line for line in LINES]
@@ -77,3 +79,48 @@ def test_the_target_would_find_a_secret_that_is_told(monkeypatch):
 
 def test_the_example_is_where_it_is_looked_for():
     assert Path(EXAMPLE).is_file()
+
+
+# --- any text at all --------------------------------------------------------------------------------------------------
+
+SNIPPETS = st.sampled_from(
+    [
+        *('mode = "auto"', "[guard]", "[[fence]]", "[fence]", 'agent = "ipmi"', 'agent = "broken"', "hosts = [", "]"),
+        *('"a",', "a.b.c = 1", "[a.b]", '"""', "x = { y = 1 }", "[opennebula]", "auth = 3", "# c", 'name = "n"'),
+        *("fence = 7", "channel = []", "[detect]", "channels = 5", 'channels = ["ssh", 3]', "misses = 1979-05-27"),
+        *('password = { file = "/nowhere" }', 'password = "{X}"', "guard = []", "[channel.ssh]", "port = 'x'"),
+        *('auth = { env = "A" }', "[[fence.hosts]]", "[[channel]]", "[channel]", "ssh = 5", 'interval = "1s"'),
+        *("max_fences = { count = nan }", "max_fences = []", 'self_check = ["\\u0000", 5]', 'state_dir = "/\\u0000"'),
+    ]
+)
+TEXTS = st.one_of(
+    st.lists(SNIPPETS, max_size=12).map("\n".join), st.text(max_size=60), st.text('[]{}=."\n#a1_,', max_size=40)
+)
+NAMES = st.sampled_from(
+    ["HA_MODE", "HA_GUARD__SETTLE", "HA_GUARD", "HA___", "HA_DETECT__", "HA_CHANNEL__SSH", "HA_FENCE__X"]
+)
+VARIABLES = st.dictionaries(NAMES, TEXTS, max_size=3)
+
+
+@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=TEXTS, more=TEXTS, environ=VARIABLES)
+def test_whatever_the_text_it_ends_in_a_configuration_or_in_problems(site, text, more, environ):
+    site.path.write_bytes(text.encode(errors="surrogatepass"))
+    site.write(more.encode(errors="replace").decode(), "conf.d/10.toml")
+    try:
+        site.load(environ={**environ, "A": "user:password"})
+    except ConfigError as error:
+        assert error.problems
+        assert all(str(problem) and "\n" not in str(problem) for problem in error.problems)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_a_good_configuration_with_anything_typed_into_it_ends_in_a_configuration_or_in_problems(site, data):
+    start = data.draw(st.integers(0, len(site.good)))
+    end = data.draw(st.integers(start, min(start + 10, len(site.good))))
+    text = site.good[:start] + data.draw(st.text('[]{}=."\n#a1_, ', max_size=5)) + site.good[end:]
+    try:
+        site.load(text)
+    except ConfigError as error:
+        assert error.problems
