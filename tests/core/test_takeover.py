@@ -29,6 +29,16 @@ def take_over(cloud: Cloud, term: int = 2, inherited: str = INHERITED) -> None:
     cloud.feed(LeadChanged(term=term, inherited=inherited))
 
 
+def another_one_leads_meanwhile(cloud: Cloud) -> None:
+    """For some seconds; then we lead again."""
+    cloud.feed(LeadChanged(term=None, leader="one"))
+    cloud.run(20)
+    cloud.effects.clear()
+    cloud.deaf = set()
+    take_over(cloud, term=4, inherited="one led in term 3")
+    cloud.run(60)
+
+
 def test_a_standby_looks_and_tells_and_orders_nothing(standby):
     standby.kill(3, "off")
     standby.run(60)
@@ -58,12 +68,7 @@ def test_a_way_back_that_had_begun_does_not_go_on_behind_another_leader(make_clo
     cloud.operator(Verb.UNFENCE, host=3)
     cloud.run(2)
     assert cloud.incident(3).lever is Lever.RESTORE
-    cloud.feed(LeadChanged(term=None, leader="one"))
-    cloud.run(6)
-    cloud.effects.clear()
-    cloud.deaf = set()
-    take_over(cloud, term=4, inherited="one led in term 3")
-    cloud.run(60)
+    another_one_leads_meanwhile(cloud)
     assert not acted(cloud)
     assert cloud.incident(3).foreign
 
@@ -112,12 +117,7 @@ def test_an_incident_in_the_middle_is_not_gone_on_with_when_another_one_led_mean
     standby.kill(3, "off")
     standby.run(30)
     assert standby.state(3) is HostState.FENCED
-    standby.feed(LeadChanged(term=None, leader="one"))
-    standby.run(20)
-    standby.effects.clear()
-    standby.deaf = set()
-    take_over(standby, term=4, inherited="one led in term 3")
-    standby.run(60)
+    another_one_leads_meanwhile(standby)
     assert not acted(standby)
     assert "one led in term 3" in standby.incident(3).hold
     standby.operator(Verb.RELEASE, host=3)

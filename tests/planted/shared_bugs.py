@@ -98,7 +98,7 @@ def _() -> Any:
 
 
 @bug("what is not confirmed is sent", "nobody knows whether it is on the shared record, and it is ordered", "D1", "G2",
-     power_loss=4.0, share_late=0.9)  # fmt: skip
+     first=9, power_loss=4.0, share_late=0.9)  # fmt: skip
 def _() -> Any:
     return mock.patch.object(engine, "not_shared", lambda effects, why: tuple(effects))
 
