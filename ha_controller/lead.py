@@ -146,8 +146,8 @@ class SharedRecord(ABC):
         """Change texts (None deletes), in this order, if this very term goes on and nobody else has written since.
 
         What is there after the first write of a term is whole: it must hold all that `read` did not find whole.
-        What is too much for one transaction is written in several, of which none tears apart what begins with the same
-        two words (`incident/7`), if that fits; the first that fails ends it.
+        What is too much for one transaction is written in several, of which none tears apart what belongs to one host
+        (`trust/3`, and each incident of host 3), if that fits; the first that fails ends it.
 
         It returns when a quorum is known to hold all of it, in this term. What proves that is the engine's matter:
         etcd's answer to a transaction does, OpenNebula's "true" does not, so there a majority is asked to show it. It

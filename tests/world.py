@@ -497,7 +497,7 @@ class Cloud:
         return max((known for known in self.incidents.values() if known.host == host), key=lambda known: known.id)
 
 
-def seen(settings: Settings = SETTINGS, **changes: object) -> Cloud:
+def seen(settings: Settings = SETTINGS, *, hosts: int = 8, **changes: object) -> Cloud:
     """A cloud that is seen from its neighbours and on its storage, too, and whose hosts tell their boots; settled."""
     channels = (
         *settings.channels,
@@ -507,8 +507,9 @@ def seen(settings: Settings = SETTINGS, **changes: object) -> Cloud:
     )
     cloud = Cloud(
         settings=replace(settings, channels=channels, **changes),
+        hosts=hosts,
         elsewhere={"neighbours": {}, "heartbeat": {}},
-        boots={host: f"first-{host}" for host in range(8)},
+        boots={host: f"first-{host}" for host in range(hosts)},
     )
     cloud.run(6)
     return cloud

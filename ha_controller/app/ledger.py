@@ -162,10 +162,10 @@ def shared_changes(
 ) -> dict[str, str | None]:
     """What these are in the shared record, where `known` is; None deletes. What is over is in the journal alone.
 
-    In an order of which any beginning may be read: the number of an incident before it, its VMs before itself.
+    In an order of which any beginning may be read: the number of an incident before it, its VMs before itself, and
+    which boots are accounted for behind what was lost with them.
     """
     changes: dict[str, str | None] = {} if cloud is None else {"cloud": cloud_text(cloud)}
-    changes |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in trusts}
     for incident in incidents:
         key, vms = f"incident/{incident.id}", incident.vms
         if not incident.open:
@@ -177,6 +177,7 @@ def shared_changes(
         changes |= dict.fromkeys(each for each in known if each.startswith(f"{key}/") and each not in changes)
         about = _INCIDENT.dump_python(replace(incident, vms=()), mode="json")
         changes[key] = json.dumps({"vms": len(vms), "incident": about})
+    changes |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in trusts}
     return changes
 
 

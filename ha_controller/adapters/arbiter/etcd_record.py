@@ -11,14 +11,14 @@ the app as texts and goes back to it as they are.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, replace
-from itertools import groupby
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import anyio
 
+from ha_controller.adapters.arbiter.by_host import OF_NONE, by_host, hosts_of
 from ha_controller.adapters.arbiter.gateway import Gateway, Refused
-from ha_controller.lead import Shared, SharedRecord
+from ha_controller.lead import Shared, SharedRecord, incident_of
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
 VERSION = 1  #: of what the texts mean
@@ -55,6 +55,7 @@ class _Lead:
     written: Written
     whole: bool  #: False until all was written once
     cluster: str
+    hosts: dict[int, int] = field(default_factory=dict)  #: of the incidents that are on record, or were in this term
 
 
 class EtcdRecord(SharedRecord):
@@ -125,12 +126,17 @@ class EtcdRecord(SharedRecord):
         found = {key.removeprefix(self._prefix): kept.value for key, kept in await self._gateway.read_all(self._prefix)}
         if found.pop("written", "") != lead.written.text:
             raise NotLeading(f"somebody else has written into the record in etcd since term {term} began")
+        lead.hosts = hosts_of(found)
         return Shared(texts=found, whole=lead.whole, term=lead.written.term)
 
     async def write(self, term: int, changes: Changes) -> None:
-        """Write in as few transactions as etcd's bounds allow. Only the last of the first write makes it whole."""
+        """Write in as few transactions as etcd's bounds allow. Only the last of the first write makes it whole.
+
+        From then on each of them leaves a record to go on from, as if only what is in it had been decided.
+        """
         lead = self._lead_in(term)
-        parts = list(_parts(changes))
+        lead.hosts |= hosts_of(changes)
+        parts = list(_parts(changes, lead.hosts))
         if not parts and lead.whole:
             return
         for number, part in enumerate(parts or [{}], start=1):
@@ -194,29 +200,43 @@ class EtcdRecord(SharedRecord):
             return None
 
 
-def _parts(changes: Changes) -> Iterator[dict[str, str | None]]:
-    """In their order, as many at a time as one transaction may have.
+def _parts(changes: Changes, hosts: Mapping[int, int]) -> Iterator[dict[str, str | None]]:
+    """As many at a time as one transaction may have; after any of them the next leader may have to go on from there.
 
-    Those of one incident (`incident/7`, `incident/7/...`) are never torn apart, unless they fit into none.
+    What belongs to one host is never torn apart, unless it fits into none: with a boot that is accounted for and no
+    incident its VMs would be forgotten. What belongs to no host comes first: the numbers that incidents have.
     """
-    part: dict[str, str | None] = {}
-    for _, keys in groupby(changes, key=lambda key: key.split("/")[:2]):
-        group = {key: changes[key] for key in keys}
-        if part and not _fits(part | group):
-            yield part
-            part = {}
-        if _fits(group):
-            part |= group
-            continue
-        for key, text in group.items():
-            if part and not _fits(part | {key: text}):
-                yield part
-                part = {}
-            part[key] = text
+    sizes = {key: len(key.encode()) + len((text or "").encode()) + 100 for key, text in changes.items()}
+
+    def fit(keys: Sequence[str]) -> bool:
+        return len(keys) <= OPERATIONS_MAX and sum(sizes[key] for key in keys) <= BYTES_MAX
+
+    part: list[str] = []
+    for name, group in by_host(changes, hosts).items():
+        whole = name != OF_NONE and fit([*group])
+        for piece in [[*group]] if whole else _pieces(group, fit):
+            if part and not fit([*part, *piece]):
+                yield {key: changes[key] for key in part}
+                part = []
+            part += piece
     if part:
-        yield part
+        yield {key: changes[key] for key in part}
 
 
-def _fits(changes: Changes) -> bool:
-    size = sum(len(key.encode()) + len((text or "").encode()) + 100 for key, text in changes.items())
-    return len(changes) <= OPERATIONS_MAX and size <= BYTES_MAX
+def _pieces(group: Changes, fit: Callable[[Sequence[str]], bool]) -> list[list[str]]:
+    """What is too much in one piece, in an order of which any beginning may be read.
+
+    All but VMs stays together: which boots are accounted for, and which incidents begin and end. With it go as many VMs
+    as fit, the last ones first, since newcomers are counted there. The other VMs come before their incident, so that
+    it is never there without them, and those of one that is over go behind it.
+    """
+    over = {f"{key}/" for key, text in group.items() if text is None and key == f"incident/{incident_of(key)}"}
+    behind = [key for key in group if key.startswith(tuple(over))]
+    before = [key for key, text in group.items() if text is not None and key.count("/") > 1]
+    rest = [key for key in group if key not in {*behind, *before}]
+    if not fit(rest):
+        boots = [key for key in rest if key.startswith("trust/")]
+        return [[key] for key in (*before, *(key for key in rest if key not in boots), *boots, *behind)]
+    while before and fit([before[-1], *rest]):
+        rest.insert(0, before.pop())
+    return [*([key] for key in before), rest, *([key] for key in behind)]

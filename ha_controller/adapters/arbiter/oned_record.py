@@ -24,6 +24,7 @@ from typing import ClassVar
 
 import anyio
 
+from ha_controller.adapters.arbiter.by_host import OF_NONE, by_host, hosts_of
 from ha_controller.adapters.arbiter.claim import Held, Proof
 from ha_controller.adapters.arbiter.oned_texts import (
     FOR_PEOPLE,
@@ -300,14 +301,11 @@ def _parts(changes: Mapping[str, str | None], ours: _Open) -> Iterator[dict[str,
 
     What belongs to one host is never torn apart: an incident may end there and another one begin. Anything else first.
     """
-    by_host: dict[int | None, dict[str, str | None]] = {None: {}}
-    for key, text in changes.items():
-        number = incident_of(key)
-        head = changes.get(f"incident/{number}") or (ours.texts or {}).get(f"incident/{number}")
-        host = None if number is None or head is None else int(json.loads(head)["incident"]["host"])
-        by_host.setdefault(host, {})[key] = text
-    part = by_host.pop(None)
-    for count, group in enumerate(by_host.values(), start=1):
+    touched = {incident_of(key) for key in changes}
+    known = hosts_of({key: text for key, text in (ours.texts or {}).items() if incident_of(key) in touched})
+    groups = by_host(changes, known)
+    part = groups.pop(OF_NONE)
+    for count, group in enumerate(groups.values(), start=1):
         part |= group
         if count % HOSTS_AT_ONCE == 0:
             yield part
