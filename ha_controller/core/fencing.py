@@ -385,16 +385,15 @@ def _exhausted(state: State, host: Host, incident: Incident, now: float) -> None
 
 
 def resume(state: State, incident: Incident, now: float) -> None:
-    """After a restart: an acknowledged order is only read back; one with an unknown outcome counts as unverified."""
+    """After a restart: what was acknowledged or read off is read back; what has an unknown outcome is unverified."""
     if incident.state is not HostState.FAILED or not incident.attempts:
         return
     last = incident.attempts[-1]
-    if last.outcome is AttemptOutcome.ACCEPTED:
+    was_off = last.outcome is AttemptOutcome.OFF_READ and not life.since(state, incident.host, last.off_read_at or now)
+    if was_off or last.outcome is AttemptOutcome.ACCEPTED:
         state.view(incident.host).read_back_due = True
-        state.save(_with_attempt(incident, replace(last, ordered_at=now)))
+        again = replace(last, outcome=AttemptOutcome.ACCEPTED, ordered_at=now, off_read_at=None)
+        state.save(_with_attempt(incident, again))
     elif last.outcome is AttemptOutcome.ORDERED:
         lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
         state.save(_with_attempt(incident, lost))
-    elif last.outcome is AttemptOutcome.OFF_READ:
-        read_at = lever.taken_up_at(state, incident.host, last.off_read_at or now, now)
-        state.save(_with_attempt(incident, replace(last, off_read_at=read_at)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+from taken_over import followed, goes_on
 from world import Cloud
 
 from ha_controller.core.controller import Controller
@@ -70,3 +72,31 @@ def test_an_off_that_was_read_by_a_device_whose_settings_changed_since_proves_no
     assert not cloud.ordered(MoveVm)
     attempt = cloud.incident(2).attempts[0]
     assert (attempt.outcome, attempt.detail) == (AttemptOutcome.UNVERIFIED, "its device was changed meanwhile")
+
+
+@pytest.mark.parametrize("way", ["a restart", "a take-over"])
+def test_an_off_that_was_read_before_another_controller_took_over_is_read_anew_twice(way: str):
+    """Somebody may have powered the host on meanwhile: that it was off once is no reason to ask for less."""
+    cloud = Cloud()
+    cloud.run(6)
+    cloud.kill(2, "off")
+    cloud.deaf = {Fence}
+    cloud.run(4)
+    order = cloud.ordered(Fence)[-1]
+    keys = {"host": 2, "incident": order.incident, "attempt": order.attempt}
+    cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
+    assert cloud.incident(2).attempts[-1].outcome is AttemptOutcome.OFF_READ
+    if way == "a restart":
+        cloud.effects.clear()
+        cloud.restart()
+    else:
+        record, cloud.deaf = followed(cloud), {Fence}
+        goes_on(cloud, record)
+    cloud.run(8)
+    (back,) = cloud.ordered(Fence)
+    assert (cloud.state(2), back.attempt, back.send) == (HostState.FAILED, order.attempt, False)
+    assert not cloud.ordered(OrderHost)
+    cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
+    cloud.run(60)
+    assert cloud.state(2) is HostState.RECOVERED
+    assert not [each for each in cloud.ordered(Fence) if each.send]
