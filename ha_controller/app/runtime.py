@@ -11,7 +11,6 @@ from typing import assert_never
 import anyio
 import anyio.abc
 import structlog
-from pydantic import SecretStr
 
 from ha_controller import threads
 from ha_controller.adapters.commander import Commander
@@ -33,6 +32,7 @@ from ha_controller.app.foresight import Foresight
 from ha_controller.app.hints import Hints
 from ha_controller.app.ledger import Ledger
 from ha_controller.app.messages import message_of, sinks
+from ha_controller.app.order_login import OrderLogin
 from ha_controller.app.outside import Outside
 from ha_controller.app.reloading import Reloader
 from ha_controller.app.renewal import LoginRenewal
@@ -105,7 +105,8 @@ class Runtime:
         self.controllers = controllers_of(self)
         self.fencer = self._make_fencer()
         self.armory = Armory(config=config, agents=registry.agents, fencer=self.fencer)
-        self.renewal = LoginRenewal(account, self._read_login, lambda: self.audit)
+        self.renewal = LoginRenewal(account, lambda: read_again(self.config, "opennebula", "auth"), lambda: self.audit)
+        self.order_login = OrderLogin(account, self.leadership, client=lambda: self.client, clock=self.clock)
         self.client = self._make_client(account)
         self.recoverer = self._make_recoverer()
         self.hints = self._make_hints()
@@ -132,15 +133,13 @@ class Runtime:
 
     def _make_client(self, account: OpenNebulaAccount) -> Client:
         timeout_s, way = self.config.opennebula.timeout_s, self.outside.transport
-        login, heed = Login(account=account), self._called
-        return Client(account.endpoint, login, orders=account, timeout_s=timeout_s, transport=way, heed=heed)
+        login, orders, heed = Login(account=account), self.order_login, self._called
+        return Client(account.endpoint, login, orders=orders, timeout_s=timeout_s, transport=way, heed=heed)
 
     def _called(self, method: str, result: str, took_s: float) -> None:
         self.counting.called(method, result, took_s)
         self.renewal.called(method, result)
-
-    def _read_login(self) -> SecretStr:
-        return read_again(self.config, "opennebula", "auth")
+        self.order_login.called(method, result)
 
     def _make_fencer(self) -> Fencer:
         looks = Looks(
@@ -352,6 +351,7 @@ class Runtime:
             group.start_soon(self.recoverer.run_inventory)
             group.start_soon(self.hints.run)
             group.start_soon(self.renewal.run)
+            group.start_soon(self.order_login.run)
             group.start_soon(self.attributes.run)
             group.start_soon(self.fencer.run_checks)
             group.start_soon(self.watching.witnesses.run)

@@ -78,6 +78,8 @@ class Leadership:
     members: tuple[Member, ...] = ()  #: as last seen
     trouble: str = ""  #: why nobody can tell who leads; empty if somebody can
     ended: str = ""  #: why this process never leads again
+    hands_off: Callable[[int], Awaitable[None]] | None = None
+    """Takes the hands of the leader before off OpenNebula, before anything else. It raises as `take_over` does."""
     take_over: Callable[[int], Awaitable[str]] | None = None
     """Takes up in a term what the leader before has left, before anybody hears that we lead. Returns who may have done
     what is not on record; empty if nobody. Whatever it raises, the lead is given back, and after NotLeading (it can be
@@ -214,15 +216,18 @@ class Leadership:
     async def _takes_over(self, term: int) -> bool:
         """Whether what the leader before has left could be taken up. What cannot be read is left to another one."""
         self._inherited = self.arbiter.led_meanwhile()
-        if self.take_over is None:
-            return True
+        what = "the logins of the leader before cannot be revoked"
         try:
             with anyio.fail_after(TAKE_OVER_TIMEOUT_S):
-                self._inherited = await self.take_over(term)
+                if self.hands_off is not None:
+                    await self.hands_off(term)
+                what = "the record of the leader before cannot be taken over"
+                if self.take_over is not None:
+                    self._inherited = await self.take_over(term)
         except Exception as error:  # a border: a record that cannot be read must not end the one who looks and tells
             self._lost.append(term)
             why = one_line(str(error)) if isinstance(error, NotLeading) else _why(error)
-            self.trouble = f"the record of the leader before cannot be taken over: {why}"
+            self.trouble = f"{what}: {why}"
             if not isinstance(error, ArbiterUnreachable | TimeoutError):
                 self._out_since = self.now()  # another one may be able to
             log.error("the lead is given back", term=term, why=self.trouble)

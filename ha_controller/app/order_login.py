@@ -1,0 +1,158 @@
+"""The login of orders: a token that each new leader takes, once it has had all of before revoked.
+
+So a call of the leader before that still waits somewhere is refused by OpenNebula. It does that before anything else
+that a new leader does, and for every kind of arbiter that gives the lead from one controller to another, unless the
+arbiter sees to it by itself (`opennebula`). The password serves to read and to do this; it never leaves with an order,
+for the old leader has it, too.
+
+A login that is a token itself cannot do that: it would end with the others. Orders go by it then, as they do where
+OpenNebula goes on refusing to make tokens, and both are told. It must never let a token be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import anyio
+import structlog
+from pydantic import SecretStr
+
+from ha_controller.adapters.arbiter import Leadership
+from ha_controller.adapters.opennebula import Client, NoAnswer, OnedUser, OpenNebulaError, Unauthenticated
+from ha_controller.lead import OpenNebulaAccount
+from ha_controller.plugin import ArbiterUnreachable, NotLeading
+
+log = structlog.get_logger(__name__)
+
+TOKEN_VALID_S = 365 * 86400  #: it ends earlier, with the next lead
+WITHIN_S = 4.0  #: the lead must last for the record behind it
+SHOWN_AGAIN_S = 0.1  #: a front-end that follows may have heard of neither yet
+REFUSED_FOR_S = 30.0  #: an election, or a master zone that is not there, may take this long
+LOOK_EVERY_S = 5.0
+
+
+class OrderLogin:
+    """What orders are sent with, as it is now; empty while there is none."""
+
+    def __init__(
+        self,
+        account: OpenNebulaAccount,
+        leadership: Leadership,
+        *,
+        client: Callable[[], Client],
+        clock: Callable[[], float],
+    ) -> None:
+        """`client` reads, by the password. From now on a new leader takes the hands of the one before off."""
+        self._account, self._leadership, self._client, self._clock = account, leadership, client, clock
+        self._used = leadership.arbiter.regains and account.orders is account.auth  # else the arbiter sees to it
+        self.why_own = ""  #: why orders go by the configured login where they should not; empty if they do not
+        self._term: int | None = None  #: in which the token was taken
+        self._token: SecretStr | None = None  #: as a session; None: the configured login
+        self._refused_since: float | None = None
+        self._refused = anyio.Event()
+        if self._used:
+            leadership.hands_off = self.take
+
+    def get_secret_value(self) -> str:
+        """The session of orders. A token is good for the lead that it was taken for, and no other."""
+        if not self._used:
+            return self._account.get_secret_value()
+        if self._term is None or self._leadership.term != self._term:
+            return ""
+        return (self._token or self._account).get_secret_value()
+
+    async def take(self, term: int) -> None:
+        """Have all logins of before revoked, and take one for this term.
+
+        Raises:
+            NotLeading: this term is over, or OpenNebula refuses the login that we are configured with.
+            ArbiterUnreachable: it is not known to be done.
+        """
+        self._term = self._token = None
+        self.why_own = ""
+        try:
+            with anyio.fail_after(WITHIN_S):
+                await self._take(term)
+        except TimeoutError:
+            raise ArbiterUnreachable(f"OpenNebula did not do it within {WITHIN_S:g} s") from None
+        except Unauthenticated as error:  # another controller may have the one that is good by now
+            raise NotLeading(str(error)) from error
+        except NoAnswer as error:
+            raise ArbiterUnreachable(str(error)) from error
+        except OpenNebulaError as error:
+            if not self._refuses_for_long():
+                raise ArbiterUnreachable(str(error)) from error
+            self.why_own = f"OpenNebula makes no login token for them ({error})"
+        else:
+            self._refused_since = None
+        self._term = term
+        if self.why_own:
+            log.warning("orders are sent with the configured login", term=term, why=self.why_own)
+
+    async def _take(self, term: int) -> None:
+        client = self._client()
+        user = await client.user()
+        if is_token(self._account.auth, user):
+            self.why_own = "opennebula.auth is a login token, which cannot have the others revoked"
+            return
+        await self._leadership.arbiter.prove(term)  # late, it would revoke the next one's
+        await client.login(user.name, "", 0)
+        token = SecretStr(f"{user.name}:{await client.login(user.name, '', TOKEN_VALID_S)}")
+        await self._is_alone(client, token)
+        self._token = token
+
+    async def _is_alone(self, client: Client, token: SecretStr) -> None:
+        """Until the OpenNebula that we order from shows it: a "true" of one in a zone had not revoked anything yet."""
+        _, _, ours = token.get_secret_value().partition(":")
+        while True:
+            try:
+                if (await client.as_user(token).user()).login_tokens == (ours,):
+                    return
+            except Unauthenticated:
+                pass
+            await anyio.sleep(SHOWN_AGAIN_S)
+
+    def _refuses_for_long(self) -> bool:
+        if self._refused_since is None:
+            self._refused_since = self._clock()
+        return self._clock() - self._refused_since >= REFUSED_FOR_S
+
+    # --- while it leads ---
+
+    def called(self, method: str, result: str) -> None:
+        """A call of oned ended. `one.user.info` is also how logins of people are tried."""
+        if result == "unauthenticated" and method != "one.user.info":
+            self._refused.set()
+
+    async def run(self) -> None:
+        """Take another one where somebody has revoked ours, until cancelled."""
+        while True:
+            await self._refused.wait()
+            self._refused = anyio.Event()
+            try:
+                await self._look()
+            except OpenNebulaError as error:
+                log.warning("no other login token for orders could be taken", why=str(error))
+            await anyio.sleep(LOOK_EVERY_S)
+
+    async def _look(self) -> None:
+        """The others stay: a leader of another zone of the federation may have the same user."""
+        term, token = self._term, self._token
+        if term is None or token is None:
+            return
+        client = self._client()
+        try:
+            await client.as_user(token).user()
+        except Unauthenticated:
+            name = token.get_secret_value().partition(":")[0]
+            if not await self._leadership.may_act(term):
+                return
+            taken = SecretStr(f"{name}:{await client.login(name, '', TOKEN_VALID_S)}")
+            if self._token is token:
+                self._token = taken
+            log.warning("the login token of orders was revoked by somebody else; another one was taken", term=term)
+
+
+def is_token(auth: SecretStr, user: OnedUser) -> bool:
+    """Whether a login is a token in place of the password."""
+    return auth.get_secret_value().partition(":")[2] in user.login_tokens

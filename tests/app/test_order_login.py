@@ -1,0 +1,108 @@
+"""A new leader has the logins of before revoked, and orders by one of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import pytest
+from pydantic import SecretStr
+
+from ha_controller.adapters.arbiter import Leadership
+from ha_controller.adapters.opennebula import Client, Unauthenticated
+from ha_controller.app import order_login
+from ha_controller.app.order_login import OrderLogin
+from ha_controller.lead import OpenNebulaAccount
+from ha_controller.plugin import ArbiterConfig, ArbiterContext, ArbiterUnreachable, NotLeading
+from ha_controller.sim.cloud import EmbeddedCloud
+from tests.app.test_yielding import Engine
+
+
+class Leader:
+    """A leadership, and what it orders with."""
+
+    def __init__(self, cloud: EmbeddedCloud, client: Client, auth: str) -> None:
+        self.users, self.now = cloud.server.users, 0.0
+        secret = SecretStr(auth)
+        account = OpenNebulaAccount(endpoint=cloud.endpoint, auth=secret, orders=secret)
+        context = ArbiterContext(name="one-1", instance="ours", state_dir=Path("/nowhere"), last_term=lambda: 0)
+        self.leadership = Leadership(arbiter=Engine(ArbiterConfig(), context), report=lambda told: None)
+        self.client = client.as_user(secret)
+        self.login = OrderLogin(account, self.leadership, client=lambda: self.client, clock=lambda: self.now)
+
+    @property
+    def session(self) -> str:
+        return self.login.get_secret_value()
+
+
+@pytest.fixture
+async def cloud() -> AsyncIterator[EmbeddedCloud]:
+    async with EmbeddedCloud(hosts=1, vms_per_host=1) as cloud:
+        yield cloud
+
+
+@pytest.fixture
+async def client(cloud: EmbeddedCloud) -> AsyncIterator[Client]:
+    async with Client(cloud.endpoint, SecretStr(cloud.session), timeout_s=1.0) as client:
+        yield client
+
+
+async def test_the_next_leader_revokes_the_login_of_the_one_before(cloud, client):
+    first, second = (Leader(cloud, client, cloud.session) for _ in range(2))
+    await first.leadership._round()
+    theirs = first.session
+    assert theirs not in ("", cloud.session)
+    assert second.session == ""
+    await second.leadership._round()
+    with pytest.raises(Unauthenticated):
+        await client.as_user(SecretStr(theirs)).user()
+    assert (await client.as_user(SecretStr(second.session)).user()).login_tokens == (second.session.partition(":")[2],)
+    assert (await client.user()).id == 0, "who stands by reads by the password"
+
+
+async def test_without_an_answer_of_opennebula_nobody_leads(cloud, client):
+    leader = Leader(cloud, client, cloud.session)
+    cloud.server.close()
+    await leader.leadership._round()
+    assert (leader.leadership.term, leader.session) == (None, "")
+    assert "the logins of the leader before cannot be revoked" in leader.leadership.trouble
+
+
+async def test_a_login_that_is_a_token_revokes_nothing_and_is_used_for_orders(cloud, client):
+    token = await client.login("oneadmin", "", 600)
+    leader = Leader(cloud, client, f"oneadmin:{token}")
+    await leader.leadership._round()
+    assert leader.session == f"oneadmin:{token}"
+    assert "is a login token" in leader.login.why_own
+    assert list(cloud.server.users.all[0].tokens) == [token]
+
+
+async def test_a_token_that_somebody_has_revoked_is_taken_anew_while_it_leads(cloud, client):
+    leader = Leader(cloud, client, cloud.session)
+    await leader.leadership._round()
+    before = leader.session
+    await client.login("oneadmin", "", 0)
+    other = await client.login("oneadmin", "", 600)
+    await leader.login._look()
+    assert leader.session not in ("", before)
+    assert other in cloud.server.users.all[0].tokens
+
+
+async def test_where_no_tokens_are_made_orders_go_by_the_password_after_a_while(cloud, client, monkeypatch):
+    leader = Leader(cloud, client, cloud.session)
+
+    async def refused(user: str, token: str, valid_s: int) -> str:
+        raise order_login.OpenNebulaError("one.user.login", "login tokens are disabled", code=2048)
+
+    monkeypatch.setattr(leader.client, "login", refused)
+    with pytest.raises(ArbiterUnreachable):
+        await leader.login.take(1)
+    leader.now = order_login.REFUSED_FOR_S
+    await leader.login.take(1)
+    assert "makes no login token" in leader.login.why_own
+
+
+async def test_a_password_that_is_refused_leaves_the_lead_to_another_one(cloud, client):
+    with anyio.fail_after(5), pytest.raises(NotLeading):
+        await Leader(cloud, client, "oneadmin:wrong").login.take(1)
