@@ -5,8 +5,10 @@ BIN    := $(VENV)/bin
 ARGS   ?=
 #: more than cores: most tests wait for something real
 WORKERS ?= 4
+#: bounded: a minute of three whole controllers that handle an incident takes up to seven seconds of a processor
+ZONE   := --level engine --lead opennebula --hours 0.1 --hosts 4 --times 30
 
-.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim planted model fuzz coverage chaos takeovers wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
+.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim sim-zone planted model fuzz coverage chaos takeovers wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -60,6 +62,12 @@ model: $(VENV)/.dev                        ## half a minute: every state of the 
 
 sim: $(VENV)/.ready                         ## two or three minutes on two cores: 100,000 host-hours of faults, checked after every step
 	$(BIN)/ha-controller simulate run --hours 48 --times 0.3 --seeds 1:255 $(ARGS)
+	$(BIN)/ha-controller simulate run $(ZONE) --controllers 2 --seeds 1:3
+	$(BIN)/ha-controller simulate run $(ZONE) --controllers 3 --seeds 1:3
+
+sim-zone: $(VENV)/.ready                    ## an hour: two and three whole controllers that lead by OpenNebula's Raft
+	$(BIN)/ha-controller simulate run $(ZONE) --controllers 2 --seeds 3:101 $(ARGS)
+	$(BIN)/ha-controller simulate run $(ZONE) --controllers 3 --seeds 3:101 $(ARGS)
 
 planted: $(VENV)/.dev                      ## minutes: mistakes planted in the core and around it, each must be found by the simulator
 	$(BIN)/python tests/planted/bugs.py $(ARGS)

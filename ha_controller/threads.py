@@ -6,6 +6,7 @@ seed differ.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,6 +45,12 @@ async def run_sync(
     """Do it beside the event loop; arguments and errors as those of `anyio.to_thread.run_sync`."""
     done: T = await _workers.get()(work, *arguments, abandon_on_cancel=abandon_on_cancel, limiter=limiter)
     return done
+
+
+def rest(seconds: float) -> None:
+    """Within such work: stand back, so that the event loop has the interpreter. Not where nothing runs beside it."""
+    if _workers.get() is anyio.to_thread.run_sync:
+        time.sleep(seconds)
 
 
 @contextmanager

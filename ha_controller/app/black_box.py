@@ -13,7 +13,6 @@ from __future__ import annotations
 import gzip
 import os
 import tempfile
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,5 +188,5 @@ def _gently(lines: Iterable[bytes]) -> Iterator[bytes]:
     """With a short sleep now and then, in a thread: the event loop has the interpreter whenever it wants it."""
     for number, line in enumerate(lines, start=1):
         if number % BREATHER_LINES == 0:
-            time.sleep(BREATHER_S)
+            threads.rest(BREATHER_S)
         yield line

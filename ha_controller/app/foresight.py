@@ -149,14 +149,14 @@ class Breath:
             GivenUp: nobody waits for it any more.
         """
         while self.is_wanted and self._gives_way():
-            time.sleep(GIVE_WAY_S)
+            threads.rest(GIVE_WAY_S)
         if not self.is_wanted:
             raise GivenUp
         worked_s = 0.0 if self._since is None else time.thread_time() - self._since
         self._worked_s += worked_s
         if self._worked_s > AT_ONCE_S:
             sleep_s = min(worked_s * self._idle_times, BREATH_MAX_S)
-            time.sleep(sleep_s)
+            threads.rest(sleep_s)
             self.slept_s += sleep_s
         self._since = time.thread_time()
 

@@ -59,6 +59,7 @@ class Bug:
     controllers: int | None = None  #: None: the seed decides
     first_seed: int = 1  #: where those before it take long, and find nothing
     lead: str = "etcd"  #: what several of them lead by
+    strikes: str = ""  #: a fault that has to have struck, or it was not the bug in question that was caught
 
     def task(self, seed: int) -> campaign.Task:
         rates = Rates().times(10.0, 5.0) if self.rates is None else Rates().only().with_rates(self.rates)
@@ -431,9 +432,9 @@ def seeds_until_caught(each: Bug, seeds: int) -> tuple[int, str]:
     """The seed that catches it, and by what; (0, "") if none does."""
     for seed in range(each.first_seed, each.first_seed + seeds):
         with each.patch():
-            found = each.part(each.task(seed)).violations
-        if found:
-            return seed, str(found[0]["invariant"])
+            ended = each.part(each.task(seed))
+        if ended.violations and (not each.strikes or ended.delivered[each.strikes]):
+            return seed, str(ended.violations[0]["invariant"])
     return 0, ""
 
 

@@ -1,7 +1,11 @@
 """Mistakes that somebody could make where several controllers share a record and ask each other what they see.
 
-The simulator's second level, with two controllers on one pretended etcd or in one pretended zone of OpenNebula, must
-find each of them.
+The simulator's second level, with two or three controllers on one pretended etcd or in one pretended zone of
+OpenNebula, must find each of them.
+
+Three mistakes are planted for both engines of the lead (`OF_BOTH`), a fourth where logins are revoked, and the process
+stands still at the effects that they are about. What stands for the token of a term differs: etcd compares the key of
+the leader in each transaction, and OpenNebula knows the login token that a take-over revokes.
 
 python tests/planted/shared_bugs.py [--seeds 30]      # a line for each; exit code 1 if one survives
 """
@@ -37,25 +41,31 @@ from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 HOURS, HOSTS = 0.15, 4
 ZONE_HOURS = 0.06
 BUGS: list[Bug] = []
+Patch = Callable[[], Any]
 
 
 def bug(
-    name: str, text: str, *invariants: str, lead: str = "etcd", first: int = 1, **rates: float
-) -> Callable[[Any], None]:
-    def note(patch: Callable[[], Any]) -> None:
+    name: str, text: str, *invariants: str, lead: str = "etcd", first: int = 1, controllers: int = 2,
+    stands_still: str = "", **rates: float,
+) -> Callable[[Patch], Patch]:  # fmt: skip
+    """Plant one; of several at the same place each is a line of its own. `stands_still`: a fault by which it has to."""
+
+    def note(patch: Patch) -> Patch:
         aimed = {key.replace("_", "-"): rate for key, rate in rates.items()}
         BUGS.append(
             Bug(
                 name=name, text=text, invariants=invariants, patch=patch, rates=aimed, part=pretended.part,
-                hours=HOURS if lead == "etcd" else ZONE_HOURS, hosts=HOSTS, controllers=2, lead=lead, first_seed=first,
+                hours=HOURS if lead == "etcd" else ZONE_HOURS, hosts=HOSTS, controllers=controllers, lead=lead,
+                first_seed=first, strikes=stands_still,
             )
         )  # fmt: skip
+        return patch
 
     return note
 
 
 @bug("no token", "the shared record is written without asking whether this very term goes on", "G2",
-     power_loss=4.0, share_late=0.9)  # fmt: skip
+     stands_still="pause-in-an-order", power_loss=4.0, share_late=0.9, pause_in_an_order=0.03)  # fmt: skip
 def _() -> Any:
     real = Gateway.put_if
 
@@ -67,12 +77,24 @@ def _() -> Any:
 
 
 @bug("no deadline of its own", "whoever stood still for longer than its lead goes on with what it had begun", "G2",
-     power_loss=4.0, pause_at_the_packet=0.5)  # fmt: skip
+     stands_still="pause-at-the-packet", power_loss=4.0, pause_at_the_packet=0.5)  # fmt: skip
+@bug("no deadline of its own, of three", "the same, and two others may lead meanwhile", "G2", controllers=3, first=2,
+     stands_still="pause-at-the-packet", power_loss=4.0, pause_at_the_packet=0.5)  # fmt: skip
+@bug("no deadline of its own, in a zone", "whoever stood still goes on with what it had begun", "G2",
+     lead="opennebula", first=31, stands_still="pause-at-the-packet", power_loss=12.0,
+     pause_at_the_packet=0.5)  # fmt: skip
+@bug("no deadline of its own, in a zone of three", "the same, and two others may lead meanwhile", "G2",
+     lead="opennebula", controllers=3, first=2, stands_still="pause-at-the-packet", power_loss=12.0,
+     pause_at_the_packet=0.5)  # fmt: skip
 def _() -> Any:
     return mock.patch.object(Leadership, "_is_over", lambda *_: False)
 
 
-@bug("the lead is not read again", "an order leaves because we led a moment ago", "G2", power_loss=4.0)
+@bug("the lead is not read again", "an order leaves because we led a moment ago", "G2",
+     stands_still="pause-in-an-order", power_loss=4.0, pause_in_an_order=0.05)  # fmt: skip
+@bug("the lead is not read again, in a zone", "an order leaves because we led a moment ago", "G2",
+     lead="opennebula", first=31, stands_still="pause-in-an-order", power_loss=12.0,
+     pause_in_an_order=0.05)  # fmt: skip
 def _() -> Any:
     async def may_act(self: Leadership, term: int | None) -> bool:
         return self.holds(term)
@@ -125,7 +147,8 @@ def _() -> Any:
 
 
 @bug("repeated login", "a leader of before brings its order to its end, with a new login for the revoked one", "G2",
-     lead="opennebula", first=31, power_loss=12.0, deposed_at_the_packet=0.3)  # fmt: skip
+     lead="opennebula", first=31, stands_still="deposed-at-the-packet", power_loss=12.0,
+     deposed_at_the_packet=0.3)  # fmt: skip
 def _() -> Any:
     real = Client._made
 
@@ -147,7 +170,8 @@ def _() -> Any:
 
 
 @bug("orders by the password", "what a take-over revokes is not what orders are sent with", "G2",
-     lead="opennebula", first=31, power_loss=12.0, deposed_at_the_packet=0.3)  # fmt: skip
+     lead="opennebula", first=31, stands_still="deposed-at-the-packet", power_loss=12.0,
+     deposed_at_the_packet=0.3)  # fmt: skip
 def _() -> Any:
     real = OpenNebulaArbiter.acquire
 
@@ -160,19 +184,16 @@ def _() -> Any:
     return mock.patch.object(OpenNebulaArbiter, "acquire", acquire)
 
 
-@bug("no deadline of its own, in a zone", "whoever stood still goes on with what it had begun", "G2",
-     lead="opennebula", first=31, power_loss=12.0, pause_at_the_packet=0.5)  # fmt: skip
-def _() -> Any:
-    return mock.patch.object(Leadership, "_is_over", lambda *_: False)
-
-
-@bug("the lead is not read again, in a zone", "an order leaves because we led a moment ago", "G2",
-     lead="opennebula", first=31, power_loss=12.0)  # fmt: skip
-def _() -> Any:
-    async def may_act(self: Leadership, term: int | None) -> bool:
-        return self.holds(term)
-
-    return mock.patch.object(Leadership, "may_act", may_act)
+#: mistake -> engine of the lead -> what is planted for it
+OF_BOTH = {
+    "no token": {"etcd": "no token", "opennebula": "orders by the password"},
+    "no deadline of its own": {"etcd": "no deadline of its own", "opennebula": "no deadline of its own, in a zone"},
+    "no re-read before an effect": {
+        "etcd": "the lead is not read again",
+        "opennebula": "the lead is not read again, in a zone",
+    },
+    "repeated login": {"opennebula": "repeated login"},
+}
 
 
 if __name__ == "__main__":

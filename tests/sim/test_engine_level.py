@@ -152,3 +152,14 @@ def test_the_command_runs_the_second_level_and_takes_no_configuration_there(tmp_
     assert '"schema": "ha-controller/simulate/v1"' in done.output
     refused = CliRunner().invoke(command, [*words, "--config", str(tmp_path / "config.toml")])
     assert "--level core only" in str(refused.exception)
+
+
+def test_no_thread_of_a_pretended_world_stands_back_for_real(monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr("time.sleep", slept.append)
+    with pretended.world(3, 4, Rates().only(), controllers=1) as world:
+        world.drive(world.now + 60)
+        world.truth.supply(2, chassis=False)
+        world.drive(world.now + 90)
+        assert world.judge.counted["incidents"] == 1
+    assert not slept

@@ -12,7 +12,7 @@ from ha_controller.core.effects import Fence, MoveVm
 from ha_controller.core.model import HostState
 from ha_controller.sim.core_level.faults import Rates
 from ha_controller.sim.core_level.judge import Violation
-from ha_controller.sim.engine_level.quorum import RECORD, Quorum, incidents_in
+from ha_controller.sim.engine_level.quorum import LEADER, RECORD, Quorum, incidents_in
 from ha_controller.sim.engine_level.world import World
 from tests.sim.etcd_answers import put
 
@@ -102,6 +102,13 @@ def test_the_checker_of_the_shared_record_sees_what_is_written_by_the_wrong_one_
     older = json.dumps([{"id": 7, "destination": 2, "order": 2}])
     with pytest.raises(Violation, match=r"D1.*forgets what was ordered for VM 7"):
         record.written(name, before, before | {"incident/4/vms/0000": older}, (name, term))
+
+
+def test_the_checker_sees_who_leads_again_in_a_term_that_was_over(leading):
+    about = leading.arbiter.store.text(LEADER)
+    leading.arbiter.take_away(0.0)
+    with pytest.raises(Violation, match=r"G2.*leads in term \d+, and that was over"):
+        leading.arbiter._taken_in(leading.controllers[0], "/v3/kv/put", put(LEADER, about))
 
 
 def put_on_record(world: World, texts: dict[str, str]) -> None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from ha_controller.sim.engine_level.leaders import Leaders
+from ha_controller.sim.core_level.judge import Violation
+from ha_controller.sim.engine_level.lead_engine import LeadEngine
 from ha_controller.sim.etcd_store import EtcdStore
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ Json = dict[str, Any]
 Texts = dict[str, str]
 
 
-class Quorum(Leaders):
+class Quorum(LeadEngine):
     """All members of etcd as one, and the ways of the controllers to them."""
 
     lead_s = LEAD_S
@@ -37,6 +38,7 @@ class Quorum(Leaders):
         super().__init__(world)
         self.store = EtcdStore(clock=lambda: world.now, outlives_s=lambda: world.dice.uniform(0.0, OUTLIVES_MAX_S))
         self.cut: set[int] = set()  #: controllers that do not reach it
+        self._given = 0  #: the last term that anybody led in
 
     # --- who leads ---
 
@@ -117,8 +119,12 @@ class Quorum(Leaders):
         after = self.shared()
         if after != before:
             self.world.judge.shared(process, before, after, led)
-        if self.in_the_lead() != led:
-            self.world.story("{} leads in term {}".format(*self.in_the_lead()))
+        name, term = self.in_the_lead()
+        if (name, term) != led:
+            self.world.story(f"{name} leads in term {term}")
+            if name and term <= self._given:
+                raise Violation("G2", f"{name} leads in term {term}, and that was over")
+            self._given = max(self._given, term)
         return status, answer
 
 

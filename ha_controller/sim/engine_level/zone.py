@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from ha_controller.sim.core_level.judge import Violation
-from ha_controller.sim.engine_level.leaders import Leaders
+from ha_controller.sim.engine_level.lead_engine import LeadEngine
 from ha_controller.sim.engine_level.oned_texts import Texts, texts_in
 from ha_controller.sim.engine_level.zone_front_ends import ENDPOINTS, ZoneFrontEnds
 from ha_controller.sim.oned_front_ends import READS, Write
@@ -26,7 +26,7 @@ LEAD_S = 5.0  #: what a controller counts, from when it asked
 BY_PASSWORD = ("one.user.update", "one.user.login")  #: what a claim is made of
 
 
-class Zone(Leaders):
+class Zone(LeadEngine):
     """A zone of OpenNebula, and the ways of the controllers to it."""
 
     lead_s = LEAD_S

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from ha_controller.sim.engine_level.world import World
 
 
-class Leaders(ABC):
+class LeadEngine(ABC):
     """What the engines have in common."""
 
     def __init__(self, world: World) -> None:
