@@ -1,12 +1,14 @@
 """Two whole controllers before one embedded cloud, each with a network of its own to the hosts.
 
-A host that only the other one reaches is not powered off; when its life ends there, too, it is.
+A host that only the other one reaches is not powered off; when its life ends there, too, it is. Of two that lead by a
+real etcd, the one that sees less gives the lead away.
 """
 
 from __future__ import annotations
 
+import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from ha_controller.demo import demo_config
 from ha_controller.sim.cloud import EmbeddedCloud
 from ha_controller.sim.hardware import Hardware
 from ha_controller.sim.hosts import HostNetwork
+from tests.peers.etcd import Etcd
 from tests.whole.test_serve import FAST, Served
 
 pytestmark = pytest.mark.slow
@@ -47,10 +50,10 @@ class Pair:
     def shots(self) -> int:
         return sum(line.what == "ordered off" for line in self.cloud.hardware.log)
 
-    async def eventually(self, what: Callable[[], Awaitable[bool]], within_s: float = 40.0) -> None:
+    async def eventually(self, what: Callable[[], Awaitable[bool]], within_s: float = 40, every_s: float = 0.2) -> None:
         with anyio.fail_after(within_s):
             while not await what():
-                await anyio.sleep(0.2)
+                await anyio.sleep(every_s)
 
     async def shows(self, word: str, *command: str) -> str:
         shown = ""
@@ -87,14 +90,15 @@ def _configure(folder: Path, cloud: EmbeddedCloud, more: str, **edits: str) -> S
 
 
 @asynccontextmanager
-async def pair(folder: Path) -> AsyncIterator[Pair]:
+async def pair(folder: Path, lead: str = "") -> AsyncIterator[Pair]:
+    """`lead`: the section of the configuration by which both lead; without it each leads alone."""
     async with EmbeddedCloud(hosts=4, vms_per_host=2, timings=FAST) as cloud:
         way = OtherNetwork(cloud.hardware)
         ports = {"ssh_port": cloud.ssh_port + 1, "echo_port": cloud.echo_port + 1}
         network = HostNetwork(way, {host.id: host.address for host in cloud.hosts}, **ports)
         await network.start()
         port = _free_port()
-        looks = _configure(folder / "looks", cloud, f'listen = "127.0.0.1:{port}"\n', **{'mode = "auto"': ""})
+        looks = _configure(folder / "looks", cloud, f'listen = "127.0.0.1:{port}"\n{lead}', **{'mode = "auto"': ""})
         served = [looks]
         try:
             await looks.start()
@@ -109,7 +113,7 @@ async def pair(folder: Path) -> AsyncIterator[Pair]:
                 f"port = {cloud.echo_port}\n": f"port = {ports['echo_port']}\n",
                 f"port = {cloud.ssh_port}\n": f"port = {ports['ssh_port']}\n",
             }
-            acts = _configure(folder / "acts", cloud, asks, **edits)
+            acts = _configure(folder / "acts", cloud, f"{lead}{asks}", **edits)
             served.append(acts)
             await acts.start()
             await acts.ready()
@@ -141,3 +145,33 @@ async def test_a_host_that_only_the_other_one_reaches_lives_and_is_powered_off_w
         assert both.cloud.check(vms_must_wait=False) == []
         assert "Traceback" not in both.acts.log + both.looks.log
         assert (tmp_path / "token").read_text() not in both.acts.log + both.looks.log
+
+
+@pytest.fixture
+def etcd(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Etcd]:
+    require_peer("etcd")
+    cluster = Etcd(tmp_path / "etcd")
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()
+
+
+async def leads(controller: Served) -> bool:
+    return bool(json.loads((await controller.cli("leader", "show", "-o", "json"))[1])["leads"])
+
+
+@pytest.mark.peer
+async def test_a_leader_that_sees_less_than_a_standby_gives_the_lead_away_over_a_real_etcd(etcd: Etcd, tmp_path: Path):
+    lead = f'\n[leader]\nkind = "etcd"\nendpoints = {json.dumps(etcd.endpoints)}\nlease = "6s"\ntimeout = "500ms"\n'
+    async with pair(tmp_path, lead) as both:
+        acts, looks = both.acts, both.looks
+        assert (await looks.cli("leader", "step-down"))[0] == 0
+        await both.eventually(lambda: leads(acts))
+        both.way.cut |= {1, 2, 3}
+        await both.eventually(lambda: leads(looks), within_s=120, every_s=4.0)
+        assert not await leads(acts)
+        assert "one-2 sees 3 hosts alive that are silent for this controller" in (await acts.cli("audit", "list"))[1]
+        assert "All hosts are well" in (await looks.cli("status"))[1]
+        assert both.shots() == 0
+        assert "Traceback" not in acts.log + looks.log
