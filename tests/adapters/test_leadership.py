@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -136,6 +137,25 @@ async def test_what_the_leader_before_has_left_is_taken_up_before_anybody_hears_
         await rig.until(lambda: rig.told)
     assert heard == [(1, None, [])]
     assert rig.told == [LeadChanged(term=1)], "all that was done is on record"
+
+
+async def test_nobody_runs_between_the_record_of_the_leader_before_and_the_word_that_we_lead(rig: Rig):
+    """The core would give VMs of the record their outcome, without the words that only a leader tells people."""
+    heard: list[list[LeadChanged]] = []
+
+    async def take_over(term: int) -> str:
+        del term
+        asyncio.get_running_loop().call_soon(lambda: heard.append(list(rig.told)))
+        return ""
+
+    async def members() -> list[Member]:
+        await anyio.sleep(0.01)  # as any that asks somebody
+        return []
+
+    rig.leadership.take_over, rig.engine.members = take_over, members  # type: ignore[method-assign]
+    async with rig.running():
+        await rig.until(lambda: heard)
+    assert heard == [[LeadChanged(term=1)]]
 
 
 @pytest.mark.parametrize(

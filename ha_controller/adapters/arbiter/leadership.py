@@ -210,6 +210,7 @@ class Leadership:
             self._lost.append(term)
             return 0.0
         self._lead, self._looked = lead, None
+        self._tell()  # with what was taken over: nobody may decide on that first
         log.info("this controller leads", term=term, led_meanwhile=self._inherited)
         return min(self.arbiter.renew_every_s, AGAIN_S)
 
