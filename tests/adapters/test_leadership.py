@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from ha_controller.adapters.arbiter import Leadership, Moment
+from ha_controller.adapters.arbiter import leadership as leadership_module
 from ha_controller.adapters.arbiter.leadership import STAY_OUT_S
 from ha_controller.core.events import LeadChanged
 from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, ArbiterUnreachable, Member, NotLeading
@@ -363,6 +364,24 @@ async def test_an_arbiter_that_falls_over_proves_nothing_and_ends_nothing(rig: R
         rig.engine.problem = RuntimeError("bug")
         assert not await leadership.may_act(1)
     assert any("something else" in line["event"] for line in logged)
+
+
+async def test_an_arbiter_that_never_answers_proves_nothing_and_holds_nothing_up(rig: Rig, monkeypatch):
+    monkeypatch.setattr(leadership_module, "PROOF_TIMEOUT_S", 0.02)
+    async with rig.running() as leadership:
+        await rig.until(lambda: leadership.term == 1)
+
+        async def never(term: int) -> None:
+            del term
+            await anyio.sleep_forever()
+
+        rig.engine.prove = never  # type: ignore[method-assign]
+        with anyio.fail_after(2):
+            assert not await leadership.may_act(1)
+        rig.sleep(LEAD_S)
+        leadership.lapse()
+        assert leadership.term is None
+    assert rig.told[-1].trouble
 
 
 async def test_a_lead_that_stepped_down_is_not_asked_for_again_for_a_while(rig: Rig):
