@@ -121,7 +121,7 @@ def _() -> Any:
     "L2",
     "G2",
     hours=0.3,
-    first_seed=4,  # seed 3 plays for minutes
+    first_seed=16,  # those before it take longer
     power_loss=1.0,
     plugin_hangs=0.2,
 )

@@ -33,9 +33,9 @@ from ha_controller.adapters.arbiter.opennebula import OpenNebulaArbiter
 from ha_controller.adapters.opennebula import Client, Unauthenticated
 from ha_controller.adapters.opennebula.gate import Lane
 from ha_controller.app import pretended
+from ha_controller.app.order_login import OrderLogin
 from ha_controller.app.shared_ledger import SharedLedger
 from ha_controller.core import sight
-from ha_controller.lead import OpenNebulaAccount
 from ha_controller.plugin import ArbiterUnreachable, NotLeading, SecretStr
 
 HOURS, HOSTS = 0.15, 4
@@ -147,16 +147,16 @@ def _() -> Any:
 
 
 @bug("repeated login", "a leader of before brings its order to its end, with a new login for the revoked one", "G2",
-     lead="opennebula", first=31, stands_still="deposed-at-the-packet", power_loss=12.0,
+     lead="opennebula", first=32, stands_still="deposed-at-the-packet", power_loss=12.0,
      deposed_at_the_packet=0.3)  # fmt: skip
 def _() -> Any:
     real = Client._made
 
     async def made(self: Client, lane: Lane, *what: Any) -> None:
-        account = self._orders
-        if self._may_send is None or lane is not Lane.ORDER or not isinstance(account, OpenNebulaAccount):
+        if self._may_send is None or lane is not Lane.ORDER or not isinstance(self._orders, OrderLogin):
             await real(self, lane, *what)
             return
+        account = self._orders._account
         with anyio.CancelScope(shield=True):
             try:
                 await real(self, lane, *what)
