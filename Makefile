@@ -8,7 +8,7 @@ WORKERS ?= 4
 #: bounded: a minute of three whole controllers that handle an incident takes up to seven seconds of a processor
 ZONE   := --level engine --lead opennebula --hours 0.1 --hosts 4 --times 30
 
-.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim sim-zone planted model fuzz coverage chaos takeovers wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
+.PHONY: help venv demo docs man audit ansible test scenarios lint check peers campaign sim sim-zone planted mutants model fuzz coverage chaos takeovers wheels deb try-deb try-pages release container bench bench-gate soak clean screenshots
 
 help:            ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## */\t/' | expand -t 12
@@ -56,6 +56,12 @@ peers: .peers/venv/.ready .peers/ansible/.ready .peers/wheelhouse/.ready ## inst
 
 campaign: $(VENV)/.dev                     ## half an hour: a million host-hours of lost packets and real deaths, by the core
 	$(BIN)/python tests/campaigns/healthy.py $(ARGS)
+
+mutants: $(VENV)/.dev                      ## hours: mutmut's mutants of the core against its tests; a run that was ended goes on
+	$(BIN)/pip install --quiet --upgrade --no-deps --target .mutants/lib mutmut==3.8.1 libcst==1.9.0 coverage==7.17.5 pytest-cov==7.1.0 pyyaml setproctitle
+	test -e .mutants/cov.db || PYTHONPATH=.mutants/lib $(BIN)/python -m pytest -q -p pytest_cov tests/core tests/scenarios -n $(WORKERS) -p no:cacheprovider \
+		--cov --cov-config=tests/campaigns/mutants.ini --cov-context=test --durations=0 > .mutants/cov.log
+	PYTHONPATH=.mutants/lib $(BIN)/python tests/campaigns/mutants.py .mutants $(ARGS)
 
 model: $(VENV)/.dev                        ## half a minute: every state of the protocol's model; ARGS=--accept writes its page anew
 	PYTHONPATH=tests $(BIN)/python -m protocol_model.report $(ARGS)
