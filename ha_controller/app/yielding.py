@@ -110,11 +110,8 @@ class Yielding:
             self.state.cloud.paused_by or any(each.held_by for each in incidents)
         ):
             return True
-        waiting = guard.waits_for_another(self.state)  # nothing was ordered for those
         return any(
-            each.state not in quiet or (each.state is HostState.SUSPECT and not each.untouched)
-            for each in incidents
-            if each not in waiting
+            each.state not in quiet or (each.state is HostState.SUSPECT and not each.untouched) for each in incidents
         )
 
     def _ours(self) -> set[int]:

@@ -127,8 +127,8 @@ def instead_of_itself(state: State, host: Host) -> str:
 def waits_for_another(state: State) -> list[Incident]:
     """Of our own hosts: nothing was ordered, and nothing but that we run there is in the way of their power-off."""
     opened = (state.incidents.get(host) for host in state.own_hosts or ())
-    undecided = (each for each in opened if each and each.state in (HostState.SUSPECT, HostState.FAILED))
-    return [each for each in undecided if not each.attempts and each.hold.startswith(f"{OWN_HOST}: ")]
+    suspects = (each for each in opened if each and each.state is HostState.SUSPECT)
+    return [each for each in suspects if each.untouched and each.hold.startswith(f"{OWN_HOST}: ")]
 
 
 class _Answer(NamedTuple):

@@ -10,7 +10,9 @@ from ha_controller.core import guard
 from ha_controller.core.effects import Answer, Drill, Fence, Tell
 from ha_controller.core.events import LeadChanged, SelfPlaced, Verb
 from ha_controller.core.model import HostState
+from ha_controller.flight import recorder
 from ha_controller.flight.replay import replay
+from ha_controller.flight.text import read, written
 
 HERE = SelfPlaced(hosts=(3,), detail="this controller runs in VM 12 on kvm-03")
 REASON = "this controller would power itself off: this controller runs in VM 12 on kvm-03"
@@ -140,8 +142,15 @@ def test_the_next_leader_goes_on(silent):
     assert {order.host for order in silent.ordered(Fence)} == {3}
 
 
-def test_a_replay_knows_where_the_controller_ran(silent):
-    record = silent.recorder.cut([3], silent.now, "").record()
+def test_a_replay_knows_where_the_controller_ran_though_that_was_seen_long_before(cloud, monkeypatch):
+    monkeypatch.setattr(recorder, "LEG_S", 2.0)
+    cloud.feed(HERE)
+    cloud.run(20)
+    cloud.kill(3, "off")
+    cloud.run(8)
+    lines = written(cloud.recorder.cut([3], cloud.now, "").record())
+    record = read(line.decode() for line in lines)
+    assert not any(HERE in each.events for each in record.rounds)
     again = replay(record)
     assert not [effect for _, effect in again.effects if isinstance(effect, Fence)]
     assert not again.partings
