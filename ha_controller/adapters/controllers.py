@@ -85,6 +85,7 @@ class _Answer(_Said):
     clock_s: Annotated[float, Field(allow_inf_nan=False)]
     leads: bool
     paused: bool = False
+    runs_on: Annotated[list[int], Field(max_length=20)] = []
     why_unfit: Annotated[list[_Text], Field(max_length=20)]
     hosts: Annotated[list[_Host], Field(max_length=WORDS_MAX)]
 
@@ -130,6 +131,7 @@ class Sight:
     instance: str = ""
     leads: bool = False
     paused: bool = False  #: by its own record: where that is not shared, it would power nothing off, if it led
+    runs_on: frozenset[int] = frozenset()  #: hosts, as far as it knows
     why_unfit: tuple[str, ...] = ()
     alive: frozenset[int] = frozenset()  #: hosts that it saw alive within the last seconds
     trouble: str = "not asked yet"  #: why the last question had no answer
@@ -217,7 +219,7 @@ class Controllers:
             if age_s <= AGE_MAX_S and (at := dating.moment(age_s)) is not None
         )
         sight.asked_at, sight.instance, sight.leads = sent_at, answer.instance, answer.leads
-        sight.paused = answer.paused
+        sight.paused, sight.runs_on = answer.paused, frozenset(answer.runs_on)
         sight.why_unfit = tuple(one_line(why) for why in answer.why_unfit)
         sight.alive = frozenset(seen.host for seen in alive if sent_at - seen.at <= FRESH_S)
         self._report(SightTold(controller=name, alive=alive))

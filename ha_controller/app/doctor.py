@@ -38,7 +38,7 @@ async def examine(runtime: Runtime) -> list[Json]:
     checks = [_sees_hosts(runtime), await disk(Path(runtime.config.state_dir)), await clock(), files(len(state.hosts))]
     if "icmp" in runtime.config.detect.channels:
         checks.append(icmp())
-    checks += _events(runtime)
+    checks += [own_place(runtime), *_events(runtime)]
     return [*checks, *_unprotected_hosts(runtime), *await _unprotected_vms(runtime)]
 
 
@@ -122,6 +122,17 @@ def files(hosts: int) -> Json:
     if limit == resource.RLIM_INFINITY or limit >= wanted:
         return _check(True, text)
     return _check(False, f"{text}, {hosts} hosts want {wanted}. Set LimitNOFILE= in the unit")
+
+
+def own_place(runtime: Runtime) -> Json:
+    """Whether this controller could power itself off."""
+    state = runtime.controller.state
+    if not state.own_hosts:
+        return _check(None if state.own_hosts is None else True, f"own host: {state.own_place}")
+    what = "Should that host die, a fit controller elsewhere gets the lead; without one, a person has to power it off"
+    if not state.settings.lead_is_given_away:
+        what = "Should that host die, a person has to power it off. Better run it elsewhere"
+    return _check(None, f"own host: {state.own_place}. {what}")
 
 
 def _events(runtime: Runtime) -> list[Json]:

@@ -34,6 +34,7 @@ from ha_controller.app.ledger import Ledger
 from ha_controller.app.messages import message_of, sinks
 from ha_controller.app.order_login import OrderLogin
 from ha_controller.app.outside import Outside
+from ha_controller.app.own_place import own_place_of
 from ha_controller.app.reloading import Reloader
 from ha_controller.app.renewal import LoginRenewal
 from ha_controller.app.reserve import reserve_watch
@@ -363,6 +364,7 @@ class Runtime:
             group.start_soon(self.leadership.run)
             group.start_soon(self.controllers.run)
             group.start_soon(yielding_of(self).run)
+            group.start_soon(own_place_of(self).run)
             group.start_soon(self._drill_schedule().run)
             group.start_soon(reserve_watch(self).run)
             ready()

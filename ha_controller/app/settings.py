@@ -22,11 +22,12 @@ def core_settings(
     config: Config, probes: Mapping[str, type[Probe[ProbeConfig]]], arbiter: Arbiter[Any] | None = None
 ) -> Settings:
     """The core's settings. `arbiter`: whether the record is shared; None: it is not."""
-    guard = config.guard
+    guard, shared = config.guard, arbiter is not None and arbiter.record is not None
     settings = Settings(
         mode=Mode(config.mode),
         policies={name.replace("_", " "): Policy(value) for name, value in config.policy.model_dump().items()},
-        record_is_shared=arbiter is not None and arbiter.record is not None,
+        record_is_shared=shared,
+        lead_is_given_away=arbiter is not None and shared and arbiter.regains and arbiter.hands_over,
         settle_s=guard.settle_s,
         max_failed_share=guard.max_failed_hosts,
         fences_max=guard.max_fences.count,

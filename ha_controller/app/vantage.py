@@ -55,6 +55,7 @@ def told(runtime: Runtime) -> Json:
         "clock_s": now,
         "leads": runtime.leadership.term is not None,
         "paused": bool(state.cloud.paused_by),
+        "runs_on": list(state.own_hosts or ()),
         "why_unfit": why_unfit(runtime),
         "hosts": [{"host": host, "alive_s_ago": ages} for host, ages in rows if ages],
     }

@@ -1,4 +1,4 @@
-"""Gives the lead away when this controller sees less than a fit one that stands by.
+"""Gives the lead away when this controller sees less than a fit one that stands by, or runs on a host that is dead.
 
 Rarely: the cause must last, a new leader leads for a while, and a controller does it once in ten minutes. Never while
 something is under way: the next leader would have to look for each order first, or would leave it to a person. Where
@@ -18,6 +18,7 @@ import structlog
 
 from ha_controller.adapters.arbiter import Leadership
 from ha_controller.adapters.controllers import Sight
+from ha_controller.core import guard
 from ha_controller.core.model import HostState
 from ha_controller.core.state import State
 
@@ -89,6 +90,10 @@ class Yielding:
             and sight.instance in standing_by
         ]
         state = self.state
+        for waiting in guard.waits_for_another(state) if state.settings.lead_is_given_away else ():
+            if elsewhere := [name for name, sight in fit if waiting.host not in sight.runs_on]:
+                text = f"{waiting.host_name} is to be powered off, and {elsewhere[0]} does not run there"
+                return f"{text}: {state.own_place}"
         for name, sight in fit:
             hidden, missed = self._compared(sight)
             if state.settings.self_check_needed and state.self_check is False and hidden >= missed:

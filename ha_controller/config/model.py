@@ -5,7 +5,7 @@ and validated like what is written there. Nothing here reads a file, a variable 
 over plain values, with every secret already a `SecretStr`.
 
 The first sentence of an error is what is wrong, the rest is the remedy. Kinds of values are in `values.py`, the tables
-about judging hosts in `detection.py`.
+about judging hosts in `detection.py`, what stops the controller in `guards.py`.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from pydantic.fields import FieldInfo
 from ha_controller.config.api import Api
 from ha_controller.config.controllers import OtherControllers
 from ha_controller.config.detection import ClusterRules, Detect, Policies
+from ha_controller.config.guards import Guard
 from ha_controller.config.placeholders import filled
 from ha_controller.config.positions import Location, Origins, as_toml, dotted
 from ha_controller.config.values import (
     AbsolutePath,
-    LiteralAddress,
     Pattern,
     Section,
     VmPolicyName,
     Window,
     count_between,
 )
-from ha_controller.durations import Duration, Share, duration_field
+from ha_controller.durations import Duration, duration_field
 
 _LOGIN = re.compile(r"//\S*@")  #: up to the last @: a password may have a "/" or an "@" in it
 
@@ -100,36 +100,6 @@ class Scope(Section):
 
     clusters: Annotated[tuple[Pattern, ...], Field(min_length=1)] = ("*",)
     exclude: tuple[Pattern, ...] = ()
-
-
-class MaxFences(Section):
-    """A budget of power-offs."""
-
-    count: Annotated[int, count_between(1, 1000)] = 2
-    per_s: Duration = duration_field("1h", key="per")
-
-
-class Quarantine(Section):
-    """How often a host may die before it is not readmitted any more."""
-
-    count: Annotated[int, count_between(2, 1000)] = 3
-    per_s: Duration = duration_field("1d", key="per")
-
-
-class Guard(Section):
-    """What stops the controller."""
-
-    max_failed_hosts: Share = Field("25%", validate_default=True)
-    max_fences: MaxFences = MaxFences()
-    max_fences_per_day: Annotated[int, count_between(1, 10000)] = 6
-    places: tuple[str, ...] = ("HA_RACK", "HA_SWITCH", "HA_PDU")  #: host attributes: what hosts have in common
-    quarantine: Quarantine = Quarantine()  #: a host that dies so often is readmitted as `--repaired` only
-    settle_s: Duration = duration_field("30s", key="settle")
-    fence_rounds: Annotated[int, count_between(1, 10)] = 2  #: how often all levels of a host are tried
-    storm_cooldown_s: Duration = duration_field("5m", key="storm_cooldown")
-    self_check: tuple[LiteralAddress, ...] = ()
-    self_check_waived: StrictBool = False  #: the operator accepts to act without knowing who is cut off
-    second_master: Literal["look", "none"] = "look"  #: none: the operator states that nobody else acts
 
 
 class FenceDevice(BaseModel):

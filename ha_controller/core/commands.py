@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ha_controller.core import life, pause, rejoin, suspicion, takeover, trust
+from ha_controller.core import guard, life, pause, rejoin, suspicion, takeover, trust
 from ha_controller.core.effects import (
     DONE,
     LOOK_AGAIN,
@@ -105,6 +105,9 @@ def _approve(state: State, command: OperatorCommanded, incident: Incident, who: 
         return
     if (host := state.hosts.get(incident.host)) is not None and host.excluded:
         state.answer(command.request, REFUSED, f"{name} is out of scope, nothing is done with it: {host.excluded}.")
+        return
+    if host is not None and (where := guard.runs_here(state, host)):
+        state.answer(command.request, REFUSED, f"{name}: {where}. {guard.instead_of_itself(state, host)}")
         return
     state.save(replace(incident, approved_by=who, rejected_by=""))
     state.answer(command.request, DONE, f"Approved: {name} is powered off if it is still silent.")
@@ -221,6 +224,8 @@ def why_not_fenced(state: State, host: Host, now: float) -> str:
     view = state.view(host.id)
     if host.excluded:
         return f"{host.name} is out of scope: {host.excluded}"
+    if where := guard.runs_here(state, host):
+        return f"{host.name}: {where}. {guard.instead_of_itself(state, host)}"
     if alive := life.shown(state, host.id, now):
         text = f"{host.name} is not silent: {alive}, and a host that shows life is never powered off."
         return life.or_wrong(state, host.id, text, now)
@@ -254,6 +259,8 @@ def why_no_drill(state: State, host: Host) -> str:
         return "there is an open incident"
     if state.term is None or state.cloud.paused_by:
         return "we do not lead, or the cloud is paused"
+    if where := guard.runs_here(state, host):
+        return where
     return "" if readable(host) else "it has no fence device that can be read"
 
 

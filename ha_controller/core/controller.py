@@ -65,6 +65,7 @@ from ha_controller.core.events import (
     ReserveAssessed,
     SecondMasterLooked,
     SelfChecked,
+    SelfPlaced,
     SettingsChanged,
     SightTold,
     TimePassed,
@@ -80,7 +81,7 @@ Report = (
     | HostOrderReported | VmOrderReported | ReadyRead | NamesRead
 )  # fmt: skip
 Surroundings = (
-    LeadChanged | RecordTakenOver | SelfChecked | SecondMasterLooked | SettingsChanged
+    LeadChanged | RecordTakenOver | SelfChecked | SelfPlaced | SecondMasterLooked | SettingsChanged
     | MonitoringRestarted | DomainsRead | HostReaddressed
 )  # fmt: skip
 
@@ -191,8 +192,8 @@ class Controller:
             case OnedReadFailed():
                 self._read_failed(event)
             case (
-                LeadChanged() | RecordTakenOver() | SelfChecked() | SecondMasterLooked() | SettingsChanged()
-                | MonitoringRestarted() | DomainsRead() | HostReaddressed()
+                LeadChanged() | RecordTakenOver() | SelfChecked() | SelfPlaced() | SecondMasterLooked()
+                | SettingsChanged() | MonitoringRestarted() | DomainsRead() | HostReaddressed()
             ):  # fmt: skip
                 self._surroundings(event, now)
             case _:
@@ -318,6 +319,8 @@ class Controller:
                 guard.self_checked(state, event, now)
             case SecondMasterLooked():
                 state.second_master, state.second_master_detail = event.present, event.detail
+            case SelfPlaced():
+                state.own_hosts, state.own_place = event.hosts, event.detail
             case MonitoringRestarted():
                 suspicion.monitoring_restarted(state, event)
             case DomainsRead():

@@ -305,6 +305,14 @@ class SecondMasterLooked:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class SelfPlaced:
+    """We looked on which hosts this controller runs; several while its VM migrates. None: could not tell."""
+
+    hosts: tuple[int, ...] | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class HostLoss:
     """What would become of the VMs of one host if it failed alone."""
 
@@ -348,9 +356,6 @@ class TimePassed:
     """A deadline that the core asked for is due."""
 
 
-# --- operator ---------------------------------------------------------------------------------------------------------
-
-
 class Verb(StrEnum):
     """What an operator can order."""
 
@@ -388,8 +393,7 @@ class OperatorCommanded:
 Event = (
     EvidenceTaken | SightTold | InventoryRead | OnedReadFailed | HostRead | DeviceChecked
     | FenceAccepted | FenceReported | MonitoringRestarted | DomainsRead | ReadyRead | NamesRead
-    | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed
-    | MaintenanceMarked
+    | DrillReported | OrdersRenewed | OrdersLifted | PoweredOn | DomainDestroyed | MaintenanceMarked | SelfPlaced
     | HostIdentified | HostReaddressed | PowerRead | HostOrderReported | VmOrderReported | LeadChanged | SelfChecked
     | SecondMasterLooked | RecordTakenOver | ReserveAssessed | SettingsChanged | TimePassed | OperatorCommanded
 )  # fmt: skip

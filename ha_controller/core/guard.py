@@ -25,6 +25,7 @@ from ha_controller.core.model import Host, HostState, OnedHostState
 from ha_controller.core.state import State
 
 DAY_S = 86400.0
+OWN_HOST = "own host"
 STORM_SAVED_EVERY_S, CAUSE_SAVED_EVERY_S = 1.0, 10.0
 
 
@@ -35,8 +36,8 @@ class GuardResult:
     guard: str
     passes: bool
     reason: str
-    needs_person: bool = False  #: it may say no for ever; a person's approval overrules it
-    helps: str = ""  #: what else a person can do, as a sentence
+    needs_person: bool = False  #: it may say no for ever; a person's approval overrules it, unless `helps` says more
+    helps: str = ""  #: what a person can do instead, as a sentence
 
     def __str__(self) -> str:
         """As it stands in the incident and in `explain`."""
@@ -98,13 +99,36 @@ def veto(results: tuple[GuardResult, ...]) -> GuardResult | None:
 def what_helps(vetoed: GuardResult, incident: Incident) -> str:
     """What people are told to do about a guard that says no."""
     name, helps = incident.host_name, ""
-    if vetoed.needs_person:
+    if vetoed.helps:
+        helps = f" {vetoed.helps}"
+    elif vetoed.needs_person:
         helps = f" To act all the same: ha-controller pending approve {incident.id}."
     elif vetoed.guard == "readiness":
         helps = f" If you have seen that it is off: ha-controller confirm-off {name}."
-    elif vetoed.helps:
-        helps = f" {vetoed.helps}"
     return f"Nothing is done.{helps} More: ha-controller explain {name}"
+
+
+def runs_here(state: State, host: Host) -> str:
+    """That this controller runs on the host, in words; empty if it does not, as far as is known."""
+    if host.id not in (state.own_hosts or ()):
+        return ""
+    return f"this controller would power itself off: {state.own_place}"
+
+
+def instead_of_itself(state: State, host: Host) -> str:
+    """What a person can do about the host that this controller runs on."""
+    confirm = f"ha-controller confirm-off {host.name}."
+    if state.settings.lead_is_given_away:
+        text = "A fit controller that stands by elsewhere gets the lead and goes on."
+        return f"{text} If there is none, power the host off by hand, then: {confirm}"
+    return f"Power it off by hand, then: {confirm} Or start a controller elsewhere, and stop this one."
+
+
+def waits_for_another(state: State) -> list[Incident]:
+    """Of our own hosts: nothing was ordered, and nothing but that we run there is in the way of their power-off."""
+    opened = (state.incidents.get(host) for host in state.own_hosts or ())
+    suspects = (each for each in opened if each and each.state is HostState.SUSPECT)
+    return [each for each in suspects if each.untouched and each.hold.startswith(f"{OWN_HOST}: ")]
 
 
 class _Answer(NamedTuple):
@@ -293,6 +317,19 @@ def _life(state: State, host: Host, incident: Incident, now: float) -> _Answer:
     return _Answer(True, "no channel shows life")
 
 
+def _own_host(state: State, host: Host, incident: Incident, now: float) -> _Answer:
+    """No approval overrules it: an order that ends whoever gave it is never seen through by this controller.
+
+    The last that may say no, so that the lead is given away only if nothing else is in the way.
+    """
+    del incident, now
+    if where := runs_here(state, host):
+        return _Answer(False, where, needs_person=True, helps=instead_of_itself(state, host))
+    if state.own_hosts is None:
+        return _Answer(True, f"where this controller runs is not known: {state.own_place}")
+    return _Answer(True, "this controller does not run on it")
+
+
 GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...] = (
     ("leader", _leader),
     ("second master", _second_master),
@@ -306,5 +343,6 @@ GUARDS: tuple[tuple[str, Callable[[State, Host, Incident, float], _Answer]], ...
     ("crash dump", _crash_dump),
     ("planned reboot", _planned_reboot),
     ("life", _life),
+    (OWN_HOST, _own_host),
     ("capacity", _capacity),
 )

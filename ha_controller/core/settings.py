@@ -63,6 +63,7 @@ class Settings:
     single_domain_after_s: float = 60.0  #: silence of the only deciding domain
     hung_after_s: float = 180.0
     record_is_shared: bool = False  #: incidents and what people ordered are kept for all controllers, by the leader
+    lead_is_given_away: bool = False  #: to a fit controller that stands by, with all that is on record
     settle_s: float = 30.0  #: no power-off this soon after start or change of leader
     max_failed_share: float = 0.25
     fences_max: int = 2

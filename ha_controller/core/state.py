@@ -193,6 +193,8 @@ class State:
     self_check_detail: str = "not done yet"
     second_master: bool | None = None
     second_master_detail: str = "not looked yet"
+    own_hosts: tuple[int, ...] | None = None  #: on which this controller runs; None: not known
+    own_place: str = "not looked yet"
     oned_at: float | None = None
     oned_detail: str = "not reached yet"
     groups: tuple[VmGroup, ...] | None = None

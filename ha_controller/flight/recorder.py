@@ -26,6 +26,7 @@ from ha_controller.core.events import (
     LeadChanged,
     SecondMasterLooked,
     SelfChecked,
+    SelfPlaced,
     SightTold,
     TimePassed,
 )
@@ -186,7 +187,7 @@ class Recorder:
                 return self._changed(event)
             case DeviceChecked():
                 self._devices[event.host, event.device] = event
-            case LeadChanged() | SelfChecked() | SecondMasterLooked():
+            case LeadChanged() | SelfChecked() | SelfPlaced() | SecondMasterLooked():
                 self._surroundings[type(event)] = event
             case _:
                 pass

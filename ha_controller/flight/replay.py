@@ -27,6 +27,7 @@ from ha_controller.core.events import (
     OnedReadFailed,
     SecondMasterLooked,
     SelfChecked,
+    SelfPlaced,
     SettingsChanged,
     TimePassed,
 )
@@ -37,7 +38,7 @@ from ha_controller.flight.record import NOT_KEPT, Beginning, FlightRecord, Inven
 SAME_WITHIN_S = 1.0  #: what is ordered so shortly before it was ordered then is the same order
 BATCH_S = 0.001  #: steady readings that came so close to each other are given at once
 
-_ABOUT_US = (LeadChanged, SelfChecked, SecondMasterLooked)
+_ABOUT_US = (LeadChanged, SelfChecked, SelfPlaced, SecondMasterLooked)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -31,6 +31,7 @@ class Teller:
     def __init__(self) -> None:
         self.lives: dict[int, dict[str, float]] = {}  #: host -> channel -> when, on its clock
         self.run, self.leads, self.why_unfit = "run-1", False, []
+        self.runs_on: list[int] | None = None  #: None: an older version, which does not say
         self.stopped_at: float | None = None
 
     def clock(self) -> float:
@@ -43,6 +44,7 @@ class Teller:
             for host, lives in self.lives.items()
         ]
         more = {"leads": self.leads, "why_unfit": self.why_unfit, "hosts": hosts, "of a newer version": 1}
+        more |= {} if self.runs_on is None else {"runs_on": self.runs_on}
         return {"run": self.run, "instance": "abc", "clock_s": now, **more}
 
     def sees(self, host: int, channel: str = "icmp") -> None:
@@ -181,6 +183,15 @@ async def test_one_that_is_unfit_tells_life_all_the_same_and_is_not_fit():
         await ours.becomes(lambda: ours.told[-1].alive)
         assert not ours.sight("one-2").is_fit(time.monotonic())
         assert ours.sight("one-2").why_unfit == ("self-check: 0 of 3 witnesses answer",)
+
+
+@pytest.mark.parametrize(("runs_on", "known"), [([3, 4], {3, 4}), ([], set()), (None, set())])
+async def test_it_says_on_which_hosts_it_runs(runs_on, known):
+    teller = Teller()
+    teller.runs_on = runs_on
+    async with peer(saying(teller)) as (port, _), asked({"one-2": port}) as ours:
+        await ours.becomes(lambda: ours.answers("one-2") == 1)
+        assert ours.sight("one-2").runs_on == known
 
 
 async def test_one_whose_clock_stands_still_keeps_nothing_alive():

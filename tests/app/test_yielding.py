@@ -12,7 +12,8 @@ from world import Cloud
 from ha_controller.adapters.arbiter import Leadership
 from ha_controller.adapters.controllers import FRESH_S, Sight
 from ha_controller.app.yielding import AGAIN_AFTER_S, LASTS_S, LED_MIN_S, Yielding
-from ha_controller.core.events import SelfChecked, Verb
+from ha_controller.core.effects import Fence
+from ha_controller.core.events import SelfChecked, SelfPlaced, Verb
 from ha_controller.lead import Shared, SharedRecord
 from ha_controller.plugin import Arbiter, ArbiterConfig, ArbiterContext, Member
 
@@ -227,6 +228,51 @@ async def test_what_is_not_on_record_is_not_done(leader):
     cut_off(leader)
     assert not await leader.looks_for(LASTS_S + 3)
     assert leader.noted
+
+
+def its_own_host_dies(leader: Leader, host: int = 1) -> None:
+    leader.leadership.arbiter.record = Record()
+    settings = replace(leader.cloud.settings, record_is_shared=True, lead_is_given_away=True)
+    leader.cloud.reconfigure(settings)
+    leader.cloud.feed(SelfPlaced(hosts=(host,), detail="this controller runs in VM 12 on kvm-01"))
+    leader.cloud.kill(host, "off")
+    leader.other.alive = frozenset(range(8)) - {host}
+
+
+async def test_a_leader_on_the_host_that_is_to_be_powered_off_gives_it_to_one_elsewhere(leader):
+    its_own_host_dies(leader)
+    assert await leader.looks_for(LASTS_S + 10)
+    (why,) = leader.noted
+    assert why == ("kvm-01 is to be powered off, and one-2 does not run there: this controller runs in VM 12 on kvm-01")
+    assert not leader.cloud.ordered(Fence)
+
+
+@pytest.mark.parametrize(
+    "change", [{"why_unfit": ("its probes come 2 s late",)}, {"runs_on": frozenset({1})}, {"instance": "of no member"}]
+)
+async def test_nobody_gets_it_who_is_not_fit_or_runs_there_too(leader, change):
+    for name, value in change.items():
+        setattr(leader.other, name, value)
+    its_own_host_dies(leader)
+    assert not await leader.looks_for(LASTS_S + 30)
+    assert leader.cloud.incident(1).hold.startswith("own host")
+    assert not leader.cloud.ordered(Fence)
+
+
+async def test_it_stays_where_the_next_one_would_not_know_of_the_incident(leader):
+    its_own_host_dies(leader)
+    leader.cloud.reconfigure(replace(leader.cloud.settings, record_is_shared=False, lead_is_given_away=False))
+    leader.leadership.arbiter.record = None
+    assert not await leader.looks_for(LASTS_S + 30)
+
+
+async def test_it_waits_for_what_was_ordered_for_other_hosts(leader):
+    leader.cloud.kill(5, "mute")
+    leader.cloud.run(70)
+    assert leader.cloud.incident(5).attempts
+    its_own_host_dies(leader)
+    assert not await leader.looks_for(LASTS_S + 20)
+    assert leader.cloud.incident(1).hold.startswith("own host")
 
 
 async def test_without_witnesses_of_our_own_there_is_no_self_check_to_fail(leader):

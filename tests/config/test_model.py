@@ -109,3 +109,10 @@ def test_a_configuration_does_not_change(site):
         config.mode = "observe"
     with pytest.raises(ValidationError, match="frozen"):
         config.fence[0].level = 2
+
+
+@pytest.mark.parametrize("written", ["-1", "true", '"12"', "1.5"])
+def test_the_vm_of_the_controller_is_a_number_or_looked_for(site, written):
+    told = site.told(site.good.replace("[guard]", f"[guard]\nown_vm = {written}"))
+    assert ["not the id of a VM" in each for each in told] == [True]
+    assert site.load(site.good.replace("[guard]", "[guard]\nown_vm = 12")).guard.own_vm == 12

@@ -19,6 +19,7 @@ from ha_controller.core.events import (
     Readiness,
     SecondMasterLooked,
     SelfChecked,
+    SelfPlaced,
     Verb,
 )
 from ha_controller.core.model import Device, Identity, PowerState, Signal
@@ -519,6 +520,13 @@ def second_master(cloud: Faults, second_master: bool | Literal["unknown"]) -> st
     detail = {True: "hook host_error", False: "no failure hook", None: "OpenNebula's hooks cannot be read"}[present]
     happened(cloud, SecondMasterLooked(present=present, detail=detail))
     return f"another master: {detail}"
+
+
+@happens
+def runs_on(cloud: Faults, runs_on: int) -> str:
+    name = names(cloud, [runs_on])
+    happened(cloud, SelfPlaced(hosts=(runs_on,), detail=f"this controller runs in VM 12 on {name}"))
+    return f"this controller is found to run in VM 12 on {name}"
 
 
 @happens

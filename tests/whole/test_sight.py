@@ -1,7 +1,7 @@
 """Two whole controllers before one embedded cloud, each with a network of its own to the hosts.
 
 A host that only the other one reaches is not powered off; when its life ends there, too, it is. Of two that lead by a
-real etcd, the one that sees less gives the lead away.
+real etcd, the one that sees less gives the lead away, and so does the one that would power itself off.
 """
 
 from __future__ import annotations
@@ -90,15 +90,21 @@ def _configure(folder: Path, cloud: EmbeddedCloud, more: str, **edits: str) -> S
 
 
 @asynccontextmanager
-async def pair(folder: Path, lead: str = "") -> AsyncIterator[Pair]:
-    """`lead`: the section of the configuration by which both lead; without it each leads alone."""
+async def pair(
+    folder: Path, lead: str = "", *, observes: bool = True, own_vm: int | None = None
+) -> AsyncIterator[Pair]:
+    """`lead`: the section of the configuration by which both lead; without it each leads alone.
+
+    `observes`: the one that looks does nothing else. `own_vm`: where the one that acts runs.
+    """
     async with EmbeddedCloud(hosts=4, vms_per_host=2, timings=FAST) as cloud:
         way = OtherNetwork(cloud.hardware)
         ports = {"ssh_port": cloud.ssh_port + 1, "echo_port": cloud.echo_port + 1}
         network = HostNetwork(way, {host.id: host.address for host in cloud.hosts}, **ports)
         await network.start()
         port = _free_port()
-        looks = _configure(folder / "looks", cloud, f'listen = "127.0.0.1:{port}"\n{lead}', **{'mode = "auto"': ""})
+        only_looks = {'mode = "auto"': ""} if observes else {}
+        looks = _configure(folder / "looks", cloud, f'listen = "127.0.0.1:{port}"\n{lead}', **only_looks)
         served = [looks]
         try:
             await looks.start()
@@ -113,6 +119,8 @@ async def pair(folder: Path, lead: str = "") -> AsyncIterator[Pair]:
                 f"port = {cloud.echo_port}\n": f"port = {ports['echo_port']}\n",
                 f"port = {cloud.ssh_port}\n": f"port = {ports['ssh_port']}\n",
             }
+            if own_vm is not None:
+                edits["[guard]\n"] = f"[guard]\nown_vm = {own_vm}\n"
             acts = _configure(folder / "acts", cloud, f"{lead}{asks}", **edits)
             served.append(acts)
             await acts.start()
@@ -175,3 +183,26 @@ async def test_a_leader_that_sees_less_than_a_standby_gives_the_lead_away_over_a
         assert "All hosts are well" in (await looks.cli("status"))[1]
         assert both.shots() == 0
         assert "Traceback" not in acts.log + looks.log
+
+
+@pytest.mark.peer
+async def test_a_leader_in_a_vm_on_the_host_that_dies_leaves_it_to_the_other_one(etcd: Etcd, tmp_path: Path):
+    lead = f'\n[leader]\nkind = "etcd"\nendpoints = {json.dumps(etcd.endpoints)}\nlease = "6s"\ntimeout = "500ms"\n'
+    async with pair(tmp_path, lead, observes=False, own_vm=4) as both:
+        acts, looks = both.acts, both.looks
+        assert (await looks.cli("leader", "step-down"))[0] == 0
+        await both.eventually(lambda: leads(acts))
+        assert "this controller runs in VM 4 on kvm-03. Should that host die" in (await acts.cli("doctor"))[1]
+        both.cloud.break_host(2, "hang")
+        await both.shows("kvm-03: own host: this controller would power itself off", "events")
+        assert both.shots() == 0
+        await both.eventually(lambda: leads(looks), within_s=120, every_s=2.0)
+        await both.eventually(lambda: is_recovered(looks), within_s=60, every_s=1.0)
+        assert both.shots() == 1
+        assert both.cloud.check(vms_must_wait=False) == []
+        assert "kvm-03 is to be powered off, and one-2 does not run there" in (await acts.cli("audit", "list"))[1]
+        assert "Traceback" not in acts.log + looks.log
+
+
+async def is_recovered(controller: Served) -> bool:
+    return "All VMs are cared for" in (await controller.cli("status"))[1]

@@ -43,6 +43,7 @@ class Sight(Answer):
     clock_s: float = Field(description="Of the clock by which the ages count; it never jumps.")
     leads: bool
     paused: bool = Field(description="Whether it would do nothing, if it led.")
+    runs_on: list[int] = Field(description="Hosts on which it runs itself, as far as it knows.")
     why_unfit: list[str] = Field(description="Why it cannot tell what is silent; empty: it can.")
     hosts: list[SeenHost] = Field(description="Those seen alive within half a minute.")
 

@@ -101,6 +101,7 @@ def _vm(vm: Fields) -> OnedVm:
         vm_mad=last.line("VM_MAD"),
         tm_mad=last.line("TM_MAD"),
         deploy_id=vm.line("DEPLOY_ID"),
+        os_uuid=template.below("OS").line("UUID").lower(),
         cpu=_cores(template.text("CPU")),
         memory_mb=template.integer("MEMORY", 0),
         locked=lock_level > 0,

@@ -104,6 +104,7 @@ class OnedVm:
     vm_mad: str
     tm_mad: str
     deploy_id: str
+    os_uuid: str  #: which machine it is to its guest, lower case; empty: not said
     cpu: float  #: cores promised
     memory_mb: int
     locked: bool
