@@ -53,7 +53,10 @@ class OpenNebulaAccount:
     endpoint: str  #: of the oned beside this controller
     auth: SecretStr  #: "user:password", or "user:token"
     orders: SecretStr
-    """What orders are sent with. An arbiter may put another session here, or an empty one: then none is sent."""
+    """What orders are sent with. An arbiter may put an empty session here in its `__init__`, and one of its own later.
+
+    For any other that `regains`, a new leader has all login tokens of this user revoked and orders by one of its own.
+    """
 
     def get_secret_value(self) -> str:
         """The session of orders, as it is now."""

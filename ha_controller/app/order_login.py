@@ -6,7 +6,7 @@ arbiter sees to it by itself (`opennebula`). The password serves to read and to 
 for the old leader has it, too.
 
 A login that is a token itself cannot do that: it would end with the others. Orders go by it then, as they do where
-OpenNebula goes on refusing to make tokens, and both are told. It must never let a token be seen.
+OpenNebula goes on refusing to make tokens, and `doctor` tells both. It must never let a token be seen.
 """
 
 from __future__ import annotations
@@ -28,11 +28,12 @@ TOKEN_VALID_S = 365 * 86400  #: it ends earlier, with the next lead
 WITHIN_S = 4.0  #: the lead must last for the record behind it
 SHOWN_AGAIN_S = 0.1  #: a front-end that follows may have heard of neither yet
 REFUSED_FOR_S = 30.0  #: an election, or a master zone that is not there, may take this long
+REFUSED_AGAIN_S = 10.0  #: a refusal so long after the last one begins anew: another one may have led meanwhile
 LOOK_EVERY_S = 5.0
 
 
 class OrderLogin:
-    """What orders are sent with, as it is now; empty while there is none."""
+    """What orders are sent with: "user:token", or the configured login (`why_configured`); empty without a lead."""
 
     def __init__(
         self,
@@ -42,26 +43,27 @@ class OrderLogin:
         client: Callable[[], Client],
         clock: Callable[[], float],
     ) -> None:
-        """`client` reads, by the password. From now on a new leader takes the hands of the one before off."""
+        """`client` reads, by the password; `clock`: monotonic seconds. From now on a new leader revokes by it."""
         self._account, self._leadership, self._client, self._clock = account, leadership, client, clock
-        self._used = leadership.arbiter.regains and account.orders is account.auth  # else the arbiter sees to it
+        self._sees_to_it = leadership.arbiter.regains and account.orders is account.auth  # else the arbiter sees to it
         self.why_own = ""  #: why orders go by the configured login where they should not; empty if they do not
         self._term: int | None = None  #: in which the token was taken
         self._token: SecretStr | None = None  #: as a session; None: the configured login
         self._refused_since: float | None = None
+        self._refused_at = float("-inf")
         self._refused = anyio.Event()
-        if self._used:
-            leadership.hands_off = self.take
+        if self._sees_to_it:
+            leadership.revoke_logins = self.revoke_and_log_in
 
     def get_secret_value(self) -> str:
         """The session of orders. A token is good for the lead that it was taken for, and no other."""
-        if not self._used:
+        if not self._sees_to_it:
             return self._account.get_secret_value()
         if self._term is None or self._leadership.term != self._term:
             return ""
         return (self._token or self._account).get_secret_value()
 
-    async def take(self, term: int) -> None:
+    async def revoke_and_log_in(self, term: int) -> None:
         """Have all logins of before revoked, and take one for this term.
 
         Raises:
@@ -69,7 +71,7 @@ class OrderLogin:
             ArbiterUnreachable: it is not known to be done.
         """
         self._term = self._token = None
-        self.why_own = ""
+        self.why_own, refused_since, self._refused_since = "", self._refused_since, None
         try:
             with anyio.fail_after(WITHIN_S):
                 await self._take(term)
@@ -80,28 +82,34 @@ class OrderLogin:
         except NoAnswer as error:
             raise ArbiterUnreachable(str(error)) from error
         except OpenNebulaError as error:
+            self._refused_since = refused_since
             if not self._refuses_for_long():
                 raise ArbiterUnreachable(str(error)) from error
             self.why_own = f"OpenNebula makes no login token for them ({error})"
-        else:
-            self._refused_since = None
+            self._refused.set()  # tried again while it leads
         self._term = term
         if self.why_own:
             log.warning("orders are sent with the configured login", term=term, why=self.why_own)
 
+    def why_configured(self, user: OnedUser) -> str:
+        """Why orders go, or would go if we led, by the configured login; empty: they go by a token of their own."""
+        if self._sees_to_it and user.has_token(self._account.auth):
+            return "opennebula.auth is a login token, so a new leader cannot revoke those of the one before"
+        return self.why_own
+
     async def _take(self, term: int) -> None:
         client = self._client()
         user = await client.user()
-        if is_token(self._account.auth, user):
+        if user.has_token(self._account.auth):
             self.why_own = "opennebula.auth is a login token, which cannot have the others revoked"
             return
         await self._leadership.arbiter.prove(term)  # late, it would revoke the next one's
         await client.login(user.name, "", 0)
         token = SecretStr(f"{user.name}:{await client.login(user.name, '', TOKEN_VALID_S)}")
-        await self._is_alone(client, token)
+        await self._until_alone(client, token)
         self._token = token
 
-    async def _is_alone(self, client: Client, token: SecretStr) -> None:
+    async def _until_alone(self, client: Client, token: SecretStr) -> None:
         """Until the OpenNebula that we order from shows it: a "true" of one in a zone had not revoked anything yet."""
         _, _, ours = token.get_secret_value().partition(":")
         while True:
@@ -113,9 +121,12 @@ class OrderLogin:
             await anyio.sleep(SHOWN_AGAIN_S)
 
     def _refuses_for_long(self) -> bool:
-        if self._refused_since is None:
-            self._refused_since = self._clock()
-        return self._clock() - self._refused_since >= REFUSED_FOR_S
+        """Whether it has refused each time that we asked, for so long."""
+        now = self._clock()
+        if self._refused_since is None or now - self._refused_at > REFUSED_AGAIN_S:
+            self._refused_since = now
+        self._refused_at = now
+        return now - self._refused_since >= REFUSED_FOR_S
 
     # --- while it leads ---
 
@@ -138,6 +149,8 @@ class OrderLogin:
     async def _look(self) -> None:
         """The others stay: a leader of another zone of the federation may have the same user."""
         term, token = self._term, self._token
+        if term is not None and token is None and self._refused_since is not None:
+            await self._try_again(term)
         if term is None or token is None:
             return
         client = self._client()
@@ -152,7 +165,16 @@ class OrderLogin:
                 self._token = taken
             log.warning("the login token of orders was revoked by somebody else; another one was taken", term=term)
 
-
-def is_token(auth: SecretStr, user: OnedUser) -> bool:
-    """Whether a login is a token in place of the password."""
-    return auth.get_secret_value().partition(":")[2] in user.login_tokens
+    async def _try_again(self, term: int) -> None:
+        """Until OpenNebula makes tokens again, or the lead ends: the leader before has the password, too."""
+        if self._leadership.term != term or not await self._leadership.may_act(term):
+            self._refused.set()
+            return
+        try:
+            with anyio.fail_after(WITHIN_S):
+                await self._take(term)
+        except (OpenNebulaError, TimeoutError):
+            self._refused.set()
+            return
+        self.why_own, self._refused_since = "", None
+        log.info("orders are sent with a login of their own again", term=term)

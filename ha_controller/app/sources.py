@@ -17,7 +17,6 @@ from ha_controller.app.black_box import BlackBox
 from ha_controller.app.doctor import examine, ssh_timeout
 from ha_controller.app.exposition import Scrapes
 from ha_controller.app.ledger import Ledger
-from ha_controller.app.order_login import is_token
 from ha_controller.app.surroundings import SecondMaster
 from ha_controller.core import report, trust
 from ha_controller.core.state import State
@@ -298,9 +297,8 @@ class ControllerSources:
         took_ms = (self._runtime.clock() - began_at) / 2 * 1000  # the mean of two calls
         rights = "group oneadmin" if user.in_oneadmin else "not in oneadmin: needs ADMIN on HOST and VM by ACL"
         text = f"OpenNebula {version} at {endpoint} in {took_ms:.0f} ms, user {user.name} ({rights})"
-        if self._runtime.leadership.arbiter.regains and is_token(self._runtime.config.opennebula.auth, user):
-            own = "opennebula.auth is a login token, so a new leader cannot revoke those of the one before"
-            return {"ok": None, "text": f"{text}; {own}. Give it user and password"}
+        if why := self._runtime.order_login.why_configured(user):
+            return {"ok": None, "text": f"{text}; orders go by the configured login: {why}"}
         if self._runtime.leadership.arbiter.regains and user.id == ONEADMIN:
             own = (
                 "a user of its own for the controller is better, as all its login tokens are revoked at each take-over"

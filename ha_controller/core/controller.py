@@ -284,7 +284,7 @@ class Controller:
             case FenceAccepted():
                 fencing.accepted(self.state, incident, event)
             case FenceReported():
-                fencing.reported(self.state, incident, event)
+                fencing.reported(self.state, incident, event, now)
             case OrdersRenewed():
                 lasting.renewed(self.state, incident, event, now)
             case OrdersLifted():

@@ -14,7 +14,7 @@ from ha_controller.core.effects import ORDER_VALID_S, Fence, Severity
 from ha_controller.core.events import FenceAccepted, FenceReported, FenceResult
 from ha_controller.core.incident import Attempt, AttemptOutcome, Death, Incident, Lever, Proof, VmStage
 from ha_controller.core.machine import Trigger
-from ha_controller.core.model import Device, Host, HostState
+from ha_controller.core.model import Device, Host
 from ha_controller.core.outcome import wants_running
 from ha_controller.core.power import ask_for_power, fingerprints, power_since, readable
 from ha_controller.core.state import Hold, State, bar, unconfirmed_silence
@@ -43,10 +43,10 @@ def accepted(state: State, incident: Incident, event: FenceAccepted) -> None:
     """Note an acknowledgement, so that after a crash the order is not sent a second time."""
     attempt = _running(incident, event.attempt)
     if attempt is not None and attempt.outcome is AttemptOutcome.ORDERED:
-        state.save(_with_attempt(incident, replace(attempt, outcome=AttemptOutcome.ACCEPTED)))
+        state.save(with_attempt(incident, replace(attempt, outcome=AttemptOutcome.ACCEPTED)))
 
 
-def reported(state: State, incident: Incident, event: FenceReported) -> None:
+def reported(state: State, incident: Incident, event: FenceReported, now: float) -> None:
     """Take in the end of an attempt; late and doubled reports are dropped."""
     attempt = _running(incident, event.attempt)
     if attempt is None:
@@ -61,7 +61,7 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
     done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
     is_first = incident.tried == incident.attempts
     incident = replace(incident, attempts=incident.tried)  # those before that never left are on the trail alone
-    incident = state.save(lasting.without_refused(_with_attempt(incident, done)))
+    incident = state.save(lasting.without_refused(with_attempt(incident, done)))
     for name in event.mismatched:
         incident = state.save(bar(incident, [name]))
         if host is not None:
@@ -69,8 +69,21 @@ def reported(state: State, incident: Incident, event: FenceReported) -> None:
     if outcome is AttemptOutcome.NOT_SENT:
         if is_first:
             _tell_not_sent(state, incident, done)
+    elif outcome is not AttemptOutcome.OFF_READ and attempt.off_read_at is not None:
+        _stop_after_off(state, incident, done, now)
     elif outcome is not AttemptOutcome.OFF_READ:
         _tell_unverified(state, incident, done)
+
+
+def _stop_after_off(state: State, incident: Incident, attempt: Attempt, now: float) -> None:
+    """It was read off before a restart or a take-over: who powered it on since is not to be answered with a shot."""
+    state.stop(
+        incident,
+        f"{', '.join(attempt.devices)} read off, and cannot be read off again ({attempt.detail}): somebody may have "
+        "powered the host on",
+        f"Power it off, then: ha-controller release {incident.host_name}",
+        now,
+    )
 
 
 def _tell_unverified(state: State, incident: Incident, attempt: Attempt) -> None:
@@ -98,7 +111,8 @@ def _running(incident: Incident, number: int) -> Attempt | None:
     return last if last is not None and last.number == number and last.outcome in under_way else None
 
 
-def _with_attempt(incident: Incident, attempt: Attempt) -> Incident:
+def with_attempt(incident: Incident, attempt: Attempt) -> Incident:
+    """The same, with what is known now of an attempt."""
     others = tuple(known for known in incident.attempts if known.number != attempt.number)
     return replace(incident, attempts=(*others, attempt))
 
@@ -110,7 +124,7 @@ def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Atte
     elif now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
         view.read_back_due = False
         lost = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="no report in time")
-        _tell_unverified(state, state.save(_with_attempt(incident, lost)), lost)
+        _tell_unverified(state, state.save(with_attempt(incident, lost)), lost)
 
 
 def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
@@ -118,9 +132,9 @@ def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, n
     state.view(host.id).read_back_due = False
     if fingerprints(host, attempt.devices) != attempt.fingerprints:
         changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
-        state.save(_with_attempt(incident, changed))
+        state.save(with_attempt(incident, changed))
         return
-    state.save(_with_attempt(incident, replace(attempt, ordered_at=now)))
+    state.save(with_attempt(incident, replace(attempt, ordered_at=now)))
     state.out.append(
         Fence(
             host=host.id,
@@ -150,7 +164,7 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON", now)
     elif fingerprints(host, attempt.devices) != attempt.fingerprints:
         changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
-        state.save(_with_attempt(incident, changed))
+        state.save(with_attempt(incident, changed))
     elif others := [device for device in readable(host) if device not in (*attempt.devices, *powers)]:
         ask_for_power(state, host.id, tuple(others), now)
     elif why and not second:
@@ -207,11 +221,11 @@ def _wait_for_second_signal(
         off_read_at=None,
         detail=f"{attempt.detail}; {why}{but}",
     )
-    _tell_unverified(state, state.save(_with_attempt(incident, weak)), weak)
+    _tell_unverified(state, state.save(with_attempt(incident, weak)), weak)
 
 
 def _void(state: State, incident: Incident, attempt: Attempt, why: str, now: float) -> None:
-    voided, name = _with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED)), incident.host_name
+    voided, name = with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED)), incident.host_name
     then = f"Check the wiring, then: ha-controller unfence {name} (if it is healthy)"
     state.stop(
         bar(voided, attempt.devices),
@@ -382,18 +396,3 @@ def _exhausted(state: State, host: Host, incident: Incident, now: float) -> None
         f"Check its power. If you have seen that it is off: ha-controller confirm-off {host.name}",
         now,
     )
-
-
-def resume(state: State, incident: Incident, now: float) -> None:
-    """After a restart: what was acknowledged or read off is read back; what has an unknown outcome is unverified."""
-    if incident.state is not HostState.FAILED or not incident.attempts:
-        return
-    last = incident.attempts[-1]
-    was_off = last.outcome is AttemptOutcome.OFF_READ and not life.since(state, incident.host, last.off_read_at or now)
-    if was_off or last.outcome is AttemptOutcome.ACCEPTED:
-        state.view(incident.host).read_back_due = True
-        again = replace(last, outcome=AttemptOutcome.ACCEPTED, ordered_at=now, off_read_at=None)
-        state.save(_with_attempt(incident, again))
-    elif last.outcome is AttemptOutcome.ORDERED:
-        lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
-        state.save(_with_attempt(incident, lost))

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ha_controller.core import fencing, moving, pause, reboot, takeover
+from ha_controller.core import fencing, life, moving, pause, reboot, takeover
 from ha_controller.core.effects import Severity, not_shared
 from ha_controller.core.events import RecordTakenOver
-from ha_controller.core.incident import CloudRecord, Incident
+from ha_controller.core.incident import AttemptOutcome, CloudRecord, Incident
 from ha_controller.core.lost_vms import CLOCKS_DIFFER_S
 from ha_controller.core.model import HostState, HostTrust
 from ha_controller.core.state import HostView, NewBoot, State
@@ -45,7 +45,7 @@ def resume(state: State, now: float) -> None:
     """Take up open incidents. No deadline survives; unknown outcomes are looked at first."""
     for incident in list(state.incidents.values()):
         state.watch(incident.host, True)
-        fencing.resume(state, incident, now)
+        _resume_power_off(state, incident, now)
         moving.resume(state, incident, now)
         if incident.rebooted:
             reboot.resume(state, incident, now)
@@ -209,3 +209,18 @@ def _doubt_boots(state: State, ours: Mapping[int, HostTrust], event: RecordTaken
             view.new_boot, view.boot_known_at = None, 0.0
         if not is_ours or host in fenced:
             view.boot_seen_at = 0.0
+
+
+def _resume_power_off(state: State, incident: Incident, now: float) -> None:
+    """After a restart: what was acknowledged or read off is read back; what has an unknown outcome is unverified."""
+    if incident.state is not HostState.FAILED or not incident.attempts:
+        return
+    last = incident.attempts[-1]
+    was_off = last.outcome is AttemptOutcome.OFF_READ and not life.since(state, incident.host, last.off_read_at or now)
+    if was_off or last.outcome is AttemptOutcome.ACCEPTED:
+        state.view(incident.host).read_back_due = True
+        again = replace(last, outcome=AttemptOutcome.ACCEPTED, ordered_at=now)  # it keeps when it was read off
+        state.save(fencing.with_attempt(incident, again))
+    elif last.outcome is AttemptOutcome.ORDERED:
+        lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
+        state.save(fencing.with_attempt(incident, lost))

@@ -96,13 +96,47 @@ async def test_where_no_tokens_are_made_orders_go_by_the_password_after_a_while(
         raise order_login.OpenNebulaError("one.user.login", "login tokens are disabled", code=2048)
 
     monkeypatch.setattr(leader.client, "login", refused)
-    with pytest.raises(ArbiterUnreachable):
-        await leader.login.take(1)
-    leader.now = order_login.REFUSED_FOR_S
-    await leader.login.take(1)
+    while leader.now < order_login.REFUSED_FOR_S:
+        with pytest.raises(ArbiterUnreachable):
+            await leader.login.revoke_and_log_in(1)
+        leader.now += 1.0
+    await leader.login.revoke_and_log_in(1)
     assert "makes no login token" in leader.login.why_own
+    assert leader.login.why_configured(await client.user()) == leader.login.why_own
+
+
+async def test_as_soon_as_tokens_are_made_again_orders_go_by_one(cloud, client, monkeypatch):
+    leader = Leader(cloud, client, cloud.session)
+
+    async def refused(user: str, token: str, valid_s: int) -> str:
+        raise order_login.OpenNebulaError("one.user.login", "the zone has no leader", code=2048)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(order_login, "REFUSED_FOR_S", 0.0)
+        patched.setattr(leader.client, "login", refused)
+        await leader.leadership._round()
+        assert leader.session == cloud.session
+        await leader.login._look()
+        assert leader.session == cloud.session
+    await leader.login._look()
+    assert leader.session not in ("", cloud.session)
+    assert leader.login.why_own == ""
+
+
+async def test_one_refusal_an_hour_after_another_one_is_not_refused_for_long(cloud, client, monkeypatch):
+    """Another one has led meanwhile, and the password that orders would go by is the old leader's, too."""
+    leader = Leader(cloud, client, cloud.session)
+
+    async def refused(user: str, token: str, valid_s: int) -> str:
+        raise order_login.OpenNebulaError("one.user.login", "the zone has no leader", code=2048)
+
+    monkeypatch.setattr(leader.client, "login", refused)
+    for leader.now in (0.0, 3600.0, 3600.0 + order_login.REFUSED_FOR_S / 2):
+        with pytest.raises(ArbiterUnreachable):
+            await leader.login.revoke_and_log_in(1)
+    assert leader.session == ""
 
 
 async def test_a_password_that_is_refused_leaves_the_lead_to_another_one(cloud, client):
     with anyio.fail_after(5), pytest.raises(NotLeading):
-        await Leader(cloud, client, "oneadmin:wrong").login.take(1)
+        await Leader(cloud, client, "oneadmin:wrong").login.revoke_and_log_in(1)

@@ -100,3 +100,24 @@ def test_an_off_that_was_read_before_another_controller_took_over_is_read_anew_t
     cloud.run(60)
     assert cloud.state(2) is HostState.RECOVERED
     assert not [each for each in cloud.ordered(Fence) if each.send]
+
+
+def test_a_host_that_was_powered_on_after_it_was_read_off_is_not_shot_again_by_the_next_leader():
+    """A person may have repaired it, and it is silent while it boots: only a person knows."""
+    cloud = Cloud()
+    cloud.run(6)
+    cloud.kill(2, "off")
+    cloud.deaf = {Fence}
+    cloud.run(4)
+    order = cloud.ordered(Fence)[-1]
+    keys = {"host": 2, "incident": order.incident, "attempt": order.attempt}
+    cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
+    record, cloud.deaf = followed(cloud), {Fence}
+    goes_on(cloud, record)
+    cloud.run(8)
+    cloud.feed(FenceReported(**keys, result=FenceResult.UNVERIFIED, off_read_at=None, detail="bmc reads ON"))
+    cloud.run(120)
+    assert cloud.state(2) is HostState.FAILED
+    assert "somebody may have powered the host on" in cloud.incident(2).stopped
+    assert [each.send for each in cloud.ordered(Fence)] == [False]
+    assert not cloud.ordered(MoveVm)

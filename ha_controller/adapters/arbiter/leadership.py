@@ -30,6 +30,8 @@ PROOF_TIMEOUT_S = 6.0
 PROOF_VALID_S = 2.0  #: an order leaves within this after we began to ask for its proof
 ASK_TIMEOUT_S = 20.0
 TAKE_OVER_TIMEOUT_S = 5.0  #: the lead must last for some time behind it
+LEFT_MIN_S = 0.5
+OTHERS_FIRST = 3  #: so many times the pause of the others: after a take-over that failed
 AGAIN_S = 0.5  #: a renewal that got no answer is tried again after this
 LOOK_EVERY_S = 5.0  #: at the members, for people
 LOOK_TIMEOUT_S = 1.5  #: a renewal must not wait for it
@@ -78,8 +80,8 @@ class Leadership:
     members: tuple[Member, ...] = ()  #: as last seen
     trouble: str = ""  #: why nobody can tell who leads; empty if somebody can
     ended: str = ""  #: why this process never leads again
-    hands_off: Callable[[int], Awaitable[None]] | None = None
-    """Takes the hands of the leader before off OpenNebula, before anything else. It raises as `take_over` does."""
+    revoke_logins: Callable[[int], Awaitable[None]] | None = None
+    """Takes OpenNebula out of the hands of the leader before, before anything else. It raises as `take_over` does."""
     take_over: Callable[[int], Awaitable[str]] | None = None
     """Takes up in a term what the leader before has left, before anybody hears that we lead. Returns who may have done
     what is not on record; empty if nobody. Whatever it raises, the lead is given back, and after NotLeading (it can be
@@ -204,8 +206,9 @@ class Leadership:
         if self.ended or self._stays_out() or self._is_over(lead, self.now()):
             self._lost.append(term)  # it took too long to be told, or we must not lead since
             return 0.0
-        if not await self._takes_over(term):
-            return self.arbiter.ask_every_s
+        if not await self._takes_over(lead):
+            await self._give_back()  # before the pause: another one, whose OpenNebula answers, must find it free
+            return self.arbiter.ask_every_s * OTHERS_FIRST
         if self.ended or self._stays_out() or self._is_over(lead, self.now()):
             self._lost.append(term)
             return 0.0
@@ -214,14 +217,15 @@ class Leadership:
         log.info("this controller leads", term=term, led_meanwhile=self._inherited)
         return min(self.arbiter.renew_every_s, AGAIN_S)
 
-    async def _takes_over(self, term: int) -> bool:
+    async def _takes_over(self, lead: _Lead) -> bool:
         """Whether what the leader before has left could be taken up. What cannot be read is left to another one."""
-        self._inherited = self.arbiter.led_meanwhile()
+        term, self._inherited = lead.term, self.arbiter.led_meanwhile()
+        left_s = self.arbiter.lead_s - lead.asked.age_s(self.now()) - LEFT_MIN_S
         what = "the logins of the leader before cannot be revoked"
         try:
-            with anyio.fail_after(TAKE_OVER_TIMEOUT_S):
-                if self.hands_off is not None:
-                    await self.hands_off(term)
+            with anyio.fail_after(min(TAKE_OVER_TIMEOUT_S, left_s)):
+                if self.revoke_logins is not None:
+                    await self.revoke_logins(term)
                 what = "the record of the leader before cannot be taken over"
                 if self.take_over is not None:
                     self._inherited = await self.take_over(term)

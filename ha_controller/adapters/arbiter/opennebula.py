@@ -208,7 +208,7 @@ class OpenNebulaArbiter(Arbiter[OpenNebulaConfig]):
 
     async def _claim(self, raft_term: int, server: int, user: OnedUser) -> None:
         """Write that we lead, and void the logins of all who led before."""
-        if self._account.auth.get_secret_value().partition(":")[2] in user.login_tokens:
+        if user.has_token(self._account.auth):
             raise ArbiterUnreachable(
                 "opennebula.auth is a login token: a new leader revokes all of them. Give it user and password"
             )

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from pydantic import SecretStr
+
 from ha_controller.core.resources import NumaNode, NumaRequest, PciDevice, PciRequest
 
 DIGITS = re.compile("[0-9]*")
@@ -24,6 +26,10 @@ class OnedUser:
     template: dict[str, str] = field(repr=False)  #: without passwords and tokens
     login_tokens: tuple[str, ...] = field(repr=False, default=())
     group_name: str = ""  #: of the primary group
+
+    def has_token(self, auth: SecretStr) -> bool:
+        """Whether this login ("user:token") is by one of its tokens, in place of the password."""
+        return auth.get_secret_value().partition(":")[2] in self.login_tokens
 
     @property
     def in_oneadmin(self) -> bool:
