@@ -86,3 +86,14 @@ def rebooted_under_another_leader(late_s: float = 0.0, *, reads: bool = True) ->
     cloud.unheard[3] -= late_s
     cloud.run(5)
     return cloud, record
+
+
+def unanswered_power_off() -> tuple[Cloud, dict[str, int]]:
+    """Host 2 is off, and its power-off was ordered without any answer so far; what names that attempt."""
+    cloud = Cloud()
+    cloud.run(6)
+    cloud.kill(2, "off")
+    cloud.deaf = {Fence}
+    cloud.run(4)
+    order = cloud.ordered(Fence)[-1]
+    return cloud, {"host": 2, "incident": order.incident, "attempt": order.attempt}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from taken_over import unanswered_power_off
 from world import SETTINGS, Cloud
 
 from ha_controller.core import lever
@@ -41,13 +42,8 @@ def test_a_host_that_said_on_one_disk_that_it_would_stop_is_awaited_on_the_other
 
 
 def test_a_power_off_that_is_read_back_has_time_for_it():
-    cloud = Cloud()
-    cloud.run(6)
-    cloud.kill(2, "off")
-    cloud.deaf = {Fence}
-    cloud.run(4)
-    order = cloud.ordered(Fence)[-1]
-    cloud.feed(FenceAccepted(host=2, incident=order.incident, attempt=order.attempt))
+    cloud, keys = unanswered_power_off()
+    cloud.feed(FenceAccepted(**keys))
     cloud.effects.clear()
     cloud.restart()
     cloud.run(4)

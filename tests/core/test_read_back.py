@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from taken_over import followed, goes_on
-from world import Cloud
+from taken_over import followed, goes_on, unanswered_power_off
 
 from ha_controller.core.controller import Controller
 from ha_controller.core.effects import Fence, MoveVm, OrderHost
@@ -15,13 +14,8 @@ from ha_controller.core.model import Device, HostState
 
 def test_an_acknowledged_power_off_is_read_back_only_when_the_lead_is_held():
     """Found by the simulator: OpenNebula was read before the lead was taken, and nobody may carry such an order out."""
-    cloud = Cloud()
-    cloud.run(6)
-    cloud.kill(2, "off")
-    cloud.deaf = {Fence}
-    cloud.run(4)
-    order = cloud.ordered(Fence)[-1]
-    cloud.feed(FenceAccepted(host=2, incident=order.incident, attempt=order.attempt))
+    cloud, keys = unanswered_power_off()
+    cloud.feed(FenceAccepted(**keys))
     records = [incident for incident in cloud.incidents.values() if incident.open]
     cloud.controller = Controller(cloud.settings, cloud.now)
     cloud.controller.restore(records, cloud.cloud, cloud.now, cloud.trusts.values())
@@ -37,13 +31,8 @@ def test_an_acknowledged_power_off_is_read_back_only_when_the_lead_is_held():
 
 def test_an_acknowledged_power_off_is_not_read_back_by_a_device_with_other_settings():
     """What it reads says nothing of the machine that was ordered off; the new one is ordered for itself."""
-    cloud = Cloud()
-    cloud.run(6)
-    cloud.kill(2, "off")
-    cloud.deaf = {Fence}
-    cloud.run(4)
-    order = cloud.ordered(Fence)[-1]
-    cloud.feed(FenceAccepted(host=2, incident=order.incident, attempt=order.attempt))
+    cloud, keys = unanswered_power_off()
+    cloud.feed(FenceAccepted(**keys))
     cloud.levels = ((Device(name="bmc", identity_noted=True, fingerprint="another address"),),)
     cloud.deaf = set()
     cloud.restart()
@@ -56,13 +45,7 @@ def test_an_acknowledged_power_off_is_not_read_back_by_a_device_with_other_setti
 
 
 def test_an_off_that_was_read_by_a_device_whose_settings_changed_since_proves_nothing():
-    cloud = Cloud()
-    cloud.run(6)
-    cloud.kill(2, "off")
-    cloud.deaf = {Fence}
-    cloud.run(4)
-    order = cloud.ordered(Fence)[-1]
-    keys = {"host": 2, "incident": order.incident, "attempt": order.attempt}
+    cloud, keys = unanswered_power_off()
     cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
     cloud.levels = ((Device(name="bmc", identity_noted=True, fingerprint="another address"),),)
     cloud.inventory()
@@ -77,13 +60,7 @@ def test_an_off_that_was_read_by_a_device_whose_settings_changed_since_proves_no
 @pytest.mark.parametrize("way", ["a restart", "a take-over"])
 def test_an_off_that_was_read_before_another_controller_took_over_is_read_anew_twice(way: str):
     """Somebody may have powered the host on meanwhile: that it was off once is no reason to ask for less."""
-    cloud = Cloud()
-    cloud.run(6)
-    cloud.kill(2, "off")
-    cloud.deaf = {Fence}
-    cloud.run(4)
-    order = cloud.ordered(Fence)[-1]
-    keys = {"host": 2, "incident": order.incident, "attempt": order.attempt}
+    cloud, keys = unanswered_power_off()
     cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
     assert cloud.incident(2).attempts[-1].outcome is AttemptOutcome.OFF_READ
     if way == "a restart":
@@ -94,7 +71,7 @@ def test_an_off_that_was_read_before_another_controller_took_over_is_read_anew_t
         goes_on(cloud, record)
     cloud.run(8)
     (back,) = cloud.ordered(Fence)
-    assert (cloud.state(2), back.attempt, back.send) == (HostState.FAILED, order.attempt, False)
+    assert (cloud.state(2), back.attempt, back.send) == (HostState.FAILED, keys["attempt"], False)
     assert not cloud.ordered(OrderHost)
     cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
     cloud.run(60)
@@ -104,13 +81,7 @@ def test_an_off_that_was_read_before_another_controller_took_over_is_read_anew_t
 
 def test_a_host_that_was_powered_on_after_it_was_read_off_is_not_shot_again_by_the_next_leader():
     """A person may have repaired it, and it is silent while it boots: only a person knows."""
-    cloud = Cloud()
-    cloud.run(6)
-    cloud.kill(2, "off")
-    cloud.deaf = {Fence}
-    cloud.run(4)
-    order = cloud.ordered(Fence)[-1]
-    keys = {"host": 2, "incident": order.incident, "attempt": order.attempt}
+    cloud, keys = unanswered_power_off()
     cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
     record, cloud.deaf = followed(cloud), {Fence}
     goes_on(cloud, record)
