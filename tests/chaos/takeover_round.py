@@ -32,7 +32,8 @@ LOOK_EVERY_S = 0.02
 LEAD_S = LEASE_S - MARGIN_S  #: a lead lasts for so long after its holder began to ask for it
 LEFT_ROUNDED_S = 0.1
 ORDERS = ("one.host.status", "one.vm.migrate", "one.vm.action", "one.vm.recover")
-WRITES = (*ORDERS, "one.host.update", "one.vm.update", "one.vm.lock", "one.vm.unlock", "one.user.login")
+WRITES = (*ORDERS, "one.host.update", "one.vm.update", "one.vm.lock", "one.vm.unlock")
+"""What has to be announced. A login has not: it is taken before the first order of a term, and moves nothing."""
 LEADER_KEY = "/ha-controller/leader"
 
 
