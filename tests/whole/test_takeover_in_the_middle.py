@@ -148,7 +148,7 @@ async def both_on(etcd: Etcd, folder: Path) -> AsyncIterator[Both]:
             text = path.read_text().replace('settle = "2s"', 'settle = "500ms"')
             path.write_text(
                 f'{text}\n[leader]\nkind = "etcd"\nendpoints = {json.dumps(etcd.endpoints)}\n'
-                f'lease = "5s"\ntimeout = "500ms"\nprefix = "/{folder.name}"\n'
+                f'lease = "8s"\ntimeout = "500ms"\nprefix = "/{folder.name}"\n'
             )
             config = load(path, environ={}, **registry.models())
             runtime = MortalRuntime(config, find_plugins(extra_modules=[echo]))
