@@ -138,7 +138,7 @@ def test_the_same_seed_tells_the_same_story_in_another_process():
 
 def test_the_whole_controller_brings_the_dead_to_an_end_and_breaks_nothing():
     rates = Rates().only(*(fault.name for fault in ENGINE_FAULTS)).with_rates({"power-loss": 0.8, "answer-lost": 0.02})
-    world, found = pretended.run(5, 4, 0.3, rates, controllers=1)
+    world, found = pretended.run(7, 4, 0.3, rates, controllers=1)
     assert [str(each) for each in found] == []
     assert world.judge.counted["deaths"]
     assert world.judge.counted["fences"]
