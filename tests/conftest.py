@@ -6,10 +6,13 @@ import asyncio
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
+
+from tests.peers.etcd import Etcd
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,3 +61,14 @@ def require_peer() -> Callable[[str], str]:
         pytest.skip(reason)
 
     return find
+
+
+@pytest.fixture
+def etcd(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Etcd]:
+    """A real one of three members, which may be broken."""
+    require_peer("etcd")
+    cluster = Etcd(tmp_path / "etcd")
+    try:
+        yield cluster.start()
+    finally:
+        cluster.stop()

@@ -19,6 +19,7 @@ from pydantic import SecretStr
 
 from ha_controller.adapters.arbiter import Leadership
 from ha_controller.adapters.opennebula import Client, NoAnswer, OnedUser, OpenNebulaError, Unauthenticated
+from ha_controller.app.refusals import LooksWhenRefused
 from ha_controller.lead import OpenNebulaAccount
 from ha_controller.plugin import ArbiterUnreachable, NotLeading
 
@@ -29,10 +30,9 @@ WITHIN_S = 4.0  #: the lead must last for the record behind it
 SHOWN_AGAIN_S = 0.1  #: a front-end that follows may have heard of neither yet
 REFUSED_FOR_S = 30.0  #: an election, or a master zone that is not there, may take this long
 REFUSED_AGAIN_S = 10.0  #: a refusal so long after the last one begins anew: another one may have led meanwhile
-LOOK_EVERY_S = 5.0
 
 
-class OrderLogin:
+class OrderLogin(LooksWhenRefused):
     """What orders are sent with: "user:token", or the configured login (`why_configured`); empty without a lead."""
 
     def __init__(
@@ -44,6 +44,7 @@ class OrderLogin:
         clock: Callable[[], float],
     ) -> None:
         """`client` reads, by the password; `clock`: monotonic seconds. From now on a new leader revokes by it."""
+        super().__init__()
         self._account, self._leadership, self._client, self._clock = account, leadership, client, clock
         self._sees_to_it = leadership.arbiter.regains and account.orders is account.auth  # else the arbiter sees to it
         self.why_own = ""  #: why orders go by the configured login where they should not; empty if they do not
@@ -51,7 +52,6 @@ class OrderLogin:
         self._token: SecretStr | None = None  #: as a session; None: the configured login
         self._refused_since: float | None = None
         self._refused_at = float("-inf")
-        self._refused = anyio.Event()
         if self._sees_to_it:
             leadership.revoke_logins = self.revoke_and_log_in
 
@@ -74,7 +74,7 @@ class OrderLogin:
         self.why_own, refused_since, self._refused_since = "", self._refused_since, None
         try:
             with anyio.fail_after(WITHIN_S):
-                await self._take(term)
+                self._token = await self._taken(term)
         except TimeoutError:
             raise ArbiterUnreachable(f"OpenNebula did not do it within {WITHIN_S:g} s") from None
         except Unauthenticated as error:  # another controller may have the one that is good by now
@@ -86,7 +86,7 @@ class OrderLogin:
             if not self._refuses_for_long():
                 raise ArbiterUnreachable(str(error)) from error
             self.why_own = f"OpenNebula makes no login token for them ({error})"
-            self._refused.set()  # tried again while it leads
+            self.look_soon()  # and try again while it leads
         self._term = term
         if self.why_own:
             log.warning("orders are sent with the configured login", term=term, why=self.why_own)
@@ -97,17 +97,18 @@ class OrderLogin:
             return "opennebula.auth is a login token, so a new leader cannot revoke those of the one before"
         return self.why_own
 
-    async def _take(self, term: int) -> None:
+    async def _taken(self, term: int) -> SecretStr | None:
+        """A token beside which there is no other; None where the configured login is one, which would end with them."""
         client = self._client()
         user = await client.user()
         if user.has_token(self._account.auth):
             self.why_own = "opennebula.auth is a login token, which cannot have the others revoked"
-            return
+            return None
         await self._leadership.arbiter.prove(term)  # late, it would revoke the next one's
         await client.login(user.name, "", 0)
         token = SecretStr(f"{user.name}:{await client.login(user.name, '', TOKEN_VALID_S)}")
         await self._until_alone(client, token)
-        self._token = token
+        return token
 
     async def _until_alone(self, client: Client, token: SecretStr) -> None:
         """Until the OpenNebula that we order from shows it: a "true" of one in a zone had not revoked anything yet."""
@@ -130,29 +131,23 @@ class OrderLogin:
 
     # --- while it leads ---
 
-    def called(self, method: str, result: str) -> None:
-        """A call of oned ended. `one.user.info` is also how logins of people are tried."""
-        if result == "unauthenticated" and method != "one.user.info":
-            self._refused.set()
-
-    async def run(self) -> None:
-        """Take another one where somebody has revoked ours, until cancelled."""
-        while True:
-            await self._refused.wait()
-            self._refused = anyio.Event()
-            try:
-                await self._look()
-            except OpenNebulaError as error:
-                log.warning("no other login token for orders could be taken", why=str(error))
-            await anyio.sleep(LOOK_EVERY_S)
-
     async def _look(self) -> None:
-        """The others stay: a leader of another zone of the federation may have the same user."""
-        term, token = self._term, self._token
-        if term is not None and token is None and self._refused_since is not None:
-            await self._try_again(term)
-        if term is None or token is None:
+        term = self._term
+        if term is None or self._leadership.term != term:
+            if self._refused_since is not None:
+                self.look_soon()  # the lead is about to be told
             return
+        try:
+            if self._token is not None:
+                await self._replace(term, self._token)
+            elif self._refused_since is not None:
+                await self._try_again(term)
+        except (OpenNebulaError, ArbiterUnreachable, NotLeading, TimeoutError) as error:
+            log.warning("no other login token for orders could be taken", why=str(error) or "no answer in time")
+            self.look_soon()
+
+    async def _replace(self, term: int, token: SecretStr) -> None:
+        """Where somebody has revoked ours. The others stay: a leader of another zone may have the same user."""
         client = self._client()
         try:
             await client.as_user(token).user()
@@ -166,15 +161,9 @@ class OrderLogin:
             log.warning("the login token of orders was revoked by somebody else; another one was taken", term=term)
 
     async def _try_again(self, term: int) -> None:
-        """Until OpenNebula makes tokens again, or the lead ends: the leader before has the password, too."""
-        if self._leadership.term != term or not await self._leadership.may_act(term):
-            self._refused.set()
-            return
-        try:
-            with anyio.fail_after(WITHIN_S):
-                await self._take(term)
-        except (OpenNebulaError, TimeoutError):
-            self._refused.set()
-            return
-        self.why_own, self._refused_since = "", None
-        log.info("orders are sent with a login of their own again", term=term)
+        """Where OpenNebula made none: the leader before has the password that orders go by, too."""
+        with anyio.fail_after(WITHIN_S):
+            token = await self._taken(term)
+        if self._term == term and token is not None:
+            self._token, self.why_own, self._refused_since = token, "", None
+            log.info("orders are sent with a login of their own again", term=term)

@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import anyio
 import structlog
@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+Read = TypeVar("Read")
+
 LOOK_EVERY_S = 15.0
 FIND_AGAIN_S = 300.0  #: the pool of VMs is large, and read only until it was read once
+FILES_WITHIN_S = 5.0
 _LOCAL = re.compile(r"\|-- (\S+)\n\s+/32 host LOCAL")
 
 
@@ -76,7 +79,7 @@ class OwnPlace:
     last: SelfPlaced | None = None
     _vm: int | None = None  #: found by our UUID
     _find_at: float = 0.0
-    _vm_is_searched: bool = False
+    _why_not_found: str = ""  #: why it cannot be told whether there is one; empty: it could
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -89,10 +92,12 @@ class OwnPlace:
         """Look once and report a change."""
         try:
             found = await self._found()
-        except OpenNebulaError as error:
+        except (OpenNebulaError, TimeoutError) as error:
             if self.last is not None and self.last.hosts:
                 return  # what was known stays
-            found = SelfPlaced(hosts=None, detail=f"whether this controller runs in a VM of this cloud: {error}")
+            found = SelfPlaced(
+                hosts=None, detail=f"whether this controller runs in a VM of this cloud: {error or 'no answer in time'}"
+            )
         if found != self.last:
             self.last = found
             log.info("own host", hosts=found.hosts, detail=found.detail)
@@ -102,7 +107,7 @@ class OwnPlace:
         guard = self.config().guard
         if guard.own_host == "none":
             return SelfPlaced(hosts=(), detail="the operator states that this controller runs on none of the hosts")
-        addresses = await threads.run_sync(self.machine.addresses, abandon_on_cancel=True)
+        addresses = await _read(self.machine.addresses)
         for target in self.targets():
             if target.host >= 0 and target.address in addresses:
                 why = f"{target.address} is an address of this machine"
@@ -113,11 +118,14 @@ class OwnPlace:
         return await self._in_a_vm(guard.own_vm)
 
     async def _in_a_vm(self, noted: Literal["look"] | int) -> SelfPlaced:
-        uuid = "" if noted != "look" else await threads.run_sync(self.machine.system_uuid, abandon_on_cancel=True)
+        uuid = "" if noted != "look" else await _read(self.machine.system_uuid)
         if noted == "look" and not uuid:
             text = "whether this controller runs in a VM of this cloud cannot be told: only root may read the machine's"
             return SelfPlaced(hosts=None, detail=f'{text} UUID. Set guard.own_vm to its id, or guard.own_host = "none"')
         number = noted if noted != "look" else await self._by_uuid(uuid)
+        if number is None and self._why_not_found:
+            text = f"whether this controller runs in a VM of this cloud: {self._why_not_found}"
+            return SelfPlaced(hosts=None, detail=text)
         if number is None:
             return SelfPlaced(hosts=(), detail="this controller runs on none of the hosts, and in no VM with its UUID")
         vms = await self.read_vms([number])
@@ -127,15 +135,23 @@ class OwnPlace:
         return SelfPlaced(hosts=places, detail=f"this controller runs in VM {number} on {names}")
 
     async def _by_uuid(self, uuid: str) -> int | None:
-        if not self._vm_is_searched and self.clock() >= self._find_at:
-            self._find_at = self.clock() + FIND_AGAIN_S
-            self._vm = next((vm.id for vm in await self.all_vms() if vm.os_uuid == uuid), None)
-            self._vm_is_searched = True
+        if self.clock() >= self._find_at:
+            self._find_at, self._why_not_found = self.clock() + FIND_AGAIN_S, "its VMs could not be read"
+            vms = await self.all_vms()
+            self._vm = next((vm.id for vm in vms if vm.os_uuid == uuid), None)
+            is_told = not vms or any(vm.os_uuid for vm in vms)
+            self._why_not_found = "" if is_told else "OpenNebula tells the UUID of none. Set guard.own_vm to its id"
+            self._find_at = float("inf") if is_told else self._find_at
         return self._vm
 
     def _name(self, host: int) -> str:
         known = self.hosts().get(host)
         return known.name if known is not None else f"host {host}"
+
+
+async def _read(what: Callable[[], Read]) -> Read:
+    with anyio.fail_after(FILES_WITHIN_S):
+        return await threads.run_sync(what, abandon_on_cancel=True)
 
 
 def _is_name_of(host: str, machine: str) -> bool:

@@ -14,16 +14,16 @@ from pydantic import SecretStr
 
 from ha_controller import threads
 from ha_controller.app.audit import Audit
+from ha_controller.app.refusals import LooksWhenRefused
 from ha_controller.config.secret import COMMAND_DEADLINE_S, SecretProblem
 from ha_controller.lead import OpenNebulaAccount
 
 log = structlog.get_logger(__name__)
 
-LOOK_EVERY_S = 5.0
 READ_WITHIN_S = COMMAND_DEADLINE_S + 5.0
 
 
-class LoginRenewal:
+class LoginRenewal(LooksWhenRefused):
     """Takes over a login that was changed where the configuration says that it stands."""
 
     def __init__(
@@ -33,21 +33,8 @@ class LoginRenewal:
         audit: Callable[[], Audit],
     ) -> None:
         """`read`: blocks, raises SecretProblem; `audit`: the trail, which is there once it runs."""
+        super().__init__()
         self._account, self._read, self._audit = account, read, audit
-        self._refused = anyio.Event()
-
-    def called(self, method: str, result: str) -> None:
-        """A call of oned ended. `one.user.info` is also how logins of people are tried."""
-        if result == "unauthenticated" and method != "one.user.info":
-            self._refused.set()
-
-    async def run(self) -> None:
-        """Look each time when it was refused, until cancelled."""
-        while True:
-            await self._refused.wait()
-            self._refused = anyio.Event()
-            await self._look()
-            await anyio.sleep(LOOK_EVERY_S)
 
     async def _look(self) -> None:
         refused = self._account.auth

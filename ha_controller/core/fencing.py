@@ -43,13 +43,16 @@ def accepted(state: State, incident: Incident, event: FenceAccepted) -> None:
     """Note an acknowledgement, so that after a crash the order is not sent a second time."""
     attempt = _running(incident, event.attempt)
     if attempt is not None and attempt.outcome is AttemptOutcome.ORDERED:
-        state.save(with_attempt(incident, replace(attempt, outcome=AttemptOutcome.ACCEPTED)))
+        state.save(incident.with_attempt(replace(attempt, outcome=AttemptOutcome.ACCEPTED)))
 
 
 def reported(state: State, incident: Incident, event: FenceReported, now: float) -> None:
     """Take in the end of an attempt; late and doubled reports are dropped."""
     attempt = _running(incident, event.attempt)
     if attempt is None:
+        return
+    if attempt.outcome is AttemptOutcome.ACCEPTED and event.result is FenceResult.NOT_SENT:
+        state.view(incident.host).read_back_due = True  # it was only to be read back, and nobody looked
         return
     outcome = {
         FenceResult.OFF_READ: AttemptOutcome.OFF_READ,
@@ -61,7 +64,7 @@ def reported(state: State, incident: Incident, event: FenceReported, now: float)
     done = replace(attempt, outcome=outcome, off_read_at=event.off_read_at, detail=event.detail)
     is_first = incident.tried == incident.attempts
     incident = replace(incident, attempts=incident.tried)  # those before that never left are on the trail alone
-    incident = state.save(lasting.without_refused(with_attempt(incident, done)))
+    incident = state.save(lasting.without_refused(incident.with_attempt(done)))
     for name in event.mismatched:
         incident = state.save(bar(incident, [name]))
         if host is not None:
@@ -69,14 +72,15 @@ def reported(state: State, incident: Incident, event: FenceReported, now: float)
     if outcome is AttemptOutcome.NOT_SENT:
         if is_first:
             _tell_not_sent(state, incident, done)
-    elif outcome is not AttemptOutcome.OFF_READ and attempt.off_read_at is not None:
-        _stop_after_off(state, incident, done, now)
     elif outcome is not AttemptOutcome.OFF_READ:
-        _tell_unverified(state, incident, done)
+        _unverified(state, incident, done, attempt.off_read_at, now)
 
 
-def _stop_after_off(state: State, incident: Incident, attempt: Attempt, now: float) -> None:
-    """It was read off before a restart or a take-over: who powered it on since is not to be answered with a shot."""
+def _unverified(state: State, incident: Incident, attempt: Attempt, was_off_at: float | None, now: float) -> None:
+    """What was read off before a restart or a take-over may have been powered on since: that is a person's matter."""
+    if was_off_at is None:
+        _tell_unverified(state, incident, attempt)
+        return
     state.stop(
         incident,
         f"{', '.join(attempt.devices)} read off, and cannot be read off again ({attempt.detail}): somebody may have "
@@ -111,12 +115,6 @@ def _running(incident: Incident, number: int) -> Attempt | None:
     return last if last is not None and last.number == number and last.outcome in under_way else None
 
 
-def with_attempt(incident: Incident, attempt: Attempt) -> Incident:
-    """The same, with what is known now of an attempt."""
-    others = tuple(known for known in incident.attempts if known.number != attempt.number)
-    return replace(incident, attempts=(*others, attempt))
-
-
 def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
     view = state.view(host.id)
     if view.read_back_due and state.term is not None:  # without the lead nobody would read it back
@@ -124,7 +122,7 @@ def _wait_for_report(state: State, host: Host, incident: Incident, attempt: Atte
     elif now - attempt.ordered_at > host.fence_timeout_s + REPORT_GRACE_S:
         view.read_back_due = False
         lost = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="no report in time")
-        _tell_unverified(state, state.save(with_attempt(incident, lost)), lost)
+        _unverified(state, state.save(incident.with_attempt(lost)), lost, attempt.off_read_at, now)
 
 
 def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, now: float) -> None:
@@ -132,9 +130,9 @@ def _read_back(state: State, host: Host, incident: Incident, attempt: Attempt, n
     state.view(host.id).read_back_due = False
     if fingerprints(host, attempt.devices) != attempt.fingerprints:
         changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
-        state.save(with_attempt(incident, changed))
+        state.save(incident.with_attempt(changed))
         return
-    state.save(with_attempt(incident, replace(attempt, ordered_at=now)))
+    state.save(incident.with_attempt(replace(attempt, ordered_at=now)))
     state.out.append(
         Fence(
             host=host.id,
@@ -164,7 +162,7 @@ def _confirm_off(state: State, host: Host, incident: Incident, attempt: Attempt,
         _void(state, incident, attempt, f"{names} reads off, but {', '.join(on)} reads ON", now)
     elif fingerprints(host, attempt.devices) != attempt.fingerprints:
         changed = replace(attempt, outcome=AttemptOutcome.UNVERIFIED, detail="its device was changed meanwhile")
-        state.save(with_attempt(incident, changed))
+        state.save(incident.with_attempt(changed))
     elif others := [device for device in readable(host) if device not in (*attempt.devices, *powers)]:
         ask_for_power(state, host.id, tuple(others), now)
     elif why and not second:
@@ -221,11 +219,11 @@ def _wait_for_second_signal(
         off_read_at=None,
         detail=f"{attempt.detail}; {why}{but}",
     )
-    _tell_unverified(state, state.save(with_attempt(incident, weak)), weak)
+    _tell_unverified(state, state.save(incident.with_attempt(weak)), weak)
 
 
 def _void(state: State, incident: Incident, attempt: Attempt, why: str, now: float) -> None:
-    voided, name = with_attempt(incident, replace(attempt, outcome=AttemptOutcome.VOIDED)), incident.host_name
+    voided, name = incident.with_attempt(replace(attempt, outcome=AttemptOutcome.VOIDED)), incident.host_name
     then = f"Check the wiring, then: ha-controller unfence {name} (if it is healthy)"
     state.stop(
         bar(voided, attempt.devices),

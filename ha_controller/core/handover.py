@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from ha_controller.core import fencing, life, moving, pause, reboot, takeover
+from ha_controller.core import life, moving, pause, reboot, takeover
 from ha_controller.core.effects import Severity, not_shared
 from ha_controller.core.events import RecordTakenOver
 from ha_controller.core.incident import AttemptOutcome, CloudRecord, Incident
@@ -220,7 +220,7 @@ def _resume_power_off(state: State, incident: Incident, now: float) -> None:
     if was_off or last.outcome is AttemptOutcome.ACCEPTED:
         state.view(incident.host).read_back_due = True
         again = replace(last, outcome=AttemptOutcome.ACCEPTED, ordered_at=now)  # it keeps when it was read off
-        state.save(fencing.with_attempt(incident, again))
+        state.save(incident.with_attempt(again))
     elif last.outcome is AttemptOutcome.ORDERED:
         lost = replace(last, outcome=AttemptOutcome.UNVERIFIED, detail="the controller was restarted")
-        state.save(fencing.with_attempt(incident, lost))
+        state.save(incident.with_attempt(lost))

@@ -222,6 +222,11 @@ class Incident:
             and (all(record.order == 0 for record in self.vms) or bool(self.rebooted))
         )
 
+    def with_attempt(self, attempt: Attempt) -> Incident:
+        """The same, with what is known now of an attempt."""
+        others = tuple(known for known in self.attempts if known.number != attempt.number)
+        return replace(self, attempts=(*others, attempt))
+
     def not_after(self, now: float) -> Incident:
         """The same, with no moment in the future: for a clock that was set back while nobody ran."""
         return replace(

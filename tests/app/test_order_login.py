@@ -36,6 +36,10 @@ class Leader:
         return self.login.get_secret_value()
 
 
+async def makes_no_token(user: str, token: str, valid_s: int) -> str:
+    raise order_login.OpenNebulaError("one.user.login", "the zone has no leader", code=2048)
+
+
 @pytest.fixture
 async def cloud() -> AsyncIterator[EmbeddedCloud]:
     async with EmbeddedCloud(hosts=1, vms_per_host=1) as cloud:
@@ -92,10 +96,7 @@ async def test_a_token_that_somebody_has_revoked_is_taken_anew_while_it_leads(cl
 async def test_where_no_tokens_are_made_orders_go_by_the_password_after_a_while(cloud, client, monkeypatch):
     leader = Leader(cloud, client, cloud.session)
 
-    async def refused(user: str, token: str, valid_s: int) -> str:
-        raise order_login.OpenNebulaError("one.user.login", "login tokens are disabled", code=2048)
-
-    monkeypatch.setattr(leader.client, "login", refused)
+    monkeypatch.setattr(leader.client, "login", makes_no_token)
     while leader.now < order_login.REFUSED_FOR_S:
         with pytest.raises(ArbiterUnreachable):
             await leader.login.revoke_and_log_in(1)
@@ -108,12 +109,9 @@ async def test_where_no_tokens_are_made_orders_go_by_the_password_after_a_while(
 async def test_as_soon_as_tokens_are_made_again_orders_go_by_one(cloud, client, monkeypatch):
     leader = Leader(cloud, client, cloud.session)
 
-    async def refused(user: str, token: str, valid_s: int) -> str:
-        raise order_login.OpenNebulaError("one.user.login", "the zone has no leader", code=2048)
-
     with monkeypatch.context() as patched:
         patched.setattr(order_login, "REFUSED_FOR_S", 0.0)
-        patched.setattr(leader.client, "login", refused)
+        patched.setattr(leader.client, "login", makes_no_token)
         await leader.leadership._round()
         assert leader.session == cloud.session
         await leader.login._look()
@@ -127,10 +125,7 @@ async def test_one_refusal_an_hour_after_another_one_is_not_refused_for_long(clo
     """Another one has led meanwhile, and the password that orders would go by is the old leader's, too."""
     leader = Leader(cloud, client, cloud.session)
 
-    async def refused(user: str, token: str, valid_s: int) -> str:
-        raise order_login.OpenNebulaError("one.user.login", "the zone has no leader", code=2048)
-
-    monkeypatch.setattr(leader.client, "login", refused)
+    monkeypatch.setattr(leader.client, "login", makes_no_token)
     for leader.now in (0.0, 3600.0, 3600.0 + order_login.REFUSED_FOR_S / 2):
         with pytest.raises(ArbiterUnreachable):
             await leader.login.revoke_and_log_in(1)
@@ -140,3 +135,24 @@ async def test_one_refusal_an_hour_after_another_one_is_not_refused_for_long(clo
 async def test_a_password_that_is_refused_leaves_the_lead_to_another_one(cloud, client):
     with anyio.fail_after(5), pytest.raises(NotLeading):
         await Leader(cloud, client, "oneadmin:wrong").login.revoke_and_log_in(1)
+
+
+async def test_a_term_that_ended_while_tokens_are_tried_again_ends_nothing_but_the_try(cloud, client, monkeypatch):
+    leader = Leader(cloud, client, cloud.session)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(order_login, "REFUSED_FOR_S", 0.0)
+        patched.setattr(leader.client, "login", makes_no_token)
+        await leader.leadership._round()
+
+    async def over(term: int) -> None:
+        raise NotLeading(f"term {term} is over")
+
+    async def a_moment_ago(term: int) -> bool:
+        return term == 1
+
+    monkeypatch.setattr(leader.leadership, "may_act", a_moment_ago)
+    monkeypatch.setattr(leader.leadership.arbiter, "prove", over)
+    await leader.login._look()
+    assert leader.session == cloud.session
+    assert not cloud.server.users.all[0].tokens

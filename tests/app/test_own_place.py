@@ -11,7 +11,7 @@ import pytest
 from ha_controller.adapters.opennebula import NoAnswer
 from ha_controller.adapters.opennebula.documents import VM
 from ha_controller.adapters.opennebula.reader import DocumentReader
-from ha_controller.app import doctor
+from ha_controller.app import doctor, own_place
 from ha_controller.app.own_place import FIND_AGAIN_S, Machine, OwnPlace
 from ha_controller.core.events import SelfPlaced
 from ha_controller.core.model import Host, Vm
@@ -188,3 +188,20 @@ def test_doctor_says_where_this_controller_runs(hosts, given_away, ok, words):
     found = doctor.own_place(SimpleNamespace(controller=SimpleNamespace(state=state)))
     assert found["ok"] is ok
     assert words in found["text"]
+
+
+async def test_a_pool_that_could_not_be_read_says_nothing_until_it_was_read(place):
+    place.uuid.write_text(UUID)
+    place.fails = True
+    for place.now in (0.0, 15.0, 30.0):
+        assert (await place.looks()).hosts is None
+    place.fails, place.now = False, own_place.FIND_AGAIN_S
+    assert (await place.looks()).hosts == (3,)
+
+
+async def test_where_opennebula_tells_no_uuids_it_is_not_known_whether_one_is_ours(place):
+    place.uuid.write_text(UUID)
+    place.pool = [SimpleNamespace(id=12, os_uuid="")]
+    found = await place.looks()
+    assert found.hosts is None
+    assert "guard.own_vm" in found.detail

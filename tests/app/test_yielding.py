@@ -173,10 +173,14 @@ async def test_a_new_leader_stays_for_a_while_and_nobody_gives_it_away_twice_in_
     assert len(leader.noted) == 2
 
 
-async def test_nothing_that_was_ordered_is_left_to_the_next_one(leader):
+def something_is_ordered(leader: Leader) -> None:
     leader.cloud.kill(5, "mute")
     leader.cloud.run(70)
     assert leader.cloud.incident(5).attempts
+
+
+async def test_nothing_that_was_ordered_is_left_to_the_next_one(leader):
+    something_is_ordered(leader)
     cut_off(leader)
     assert not await leader.looks_for(LASTS_S + 20)
 
@@ -267,9 +271,7 @@ async def test_it_stays_where_the_next_one_would_not_know_of_the_incident(leader
 
 
 async def test_it_waits_for_what_was_ordered_for_other_hosts(leader):
-    leader.cloud.kill(5, "mute")
-    leader.cloud.run(70)
-    assert leader.cloud.incident(5).attempts
+    something_is_ordered(leader)
     its_own_host_dies(leader)
     assert not await leader.looks_for(LASTS_S + 20)
     assert leader.cloud.incident(1).hold.startswith("own host")

@@ -79,16 +79,29 @@ def test_an_off_that_was_read_before_another_controller_took_over_is_read_anew_t
     assert not [each for each in cloud.ordered(Fence) if each.send]
 
 
-def test_a_host_that_was_powered_on_after_it_was_read_off_is_not_shot_again_by_the_next_leader():
+@pytest.mark.parametrize("answer", [FenceResult.UNVERIFIED, FenceResult.REFUSED, None])
+def test_a_host_that_was_powered_on_after_it_was_read_off_is_not_shot_again_by_the_next_leader(answer):
     """A person may have repaired it, and it is silent while it boots: only a person knows."""
     cloud, keys = unanswered_power_off()
     cloud.feed(FenceReported(**keys, result=FenceResult.OFF_READ, off_read_at=cloud.now, detail="off, off"))
     record, cloud.deaf = followed(cloud), {Fence}
     goes_on(cloud, record)
     cloud.run(8)
-    cloud.feed(FenceReported(**keys, result=FenceResult.UNVERIFIED, off_read_at=None, detail="bmc reads ON"))
-    cloud.run(120)
+    if answer is not None:
+        cloud.feed(FenceReported(**keys, result=answer, off_read_at=None, detail="bmc reads ON"))
+    cloud.run(200)
     assert cloud.state(2) is HostState.FAILED
     assert "somebody may have powered the host on" in cloud.incident(2).stopped
     assert [each.send for each in cloud.ordered(Fence)] == [False]
     assert not cloud.ordered(MoveVm)
+
+
+def test_what_was_to_be_read_back_when_the_lead_was_in_doubt_is_read_back_later_and_not_ordered_again():
+    cloud, keys = unanswered_power_off()
+    cloud.feed(FenceAccepted(**keys))
+    cloud.effects.clear()
+    cloud.restart()
+    cloud.run(4)
+    cloud.feed(FenceReported(**keys, result=FenceResult.NOT_SENT, off_read_at=None, detail="we no longer lead"))
+    cloud.run(4)
+    assert [each.send for each in cloud.ordered(Fence)] == [False, False]

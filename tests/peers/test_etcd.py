@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +20,6 @@ pytestmark = pytest.mark.peer
 LEASE_S = 5
 PREFIX = "/ha-controller"
 PERMISSION = {"permType": "READWRITE", "key": "L2hhLQ==", "range_end": "L2hhLg=="}  #: /ha- to /ha.
-
-
-@pytest.fixture
-def etcd(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Etcd]:
-    require_peer("etcd")
-    cluster = Etcd(tmp_path / "etcd")
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
 
 
 class Controller:

@@ -7,7 +7,6 @@ import json
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import anyio
 import pytest
@@ -30,17 +29,6 @@ def healthy(require_peer: Callable[[str], str], tmp_path_factory: pytest.TempPat
     """One for all tests that do it no harm; each has a prefix of its own."""
     require_peer("etcd")
     cluster = Etcd(tmp_path_factory.mktemp("etcd"))
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
-
-
-@pytest.fixture
-def etcd(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Etcd]:
-    """One to be broken."""
-    require_peer("etcd")
-    cluster = Etcd(tmp_path / "etcd")
     try:
         yield cluster.start()
     finally:

@@ -143,7 +143,7 @@ def _() -> Any:
         if last is not None:
             at = last.ordered_at
             done = replace(last, outcome=AttemptOutcome.OFF_READ, off_read_at=at)
-            state.save(fencing.with_attempt(incident, done))
+            state.save(incident.with_attempt(done))
 
     stack = contextlib.ExitStack()
     stack.enter_context(mock.patch.object(fencing, "accepted", accepted))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import signal
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,16 +27,6 @@ pytestmark = [pytest.mark.peer, pytest.mark.slow]
 VMS = 4
 VICTIM = 2
 MID_FENCE, HALF_MOVED = "in the middle of the power-off", "after half of the moves"
-
-
-@pytest.fixture
-def etcd(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Etcd]:
-    require_peer("etcd")
-    cluster = Etcd(tmp_path / "etcd")
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
 
 
 async def until(what: Callable[[], Any], within_s: float = 60.0, every_s: float = 0.002) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -153,16 +153,6 @@ async def test_a_host_that_only_the_other_one_reaches_lives_and_is_powered_off_w
         assert both.cloud.check(vms_must_wait=False) == []
         assert "Traceback" not in both.acts.log + both.looks.log
         assert (tmp_path / "token").read_text() not in both.acts.log + both.looks.log
-
-
-@pytest.fixture
-def etcd(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Etcd]:
-    require_peer("etcd")
-    cluster = Etcd(tmp_path / "etcd")
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
 
 
 async def leads(controller: Served) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,16 +158,6 @@ async def both_on(etcd: Etcd, folder: Path) -> AsyncIterator[Both]:
         async with anyio.create_task_group() as group:
             yield Both(cloud, make, group)
             group.cancel_scope.cancel()
-
-
-@pytest.fixture
-def etcd(require_peer: Callable[[str], str], tmp_path: Path) -> Iterator[Etcd]:
-    require_peer("etcd")
-    cluster = Etcd(tmp_path / "etcd")
-    try:
-        yield cluster.start()
-    finally:
-        cluster.stop()
 
 
 @pytest.fixture(autouse=True)
