@@ -30,7 +30,7 @@ demo: venv                                 ## break a host of an embedded cloud 
 	$(BIN)/ha-controller demo $(ARGS)
 
 test: lint                                 ## lint, types, layers, tests (peer tests are skipped where they cannot run)
-	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	$(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 60 --durations-min 10 $(ARGS)
 
 scenarios: $(VENV)/.dev                    ## half a minute: every story of tests/scenarios; ARGS=--accept writes logs and docs/scenarios.md anew
 	$(BIN)/python -m pytest -q tests/scenarios $(ARGS)

@@ -56,11 +56,12 @@ def run(
     *,
     controllers: int | None = None,
     lead: str = "etcd",
+    healing: bool = True,
     trace: bool = False,
 ) -> tuple[World, Sequence[Violation]]:
     """Let one seed live through its hours; returns the world after its end, and what went wrong."""
     with world(seed, hosts, rates, controllers=controllers, lead=lead, trace=trace) as made:
-        found = made.run(hours)
+        found = made.run(hours, healing=healing)
     return made, found
 
 
@@ -86,14 +87,19 @@ def world(
 
 def part(task: Task) -> Tally:
     """Run one seed of a campaign."""
-    ended, found = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers, lead=task.lead)
-    return tally(task, ended, found)
+    return tally(task, *_run(task))
 
 
 def trace(task: Task) -> list[str]:
     """The story of one seed."""
-    told = run(task.seed, task.hosts, task.hours, task.rates, controllers=task.controllers, lead=task.lead, trace=True)
-    return told[0].trace or []
+    return _run(task, trace=True)[0].trace or []
+
+
+def _run(task: Task, *, trace: bool = False) -> tuple[World, Sequence[Violation]]:
+    return run(
+        task.seed, task.hosts, task.hours, task.rates,
+        controllers=task.controllers, lead=task.lead, healing=task.healing, trace=trace,
+    )  # fmt: skip
 
 
 def _heard(heard_in: World, line: Any) -> Any:

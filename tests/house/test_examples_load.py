@@ -11,7 +11,9 @@ from ha_controller.adapters.plugins import find_plugins
 from ha_controller.config import ConfigError, load
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted({ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("plugins/*/README.md")})
+PAGES = sorted(
+    {ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("docs/operations/*.md"), *ROOT.glob("plugins/*/README.md")}
+)
 #: the language of scenarios is another one
 NOT_OURS = {"docs/scenarios.md"}
 _FENCED = re.compile(r"(?ms)^```toml\n(.*?)^```")

@@ -17,6 +17,7 @@ PAGES = sorted(
     {
         *ROOT.glob("*.md"),
         *ROOT.glob("docs/*.md"),
+        *ROOT.glob("docs/operations/*.md"),
         *ROOT.glob("plugins/*/README.md"),
     }
     - {ROOT / "CHANGELOG.md", ROOT / "docs/commands.md", ROOT / "docs/settings.md", ROOT / "docs/scenarios.md"}

@@ -64,8 +64,9 @@ class Bug:
     def task(self, seed: int) -> campaign.Task:
         rates = Rates().times(10.0, 5.0) if self.rates is None else Rates().only().with_rates(self.rates)
         return campaign.Task(
-            seed=seed, hosts=self.hosts, hours=self.hours, rates=rates, controllers=self.controllers, lead=self.lead
-        )
+            seed=seed, hosts=self.hosts, hours=self.hours, rates=rates, controllers=self.controllers, lead=self.lead,
+            healing=any(each[0] in "LX" for each in self.invariants),  # the others strike before, or not at all
+        )  # fmt: skip
 
 
 BUGS: list[Bug] = []

@@ -22,7 +22,7 @@ QUICK = (
 
 @pytest.mark.parametrize("each", [each for each in BUGS if each.name in QUICK], ids=lambda each: each.name)
 def test_a_bug_around_the_core_is_found(each):
-    _, by = seeds_until_caught(each, 4)
+    _, by = seeds_until_caught(each, 12)
     assert by in each.invariants
 
 

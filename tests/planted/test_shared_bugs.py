@@ -10,6 +10,7 @@ from planted.shared_bugs import BUGS, OF_BOTH
 
 from ha_controller.sim.core_level.campaign import Tally
 
+SEEDS = 16  #: one in two is caught by the first; a change of the engine's timing gives every seed another course
 QUICK = (
     "the lead is not read again",
     "sent before it is shared",
@@ -25,7 +26,7 @@ QUICK = (
 
 @pytest.mark.parametrize("each", [each for each in BUGS if each.name in QUICK], ids=lambda each: each.name)
 def test_a_bug_between_controllers_is_found(each):
-    _, by = seeds_until_caught(each, 2)
+    _, by = seeds_until_caught(each, SEEDS)
     assert by in each.invariants
 
 

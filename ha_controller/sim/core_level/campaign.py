@@ -30,6 +30,7 @@ class Task:
     settings: Settings | None = None
     controllers: int | None = None  #: None: the seed decides
     lead: str = "etcd"  #: what several of the second level lead by
+    healing: bool = True  #: afterwards all is mended, and everybody has time; False: the end is not looked at
 
 
 @dataclass(kw_only=True)
@@ -90,7 +91,7 @@ class Tally:
 def part(task: Task) -> Tally:
     """Run one seed."""
     world = World(task.seed, task.hosts, task.rates, task.settings, controllers=task.controllers)
-    found = world.run(task.hours)
+    found = world.run(task.hours, healing=task.healing)
     return tally(task, world, found)
 
 
@@ -111,7 +112,7 @@ def tally(task: Task, world: Stage, found: Sequence[Violation]) -> Tally:
 def trace(task: Task) -> list[str]:
     """The story of one seed."""
     world = World(task.seed, task.hosts, task.rates, task.settings, trace=True, controllers=task.controllers)
-    world.run(task.hours)
+    world.run(task.hours, healing=task.healing)
     return world.trace or []
 
 

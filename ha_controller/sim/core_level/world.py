@@ -149,7 +149,7 @@ class World(Stage):
             found |= {state.views[host].state for host in busy if host in state.views}
         return found - {HostState.RECOVERED}
 
-    def run(self, hours: float) -> list[Violation]:
+    def run(self, hours: float, *, healing: bool = True) -> list[Violation]:
         """Faults for so many hours, then healing; returns what went wrong."""
         ends = self.now + hours * 3600
         self.trouble.begin(ends)
@@ -157,10 +157,11 @@ class World(Stage):
         try:
             while self.agenda.step(ends):
                 pass
-            self.happen(self.trouble.heal)
-            while self.agenda.step(ends + HEAL_S):
-                pass
-            self.judge.at_the_end()
+            if healing:
+                self.happen(self.trouble.heal)
+                while self.agenda.step(ends + HEAL_S):
+                    pass
+                self.judge.at_the_end()
         except Violation as found:
             self.story(f"VIOLATION {found}")
             return [found]
