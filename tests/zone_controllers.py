@@ -38,7 +38,7 @@ class Controller:
             last_term=lambda: self.last_term,
             opennebula=self.account,
         )
-        config = OpenNebulaConfig.model_construct(servers=(), timeout_s=0.4, takeover_s=TAKEOVER_S)
+        config = OpenNebulaConfig.model_construct(servers=(), timeout_s=0.8, takeover_s=TAKEOVER_S)
         self.arbiter = OpenNebulaArbiter(config, context)
 
     async def lead(self, within_s: float = 10.0) -> int:

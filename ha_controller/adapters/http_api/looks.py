@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+import json
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
@@ -12,6 +13,7 @@ from ha_controller.adapters.http_api import answers, foreseen, leader_answers, q
 from ha_controller.adapters.http_api.access import Role
 from ha_controller.adapters.http_api.feed import Feed
 from ha_controller.adapters.http_api.operations import Call, Operation
+from ha_controller.adapters.http_api.paced import Paced
 from ha_controller.adapters.http_api.problems import Problem, no_such_host
 from ha_controller.adapters.http_api.sources import BASE, Json, Sources, known_host
 from ha_controller.adapters.http_api.streams import stream
@@ -26,6 +28,7 @@ class Looks:
         self._sources = sources
         self._feed = feed
         self._document = document
+        self._paced = Paced()
 
     def operations(self) -> list[Operation]:
         """All of them."""
@@ -39,8 +42,10 @@ class Looks:
                       also={503: leader_answers.Leads}),
             Operation(method="GET", path="/metrics", handler=self.metrics, media="text/plain"),
             Operation(method="GET", path="/api/openapi.json", handler=self.openapi, answer=dict[str, Any], role=nobody),
-            Operation(method="GET", path=f"{v1}/status", handler=self.status, answer=answers.Status),
-            Operation(method="GET", path=f"{v1}/hosts", handler=self.hosts, answer=list[answers.HostRow]),
+            Operation(method="GET", path=f"{v1}/status", handler=self.status, answer=answers.Status,
+                      problems=frozenset({503})),
+            Operation(method="GET", path=f"{v1}/hosts", handler=self.hosts, answer=list[answers.HostRow],
+                      problems=frozenset({503})),
             Operation(method="GET", path=f"{v1}/hosts/{{host}}/explain", handler=self.explain,
                       answer=answers.Explanation),
             Operation(method="GET", path=f"{v1}/vms/{{vm}}/explain", handler=self.explain_vm,
@@ -48,7 +53,8 @@ class Looks:
             Operation(method="GET", path=f"{v1}/config", handler=self.config, answer=answers.ConfigInForce,
                       role=Role.OPERATOR),
             Operation(method="GET", path=f"{v1}/drills", handler=self.drills, answer=list[answers.DrillRow]),
-            Operation(method="GET", path=f"{v1}/pending", handler=self.pending, answer=list[answers.Pending]),
+            Operation(method="GET", path=f"{v1}/pending", handler=self.pending, answer=list[answers.Pending],
+                      problems=frozenset({503})),
             Operation(method="GET", path=f"{v1}/incidents", handler=self.incidents,
                       answer=list[answers.IncidentRecord], query=questions.IncidentsQuery),
             Operation(method="GET", path=f"{v1}/incidents/{{number}}", handler=self.incident,
@@ -102,20 +108,22 @@ class Looks:
 
     async def status(self, call: Call) -> Json:
         """The cloud in one sentence, and counts."""
-        del call
-        return self._sources.status()
+        return await self._in_turn(call, self._sources.status)
 
     async def hosts(self, call: Call) -> Json:
         """The hosts, the ones that are not OK first."""
-        del call
-        return self._sources.hosts()
+        return await self._in_turn(call, self._sources.hosts)
 
     async def explain(self, call: Call) -> Json:
         """Why a host is in its state, what blocks it and what comes next."""
-        found = self._sources.explain(call.path["host"])
-        if found is None:
-            raise no_such_host()
-        return found
+
+        def explained() -> Json:
+            found = self._sources.explain(call.path["host"])
+            if found is None:
+                raise no_such_host()
+            return found
+
+        return await self._in_turn(call, explained)
 
     async def explain_vm(self, call: Call) -> Json:
         """Where a VM is, what would become of it if its host failed, and what has become of it."""
@@ -140,8 +148,7 @@ class Looks:
 
     async def pending(self, call: Call) -> Json:
         """Decisions that wait for a person."""
-        del call
-        return self._sources.pending()
+        return await self._in_turn(call, self._sources.pending)
 
     async def incidents(self, call: Call) -> Json:
         """All incidents on record, newest first."""
@@ -214,6 +221,13 @@ class Looks:
         """How many hosts may fail, by cluster, and what the loss of each would mean."""
         del call
         return await _of_opennebula(self._sources.simulate_capacity())
+
+    async def _in_turn(self, call: Call, make: Callable[[], Json]) -> Json:
+        """Whoever may only look waits for a turn; who may act is answered at once."""
+        if call.caller.role > Role.VIEWER:
+            return make()
+        text = await self._paced.answer(call.request.path, lambda: json.dumps(make()))
+        return web.Response(text=text, content_type="application/json")
 
 
 async def _of_opennebula(answer: Awaitable[Json]) -> Json:
