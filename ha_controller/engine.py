@@ -228,19 +228,17 @@ def _answered(answer: Answer, asked: OperatorCommanded | None, now: float) -> Tr
 
 def _announced(effect: Effect, now: float) -> TrailEntry | None:
     """The trail's line for an order or a message; None for harmless ones."""
+    incident: int | None = None
     match effect:
         case Fence(host=host, incident=incident):
             verb = "power off" if effect.send else "read back"
             text = f"{verb} with {', '.join(effect.devices)}, attempt {effect.attempt}"
         case Drill(host=host):
             text = f"drill: power off and on with {', '.join(effect.devices)}"
-            return TrailEntry(at=now, kind="intent", text=text, host=host)
         case RestartMonitoring(host=host):
             text = f"tell OpenNebula: monitor host {host} anew"
-            return TrailEntry(at=now, kind="intent", text=text, host=host)
         case MarkMaintenance(host=host):
             text = f"maintenance {'on' if effect.on else 'off'} ({effect.reason})"
-            return TrailEntry(at=now, kind="intent", text=text, host=host)
         case RenewOrders(host=host, incident=incident):
             text = f"renew the order of {', '.join(effect.devices)}"
         case LiftOrders(host=host, incident=incident):

@@ -259,7 +259,7 @@ class Run:
                     rare[module][name] += 1 / len(names)
         part, parts = map(int, self.args.part.split("/"))
         out = self.args.work / f"results.{part}.jsonl"
-        done = {json.loads(line)["key"] for line in out.read_text().splitlines()} if out.exists() else set()
+        done = self._done(out)
         if self.args.only:
             of = {name: [each for each in mutants if each.module.endswith("." + name)] for name in self.args.only}
             mutants = [each for name in self.args.only for each in of[name]]
@@ -281,12 +281,22 @@ class Run:
                     killers[killer] += 1
                 line = {key: value for key, value in asdict(mutant).items() if key != "source"}
                 line |= {"key": mutant.key, "result": result, "tests": len(names), "ran": ran, "killer": killer,
-                         "seconds": round(time.monotonic() - begun, 2)}  # fmt: skip
+                         "budget": self.args.budget, "seconds": round(time.monotonic() - begun, 2)}  # fmt: skip
                 file.write(json.dumps(line) + "\n")
                 file.flush()
                 if index % 50 == 0:
                     print(f"{index}/{len(mutants)} {mutant.key} {result}", flush=True)
         return True
+
+    def _done(self, out: Path) -> set[str]:
+        """Whose result stands. What survived for want of time is run again if there is more of it."""
+        lines = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
+        last = {line["key"]: line for line in lines}
+        return {
+            key
+            for key, line in last.items()
+            if line["result"] != WORDS[SURVIVED] or line["ran"] >= line["tests"] or line["budget"] >= self.args.budget
+        }
 
     def _fork(self, mutant: Mutant, tests: list[pytest.Item], takes: dict[str, float]) -> tuple[str, int, str]:
         if not tests:

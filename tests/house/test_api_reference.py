@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from ha_controller import __version__
 from ha_controller.adapters.http_api import People
+from ha_controller.adapters.http_api.acts import Acts
+from ha_controller.adapters.http_api.looks import Looks
 from ha_controller.adapters.http_api.openapi import document
 from ha_controller.adapters.http_api.server import all_operations
 
@@ -16,7 +18,7 @@ DOCS = Path(__file__).parents[2] / "docs"
 BEGIN, END = "<!-- operations -->\n", "<!-- end of operations -->\n"
 NOTHING = cast(Any, None)
 _people = People(NOTHING, NOTHING, ask=NOTHING, roles={}, now=NOTHING)
-OPERATIONS = all_operations(NOTHING, NOTHING, NOTHING, _people, {})
+OPERATIONS = all_operations(Looks(NOTHING, NOTHING, {}), Acts(NOTHING, NOTHING), _people)
 
 
 def table() -> str:

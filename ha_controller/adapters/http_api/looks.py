@@ -18,6 +18,7 @@ from ha_controller.adapters.http_api.problems import Problem, no_such_host
 from ha_controller.adapters.http_api.sources import BASE, Json, Sources, known_host
 from ha_controller.adapters.http_api.streams import stream
 from ha_controller.adapters.opennebula import OpenNebulaError
+from ha_controller.showable import status_lines
 
 
 class Looks:
@@ -106,15 +107,23 @@ class Looks:
         del call
         return self._document
 
-    async def status(self, call: Call) -> Json:
+    async def status(self, call: Call) -> web.Response:
         """The cloud in one sentence, and counts."""
-        return await self._in_turn(call, self._sources.status)
+        return await self._json_in_turn(call, self._sources.status)
 
-    async def hosts(self, call: Call) -> Json:
+    async def status_text(self, call: Call) -> web.Response:
+        """The same as `ha-controller status` says it, for curl."""
+
+        def lines() -> bytes:
+            return "".join(f"{line}\n" for line in status_lines(self._sources.status())).encode()
+
+        return web.Response(body=await self._in_turn(call, lines), content_type="text/plain", charset="utf-8")
+
+    async def hosts(self, call: Call) -> web.Response:
         """The hosts, the ones that are not OK first."""
-        return await self._in_turn(call, self._sources.hosts)
+        return await self._json_in_turn(call, self._sources.hosts)
 
-    async def explain(self, call: Call) -> Json:
+    async def explain(self, call: Call) -> web.Response:
         """Why a host is in its state, what blocks it and what comes next."""
 
         def explained() -> Json:
@@ -123,7 +132,7 @@ class Looks:
                 raise no_such_host()
             return found
 
-        return await self._in_turn(call, explained)
+        return await self._json_in_turn(call, explained)
 
     async def explain_vm(self, call: Call) -> Json:
         """Where a VM is, what would become of it if its host failed, and what has become of it."""
@@ -146,9 +155,9 @@ class Looks:
         del call
         return self._sources.drills()
 
-    async def pending(self, call: Call) -> Json:
+    async def pending(self, call: Call) -> web.Response:
         """Decisions that wait for a person."""
-        return await self._in_turn(call, self._sources.pending)
+        return await self._json_in_turn(call, self._sources.pending)
 
     async def incidents(self, call: Call) -> Json:
         """All incidents on record, newest first."""
@@ -222,12 +231,17 @@ class Looks:
         del call
         return await _of_opennebula(self._sources.simulate_capacity())
 
-    async def _in_turn(self, call: Call, make: Callable[[], Json]) -> Json:
+    async def _json_in_turn(self, call: Call, make: Callable[[], Json]) -> web.Response:
+        body = await self._in_turn(call, lambda: json.dumps(make()).encode())
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
+
+    async def _in_turn(self, call: Call, make: Callable[[], bytes]) -> bytes:
         """Whoever may only look waits for a turn; who may act is answered at once."""
         if call.caller.role > Role.VIEWER:
             return make()
-        text = await self._paced.answer(call.request.path, lambda: json.dumps(make()))
-        return web.Response(text=text, content_type="application/json")
+        body = await self._paced.answer(call.request.path, make)
+        call.still_welcome()  # what was shown may have been revoked meanwhile
+        return body
 
 
 async def _of_opennebula(answer: Awaitable[Json]) -> Json:

@@ -42,7 +42,6 @@ from ha_controller.adapters.http_api.problems import Problem
 from ha_controller.adapters.http_api.repeats import KEY_HEADER, Repeats
 from ha_controller.adapters.http_api.sources import Sources
 from ha_controller.adapters.http_api.tokens import without_tokens
-from ha_controller.showable import status_lines
 
 log = structlog.get_logger(__name__)
 
@@ -73,9 +72,9 @@ class Tcp:
     tls: ssl.SSLContext | None = None
 
 
-def all_operations(sources: Sources, commander: Commander, feed: Feed, people: People, doc: Json) -> list[Operation]:
+def all_operations(looks: Looks, acts: Acts, people: People) -> list[Operation]:
     """All that the API can do."""
-    return [*Looks(sources, feed, doc).operations(), *Acts(sources, commander).operations(), *people.operations()]
+    return [*looks.operations(), *acts.operations(), *people.operations()]
 
 
 class HttpApi:
@@ -100,7 +99,8 @@ class HttpApi:
         self._repeats = Repeats(anyio.current_time)
         self._page = page.files()
         doc: dict[str, Any] = {}
-        self.operations = all_operations(sources, commander, self._feed, people, doc)
+        self._looks = Looks(sources, self._feed, doc)
+        self.operations = all_operations(self._looks, Acts(sources, commander), people)
         doc.update(document(self.operations, __version__))
 
     @asynccontextmanager
@@ -164,12 +164,7 @@ class HttpApi:
 
     def _front_door(self) -> _Handler:
         """The page for a browser; for curl the same as `ha-controller status`, if it may look."""
-
-        async def status_text(call: Call) -> web.Response:
-            del call
-            return web.Response(text="".join(f"{line}\n" for line in status_lines(self._sources.status())))
-
-        text = self._served(Operation(method="GET", path="/", handler=status_text, media="text/plain"))
+        text = self._served(Operation(method="GET", path="/", handler=self._looks.status_text, media="text/plain"))
 
         async def handler(request: web.Request) -> web.StreamResponse:
             return self._page["index.html"].response(request) if page.is_wanted(request) else await text(request)

@@ -253,7 +253,7 @@ class World(Stage):
             self.drive(ends + HEAL_S)
             self._last_look()
         problems = [problem for process in self.controllers for problem in process.bury()]
-        if problems and self.violation is None:
+        if problems and healing and self.violation is None:
             self.violation = Violation("L2", problems[-1])
         if self.violation is not None:
             self.story(f"VIOLATION {self.violation}")

@@ -220,7 +220,7 @@ async function askStatus() {
     const isMute = source?.readyState === EventSource.CLOSED || performance.now() - streamedAt > STREAM_SILENT_MS;
     if (isMute && !isResting.peek()) lost();
   } catch (error) {
-    if (error instanceof Refused) lost();
+    if (error instanceof Refused && error.status !== 503) lost(); // 503: too much is asked, and the stream says more
   }
 }
 
