@@ -164,6 +164,21 @@ class Journal:
         """All records, key -> text, in the order of their keys. Raises JournalError: the file cannot be read."""
         return await self._read(lambda reader: dict(reader.execute("SELECT key, text FROM records ORDER BY key")))
 
+    async def numbered(self, prefix: str, *, newest: int | None = None) -> list[str]:
+        """The texts of the records whose keys are the prefix and a number, the highest number first.
+
+        Raises:
+            JournalError: the file cannot be read.
+        """
+        query = "SELECT text FROM records WHERE key GLOB ? ORDER BY length(key) DESC, key DESC LIMIT ?"
+        values = (f"{prefix}[0-9]*", -1 if newest is None else newest)
+        return await self._read(lambda reader: [text for (text,) in reader.execute(query, values)])
+
+    async def record(self, key: str) -> str | None:
+        """The text of one record; None: there is none. Raises JournalError: the file cannot be read."""
+        query = "SELECT text FROM records WHERE key = ?"
+        return await self._read(lambda reader: next((text for (text,) in reader.execute(query, (key,))), None))
+
     async def entries(
         self,
         *,

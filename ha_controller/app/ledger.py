@@ -9,7 +9,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from ha_controller import __version__
+from ha_controller import __version__, threads
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.core.incident import CloudRecord, Incident, VmRecord
@@ -25,6 +25,7 @@ _INCIDENTS = TypeAdapter(list[Incident], config=_STRICT)
 _CLOUDS = TypeAdapter(list[CloudRecord], config=_STRICT)
 _TRUSTS = TypeAdapter(list[HostTrust], config=_STRICT)
 _VMS = TypeAdapter(list[VmRecord])
+_KEY = "incident/"  #: and its number
 VMS_A_TEXT = 16  #: a VM that is moved changes one text of some kilobytes, and 500 of them fit into a transaction
 _INCIDENT, _CLOUD, _TRUST = TypeAdapter(Incident), TypeAdapter(CloudRecord), TypeAdapter(HostTrust)
 
@@ -53,7 +54,7 @@ class Ledger:
         if term is not None and term < self.term:
             raise JournalError(f"a decision of term {term} comes after one of term {self.term}: terms never go back")
         records: dict[str, str | None] = {
-            f"incident/{incident.id}": _INCIDENT.dump_json(incident).decode() for incident in commit.incidents
+            f"{_KEY}{incident.id}": _INCIDENT.dump_json(incident).decode() for incident in commit.incidents
         }
         records |= {f"trust/{trust.host}": _TRUST.dump_json(trust).decode() for trust in commit.trusts}
         if commit.cloud is not None:
@@ -88,11 +89,26 @@ class Ledger:
         self._written_by = records.get("written_by", "")
         self.term = max(self.term, int(records.get("term", "0")))
         try:
-            incidents, cloud = incidents_of(records), cloud_of(records)
+            incidents, cloud = await threads.run_sync(incidents_of, records), cloud_of(records)
             trusts = _TRUSTS.validate_python([json.loads(text) for text in _texts(records, "trust/")])
         except (ValidationError, KeyError, TypeError) as error:
             raise NewerJournal(self._not_known(error)) from error
         return sorted(incidents, key=lambda incident: incident.id), cloud, trusts
+
+    async def incidents(self, newest: int | None = None) -> list[Incident]:
+        """The incidents on record, newest first. Raises as `load`."""
+        return await self._read(await self._journal.numbered(_KEY, newest=newest))
+
+    async def incident(self, number: int) -> Incident | None:
+        """One of them; None: there is none. Raises as `load`."""
+        text = await self._journal.record(f"{_KEY}{number}")
+        return None if text is None else (await self._read([text]))[0]
+
+    async def _read(self, texts: Sequence[str]) -> list[Incident]:
+        try:
+            return await threads.run_sync(_incidents_in, texts)
+        except (ValidationError, KeyError, TypeError) as error:
+            raise NewerJournal(self._not_known(error)) from error
 
     def _not_known(self, error: Exception) -> str:
         found = error.errors()[0] if isinstance(error, ValidationError) else None
@@ -110,7 +126,12 @@ def incidents_of(records: Mapping[str, str]) -> list[Incident]:
     Raises:
         ValidationError, KeyError, TypeError: another version wrote what this one does not know.
     """
-    return _INCIDENTS.validate_python([_incident(text) for text in _texts(records, "incident/")])
+    return _incidents_in(_texts(records, _KEY))
+
+
+def _incidents_in(texts: Sequence[str]) -> list[Incident]:
+    """One by one: years of them are read in a thread, and each call keeps the interpreter to itself."""
+    return [each for text in texts for each in _INCIDENTS.validate_python([_incident(text)])]
 
 
 def cloud_of(records: Mapping[str, str]) -> CloudRecord:

@@ -10,6 +10,7 @@ import anyio
 import structlog
 from pydantic import SecretStr
 
+from ha_controller import threads
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
 from ha_controller.app import drills, messages, metrics, reloading, standing, vantage, vm_pages
@@ -84,8 +85,7 @@ class ControllerSources:
 
     async def explain_vm(self, number: int) -> Json:
         """Where a VM is, what would become of it and what has; None if there is none."""
-        incidents, _, _ = await self._ledger.load()
-        return await vm_pages.explain_vm(self._runtime, number, incidents)
+        return await vm_pages.explain_vm(self._runtime, number, await self._ledger.incidents())
 
     def config(self) -> Json:
         """The settings in force, and where each comes from."""
@@ -99,10 +99,15 @@ class ControllerSources:
         """Decisions that wait for a person."""
         return report.pending(self._state)
 
-    async def incidents(self) -> Json:
-        """All incidents on record, newest first."""
-        incidents, _, _ = await self._ledger.load()
-        return [report.incident(incident) for incident in reversed(incidents)]
+    async def incidents(self, newest: int | None = None) -> Json:
+        """The incidents on record, newest first."""
+        incidents = await self._ledger.incidents(newest)
+        return await threads.run_sync(lambda: [report.incident(incident) for incident in incidents])
+
+    async def incident(self, number: int) -> Json:
+        """One of them; None if there is none."""
+        incident = await self._ledger.incident(number)
+        return None if incident is None else report.incident(incident)
 
     async def flight(self, incident: int) -> bytes | None:
         """The flight record of an incident as text; None if there is none."""

@@ -36,7 +36,7 @@ async def vms_called(runtime: Runtime, word: str) -> list[int]:
 
 
 async def explain_vm(runtime: Runtime, number: int, incidents: Sequence[Incident]) -> Json | None:
-    """Everything about one VM; None: there is none any more.
+    """Everything about one VM; None: there is none any more. `incidents`: the newest first.
 
     Raises:
         OpenNebulaError: it cannot be read.
@@ -57,7 +57,7 @@ async def explain_vm(runtime: Runtime, number: int, incidents: Sequence[Incident
         "state": vm.label,
         "host": None if host is None else host.name,
         **await _foreseen(runtime, vm, host),
-        "past": [each for known in reversed(incidents) for each in _past(known, vm.id, names)],
+        "past": [each for known in incidents for each in _past(known, vm.id, names)],
     }
 
 

@@ -41,11 +41,9 @@ def export(number: int, kind: str) -> None:
 
 def whole(number: int) -> Json:
     """Everything on record of one incident, with its timeline."""
-    found = [each for each in client.request("GET", "/api/v1/incidents") if each["id"] == number]
-    if not found:
-        raise client.Failure(3, f"There is no incident {number}.")
+    record = client.request("GET", f"/api/v1/incidents/{number}")
     lines = client.request("GET", f"/api/v1/events?incident={number}&limit={post_mortem.TRAIL_MAX}")
-    return {**found[0], "timeline": lines}
+    return {**record, "timeline": lines}
 
 
 def acts(record: Json) -> list[Json]:

@@ -76,8 +76,11 @@ class Sources:
     def write(self, text: str) -> None:
         self.lines.append({"id": len(self.lines) + 1, "text": text})
 
-    async def incidents(self) -> Json:
+    async def incidents(self, newest: int | None = None) -> Json:
         return []
+
+    async def incident(self, number: int) -> Json:
+        return None
 
     async def flight(self, incident: int) -> bytes | None:
         return None

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
-from ha_controller import __version__
+from ha_controller import __version__, threads
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.journal_schema import NewerJournal
 from ha_controller.app.ledger import Ledger
@@ -76,5 +78,39 @@ async def test_the_version_that_wrote_last_is_on_record(tmp_path: Path):
         await ledger.load()
         await ledger.commit(Commit(incidents=[INCIDENT]))
         assert (await journal.records())["written_by"] == __version__
+    finally:
+        await journal.close()
+
+
+async def test_the_newest_incidents_and_a_single_one_are_read_without_the_others(tmp_path: Path):
+    journal = Journal.open(tmp_path / "journal.db")
+    try:
+        ledger = Ledger(journal)
+        await ledger.commit(Commit(incidents=[replace(INCIDENT, id=number) for number in (9, 100, 10, 99)]))
+        await journal.commit({"incident/8": "no JSON", "incidents": "neither"}, [])
+        assert [each.id for each in await ledger.incidents(newest=4)] == [100, 99, 10, 9]
+        assert [each.id for each in await ledger.incidents(newest=2)] == [100, 99]
+        assert await ledger.incident(99) == replace(INCIDENT, id=99)
+        assert await ledger.incident(11) is None
+    finally:
+        await journal.close()
+
+
+async def test_years_of_incidents_are_read_beside_the_event_loop(tmp_path: Path):
+    """It decides about hosts meanwhile."""
+    journal, done_beside = Journal.open(tmp_path / "journal.db"), list[Any]()
+
+    async def beside(work: Any, *given: Any, **_: Any) -> Any:
+        found = await anyio.to_thread.run_sync(work, *given)
+        done_beside.append(found)
+        return found
+
+    try:
+        ledger = Ledger(journal)
+        await ledger.commit(Commit(incidents=[INCIDENT], cloud=CloudRecord()))
+        with threads.done_by(beside):
+            read = [await ledger.incidents(), [await ledger.incident(7)], (await ledger.load())[0]]
+        assert read == [[INCIDENT]] * 3
+        assert done_beside.count([INCIDENT]) == 3
     finally:
         await journal.close()

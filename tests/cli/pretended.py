@@ -92,6 +92,7 @@ class Pretended:
             "/api/v1/hosts": report.hosts(state, now),
             "/api/v1/pending": report.pending(state),
             "/api/v1/incidents": [report.incident(each) for _, each in sorted(cloud.incidents.items(), reverse=True)],
+            **{f"/api/v1/incidents/{each.id}": report.incident(each) for each in cloud.incidents.values()},
             "/api/v1/events": trail(),
             "/api/v1/drills": drills.schedule(state, Drills(), now),
             "/api/v1/doctor": [

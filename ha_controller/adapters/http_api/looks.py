@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from ha_controller import threads
 from ha_controller.adapters import open_pages
 from ha_controller.adapters.http_api import answers, foreseen, leader_answers, questions
 from ha_controller.adapters.http_api.access import Role
@@ -159,17 +160,19 @@ class Looks:
         """Decisions that wait for a person."""
         return await self._json_in_turn(call, self._sources.pending)
 
-    async def incidents(self, call: Call) -> Json:
+    async def incidents(self, call: Call) -> web.Response:
         """All incidents on record, newest first."""
-        return (await self._sources.incidents())[: call.asked(questions.IncidentsQuery).limit]
+        rows = await self._sources.incidents(call.asked(questions.IncidentsQuery).limit)
+        body = await threads.run_sync(_one_by_one, rows)  # years of them are some megabytes
+        return web.Response(body=body, content_type="application/json", charset="utf-8")
 
     async def incident(self, call: Call) -> Json:
         """One incident, with everything that is on record."""
         number = call.path["number"]
-        for known in await self._sources.incidents():
-            if known["id"] == number:
-                return known
-        raise Problem(404, f"There is no incident {number}.")
+        found = await self._sources.incident(number)
+        if found is None:
+            raise Problem(404, f"There is no incident {number}.")
+        return found
 
     async def flight(self, call: Call) -> web.Response:
         """The flight record of an incident, one JSON value in each line (docs/replay.md)."""
@@ -242,6 +245,10 @@ class Looks:
         body = await self._paced.answer(call.request.path, make)
         call.still_welcome()  # what was shown may have been revoked meanwhile
         return body
+
+
+def _one_by_one(rows: Json) -> bytes:
+    return f"[{', '.join(map(json.dumps, rows))}]".encode()
 
 
 async def _of_opennebula(answer: Awaitable[Json]) -> Json:
