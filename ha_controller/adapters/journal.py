@@ -170,9 +170,15 @@ class Journal:
         Raises:
             JournalError: the file cannot be read.
         """
-        query = "SELECT text FROM records WHERE key GLOB ? ORDER BY length(key) DESC, key DESC LIMIT ?"
-        values = (f"{prefix}[0-9]*", -1 if newest is None else newest)
-        return await self._read(lambda reader: [text for (text,) in reader.execute(query, values)])
+
+        def read(reader: sqlite3.Connection) -> list[str]:
+            keys = reader.execute("SELECT key FROM records WHERE key >= ? AND key < ?", (f"{prefix}0", f"{prefix}:"))
+            numbers = [rest for (key,) in keys if (rest := key.removeprefix(prefix)).isdecimal() and rest.isascii()]
+            wanted = sorted(numbers, key=int, reverse=True)[:newest]
+            query = "SELECT text FROM records WHERE key = ?"  # the texts of the others stay in the file
+            return [text for rest in wanted for (text,) in reader.execute(query, (prefix + rest,))]
+
+        return await self._read(read)
 
     async def record(self, key: str) -> str | None:
         """The text of one record; None: there is none. Raises JournalError: the file cannot be read."""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+import anyio
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ha_controller import __version__, threads
@@ -25,6 +26,14 @@ _INCIDENTS = TypeAdapter(list[Incident], config=_STRICT)
 _CLOUDS = TypeAdapter(list[CloudRecord], config=_STRICT)
 _TRUSTS = TypeAdapter(list[HostTrust], config=_STRICT)
 _VMS = TypeAdapter(list[VmRecord])
+REST_EVERY, REST_S = 16, 0.002  #: incidents that are shown; then the event loop has the interpreter
+_NOT_KNOWN = (
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)  #: what a record of another version raises, when it is read
+T = TypeVar("T")
 _KEY = "incident/"  #: and its number
 VMS_A_TEXT = 16  #: a VM that is moved changes one text of some kilobytes, and 500 of them fit into a transaction
 _INCIDENT, _CLOUD, _TRUST = TypeAdapter(Incident), TypeAdapter(CloudRecord), TypeAdapter(HostTrust)
@@ -36,6 +45,7 @@ class Ledger:
     def __init__(self, journal: Journal) -> None:
         """The journal is open."""
         self._journal = journal
+        self._deciding, self._showing = anyio.CapacityLimiter(1), anyio.CapacityLimiter(1)
         self.term = 0  #: the highest in which anything was written; known after `load`
         self._written_by = ""  #: the version that wrote last
 
@@ -89,25 +99,36 @@ class Ledger:
         self._written_by = records.get("written_by", "")
         self.term = max(self.term, int(records.get("term", "0")))
         try:
-            incidents, cloud = await threads.run_sync(incidents_of, records), cloud_of(records)
+            incidents = await threads.run_sync(incidents_of, records, abandon_on_cancel=True, limiter=self._deciding)
+            cloud = cloud_of(records)
             trusts = _TRUSTS.validate_python([json.loads(text) for text in _texts(records, "trust/")])
-        except (ValidationError, KeyError, TypeError) as error:
+        except _NOT_KNOWN as error:
             raise NewerJournal(self._not_known(error)) from error
         return sorted(incidents, key=lambda incident: incident.id), cloud, trusts
 
-    async def incidents(self, newest: int | None = None) -> list[Incident]:
-        """The incidents on record, newest first. Raises as `load`."""
-        return await self._read(await self._journal.numbered(_KEY, newest=newest))
+    async def shown(self, show: Callable[[Incident], T], *, newest: int | None = None) -> list[T]:
+        """What is shown of each incident on record, the newest first; `show` runs in a thread. Raises as `load`."""
+        return await self._shown(await self._journal.numbered(_KEY, newest=newest), show)
 
-    async def incident(self, number: int) -> Incident | None:
-        """One of them; None: there is none. Raises as `load`."""
+    async def shown_of(self, number: int, show: Callable[[Incident], T]) -> T | None:
+        """What is shown of one of them; None: there is none. Raises as `load`."""
         text = await self._journal.record(f"{_KEY}{number}")
-        return None if text is None else (await self._read([text]))[0]
+        return None if text is None else (await self._shown([text], show))[0]
 
-    async def _read(self, texts: Sequence[str]) -> list[Incident]:
+    async def _shown(self, texts: Sequence[str], show: Callable[[Incident], T]) -> list[T]:
+        """One call at a time, and apart from what decides: people may ask often, and for all that ever was."""
+
+        def each() -> list[T]:
+            found = []
+            for number, text in enumerate(texts, start=1):
+                found.append(show(_incident_in(text)))
+                if number % REST_EVERY == 0:
+                    threads.rest(REST_S)
+            return found
+
         try:
-            return await threads.run_sync(_incidents_in, texts)
-        except (ValidationError, KeyError, TypeError) as error:
+            return await threads.run_sync(each, abandon_on_cancel=True, limiter=self._showing)
+        except _NOT_KNOWN as error:
             raise NewerJournal(self._not_known(error)) from error
 
     def _not_known(self, error: Exception) -> str:
@@ -124,14 +145,14 @@ def incidents_of(records: Mapping[str, str]) -> list[Incident]:
     """The incidents that are on record, of whatever version up to this one.
 
     Raises:
-        ValidationError, KeyError, TypeError: another version wrote what this one does not know.
+        ValueError, KeyError, TypeError, AttributeError: another version wrote what this one does not know.
     """
-    return _incidents_in(_texts(records, _KEY))
+    return [_incident_in(text) for text in _texts(records, _KEY)]
 
 
-def _incidents_in(texts: Sequence[str]) -> list[Incident]:
-    """One by one: years of them are read in a thread, and each call keeps the interpreter to itself."""
-    return [each for text in texts for each in _INCIDENTS.validate_python([_incident(text)])]
+def _incident_in(text: str) -> Incident:
+    """One at a time: a call keeps the interpreter to itself until it is over."""
+    return _INCIDENTS.validate_python([_incident(text)])[0]
 
 
 def cloud_of(records: Mapping[str, str]) -> CloudRecord:

@@ -167,7 +167,9 @@ class SharedLedger:
             changes = texts.shared_changes(incidents, taken.cloud, list(taken.trusts.values()), taken.known)
         else:
             all_incidents, cloud, trusts = await self._ledger.load()
-            incidents = [each for each in all_incidents if each.id not in taken.unread]
+            touched = {incident_of(key) for key in taken.known}  # of years of them most never were there
+            there = [each for each in all_incidents if each.open or each.id in touched]
+            incidents = [each for each in there if each.id not in taken.unread]
             every = texts.shared_changes(incidents, cloud, trusts, taken.known)
             gone = [key for key in taken.known if key not in every and incident_of(key) not in taken.unread]
             changes = {**every, **dict.fromkeys(gone)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,6 @@ import anyio
 import structlog
 from pydantic import SecretStr
 
-from ha_controller import threads
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
 from ha_controller.app import drills, messages, metrics, reloading, standing, vantage, vm_pages
@@ -85,7 +85,7 @@ class ControllerSources:
 
     async def explain_vm(self, number: int) -> Json:
         """Where a VM is, what would become of it and what has; None if there is none."""
-        return await vm_pages.explain_vm(self._runtime, number, await self._ledger.incidents())
+        return await vm_pages.explain_vm(self._runtime, number, self._ledger)
 
     def config(self) -> Json:
         """The settings in force, and where each comes from."""
@@ -99,15 +99,13 @@ class ControllerSources:
         """Decisions that wait for a person."""
         return report.pending(self._state)
 
-    async def incidents(self, newest: int | None = None) -> Json:
-        """The incidents on record, newest first."""
-        incidents = await self._ledger.incidents(newest)
-        return await threads.run_sync(lambda: [report.incident(incident) for incident in incidents])
+    async def incidents(self, newest: int | None = None) -> list[str]:
+        """The incidents on record, newest first, each as JSON."""
+        return await self._ledger.shown(lambda incident: json.dumps(report.incident(incident)), newest=newest)
 
     async def incident(self, number: int) -> Json:
         """One of them; None if there is none."""
-        incident = await self._ledger.incident(number)
-        return None if incident is None else report.incident(incident)
+        return await self._ledger.shown_of(number, report.incident)
 
     async def flight(self, incident: int) -> bytes | None:
         """The flight record of an incident as text; None if there is none."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -12,6 +11,7 @@ from ha_controller.core.incident import Incident
 from ha_controller.core.model import Host, Vm
 
 if TYPE_CHECKING:
+    from ha_controller.app.ledger import Ledger
     from ha_controller.app.runtime import Runtime
 
 Json = Any
@@ -35,11 +35,12 @@ async def vms_called(runtime: Runtime, word: str) -> list[int]:
         return [vm.id for vm in await runtime.client.vms([int(word)])]
 
 
-async def explain_vm(runtime: Runtime, number: int, incidents: Sequence[Incident]) -> Json | None:
-    """Everything about one VM; None: there is none any more. `incidents`: the newest first.
+async def explain_vm(runtime: Runtime, number: int, ledger: Ledger) -> Json | None:
+    """Everything about one VM; None: there is none any more.
 
     Raises:
         OpenNebulaError: it cannot be read.
+        JournalError: what is on record cannot be read.
         TimeoutError: it takes too long.
     """
     with anyio.fail_after(READ_MAX_S):
@@ -57,7 +58,7 @@ async def explain_vm(runtime: Runtime, number: int, incidents: Sequence[Incident
         "state": vm.label,
         "host": None if host is None else host.name,
         **await _foreseen(runtime, vm, host),
-        "past": [each for known in incidents for each in _past(known, vm.id, names)],
+        "past": [each for past in await ledger.shown(lambda known: _past(known, vm.id, names)) for each in past],
     }
 
 

@@ -56,7 +56,7 @@ def incidents(context: click.Context, form: Form) -> None:
 
 
 @incidents.command("show")
-@click.argument("number", type=int, shell_complete=complete_incidents)
+@click.argument("number", type=click.IntRange(min=1), shell_complete=complete_incidents)
 @document_options
 def incidents_show(number: int, form: Form) -> None:
     """Everything on record of one incident, with its timeline."""

@@ -8,9 +8,10 @@ from pathlib import Path
 import anyio
 import pytest
 
-from ha_controller.adapters.http_api import paced
+from ha_controller.adapters.http_api import looks, paced
 from ha_controller.adapters.http_api.paced import SHARE_MAX, Paced
 from ha_controller.adapters.http_api.problems import Problem
+from ha_controller.adapters.journal import JournalError
 from tests.app.api_door import opened
 
 COSTS_S = 0.01
@@ -130,3 +131,22 @@ async def test_viewers_wait_and_who_may_act_does_not(tmp_path: Path, monkeypatch
         for path in ("/api/v1/status", "/api/v1/hosts", "/api/v1/pending", "/api/v1/hosts/kvm-07/explain"):
             asked = {role: (await door.ask("GET", path, role=role))[0] for role in ("viewer", "operator", "admin")}
             assert asked == {"viewer": 503, "operator": 200, "admin": 200}, path
+
+
+async def test_so_many_viewers_read_what_is_on_record_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looks, "READS_MAX", 0)
+    async with opened(tmp_path) as door:
+        asked = {role: (await door.ask("GET", "/api/v1/incidents", role=role))[0] for role in ("viewer", "operator")}
+        assert asked == {"viewer": 503, "operator": 200}
+
+
+async def test_a_journal_that_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
+    async def incidents(newest: int | None = None) -> list[str]:
+        raise JournalError("the journal is damaged: restore a backup")
+
+    async with opened(tmp_path) as door:
+        door.sources.incidents = incidents  # type: ignore[method-assign]
+        status, told, _ = await door.ask("GET", "/api/v1/incidents", role="viewer")
+        assert (status, told["detail"]) == (503, "the journal is damaged: restore a backup")

@@ -140,8 +140,8 @@ def test_the_wheel_has_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 async def test_the_page_asks_for_the_newest_incidents_alone(door: Door):
-    async def incidents(newest: int | None = None) -> Json:
-        return [{"id": number} for number in (3, 2, 1)[:newest]]
+    async def incidents(newest: int | None = None) -> list[str]:
+        return [f'{{"id": {number}}}' for number in (3, 2, 1)[:newest]]
 
     door.sources.incidents = incidents  # type: ignore[method-assign]
     for query, ids in (("", [3, 2, 1]), ("?limit=2", [3, 2])):

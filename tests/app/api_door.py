@@ -76,7 +76,7 @@ class Sources:
     def write(self, text: str) -> None:
         self.lines.append({"id": len(self.lines) + 1, "text": text})
 
-    async def incidents(self, newest: int | None = None) -> Json:
+    async def incidents(self, newest: int | None = None) -> list[str]:
         return []
 
     async def incident(self, number: int) -> Json:

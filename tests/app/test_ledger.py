@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from ha_controller import __version__, threads
 from ha_controller.adapters.journal import Journal
 from ha_controller.adapters.journal_schema import NewerJournal
+from ha_controller.app import ledger as ledgers
 from ha_controller.app.ledger import Ledger
 from ha_controller.core.incident import Attempt, AttemptOutcome, CloudRecord, Incident
 from ha_controller.core.model import HostState
@@ -82,16 +84,22 @@ async def test_the_version_that_wrote_last_is_on_record(tmp_path: Path):
         await journal.close()
 
 
+def number_of(incident: Incident) -> int:
+    return incident.id
+
+
 async def test_the_newest_incidents_and_a_single_one_are_read_without_the_others(tmp_path: Path):
     journal = Journal.open(tmp_path / "journal.db")
     try:
         ledger = Ledger(journal)
         await ledger.commit(Commit(incidents=[replace(INCIDENT, id=number) for number in (9, 100, 10, 99)]))
-        await journal.commit({"incident/8": "no JSON", "incidents": "neither"}, [])
-        assert [each.id for each in await ledger.incidents(newest=4)] == [100, 99, 10, 9]
-        assert [each.id for each in await ledger.incidents(newest=2)] == [100, 99]
-        assert await ledger.incident(99) == replace(INCIDENT, id=99)
-        assert await ledger.incident(11) is None
+        await journal.commit({"incident/8": "no JSON", "incidents": "neither", "incident/100/vms/0001": "nor this"}, [])
+        assert await ledger.shown(number_of, newest=4) == [100, 99, 10, 9]
+        assert await ledger.shown(number_of, newest=2) == [100, 99]
+        assert await ledger.shown_of(99, lambda incident: incident) == replace(INCIDENT, id=99)
+        assert await ledger.shown_of(11, number_of) is None
+        with pytest.raises(NewerJournal, match="Install that version again"):
+            await ledger.shown(number_of)
     finally:
         await journal.close()
 
@@ -109,8 +117,22 @@ async def test_years_of_incidents_are_read_beside_the_event_loop(tmp_path: Path)
         ledger = Ledger(journal)
         await ledger.commit(Commit(incidents=[INCIDENT], cloud=CloudRecord()))
         with threads.done_by(beside):
-            read = [await ledger.incidents(), [await ledger.incident(7)], (await ledger.load())[0]]
-        assert read == [[INCIDENT]] * 3
-        assert done_beside.count([INCIDENT]) == 3
+            assert await ledger.shown(number_of) == [7]
+            assert await ledger.shown_of(7, number_of) == 7
+            assert (await ledger.load())[0] == [INCIDENT]
+        assert (done_beside.count([7]), done_beside.count([INCIDENT])) == (2, 1)
+    finally:
+        await journal.close()
+
+
+async def test_a_read_that_takes_too_long_keeps_nobody_who_decides(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(ledgers, "incidents_of", lambda _: time.sleep(1.0))
+    journal = Journal.open(tmp_path / "journal.db")
+    try:
+        began_at = time.monotonic()
+        with anyio.move_on_after(0.1) as scope:
+            await Ledger(journal).load()
+        assert scope.cancelled_caught
+        assert time.monotonic() - began_at < 0.9
     finally:
         await journal.close()

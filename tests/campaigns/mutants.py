@@ -295,7 +295,9 @@ class Run:
         return {
             key
             for key, line in last.items()
-            if line["result"] != WORDS[SURVIVED] or line["ran"] >= line["tests"] or line["budget"] >= self.args.budget
+            if line["result"] != WORDS[SURVIVED]
+            or line["ran"] >= line["tests"]
+            or line.get("budget", 0) >= self.args.budget
         }
 
     def _fork(self, mutant: Mutant, tests: list[pytest.Item], takes: dict[str, float]) -> tuple[str, int, str]:

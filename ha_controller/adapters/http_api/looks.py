@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final, TypeVar
 
+import anyio
 from aiohttp import web
 
-from ha_controller import threads
 from ha_controller.adapters import open_pages
 from ha_controller.adapters.http_api import answers, foreseen, leader_answers, questions
 from ha_controller.adapters.http_api.access import Role
 from ha_controller.adapters.http_api.feed import Feed
 from ha_controller.adapters.http_api.operations import Call, Operation
-from ha_controller.adapters.http_api.paced import Paced
+from ha_controller.adapters.http_api.paced import Paced, too_much
 from ha_controller.adapters.http_api.problems import Problem, no_such_host
 from ha_controller.adapters.http_api.sources import BASE, Json, Sources, known_host
 from ha_controller.adapters.http_api.streams import stream
+from ha_controller.adapters.journal import JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.showable import status_lines
+
+READ_MAX_S: Final = 20.0  #: for what is on record; whoever asks waits for those who asked before
+READS_MAX: Final = 8  #: then viewers are refused
+Answer = TypeVar("Answer")
 
 
 class Looks:
@@ -31,6 +36,7 @@ class Looks:
         self._feed = feed
         self._document = document
         self._paced = Paced()
+        self._reads = 0  #: of what is on record, that are under way
 
     def operations(self) -> list[Operation]:
         """All of them."""
@@ -58,7 +64,8 @@ class Looks:
             Operation(method="GET", path=f"{v1}/pending", handler=self.pending, answer=list[answers.Pending],
                       problems=frozenset({503})),
             Operation(method="GET", path=f"{v1}/incidents", handler=self.incidents,
-                      answer=list[answers.IncidentRecord], query=questions.IncidentsQuery),
+                      answer=list[answers.IncidentRecord], query=questions.IncidentsQuery,
+                      problems=frozenset({503})),
             Operation(method="GET", path=f"{v1}/incidents/{{number}}", handler=self.incident,
                       answer=answers.IncidentRecord),
             Operation(method="GET", path=f"{v1}/incidents/{{number}}/flight", handler=self.flight,
@@ -126,14 +133,15 @@ class Looks:
 
     async def explain(self, call: Call) -> web.Response:
         """Why a host is in its state, what blocks it and what comes next."""
+        number = known_host(self._sources, call.path["host"])
 
         def explained() -> Json:
-            found = self._sources.explain(call.path["host"])
+            found = self._sources.explain(str(number))
             if found is None:
                 raise no_such_host()
             return found
 
-        return await self._json_in_turn(call, explained)
+        return await self._json_in_turn(call, explained, f"explain {number}")
 
     async def explain_vm(self, call: Call) -> Json:
         """Where a VM is, what would become of it if its host failed, and what has become of it."""
@@ -162,14 +170,14 @@ class Looks:
 
     async def incidents(self, call: Call) -> web.Response:
         """All incidents on record, newest first."""
-        rows = await self._sources.incidents(call.asked(questions.IncidentsQuery).limit)
-        body = await threads.run_sync(_one_by_one, rows)  # years of them are some megabytes
-        return web.Response(body=body, content_type="application/json", charset="utf-8")
+        newest = call.asked(questions.IncidentsQuery).limit
+        rows = await self._on_record(call, lambda: self._sources.incidents(newest))
+        return web.Response(text=f"[{', '.join(rows)}]", content_type="application/json")
 
     async def incident(self, call: Call) -> Json:
         """One incident, with everything that is on record."""
         number = call.path["number"]
-        found = await self._sources.incident(number)
+        found = await self._on_record(call, lambda: self._sources.incident(number))
         if found is None:
             raise Problem(404, f"There is no incident {number}.")
         return found
@@ -234,21 +242,34 @@ class Looks:
         del call
         return await _of_opennebula(self._sources.simulate_capacity())
 
-    async def _json_in_turn(self, call: Call, make: Callable[[], Json]) -> web.Response:
-        body = await self._in_turn(call, lambda: json.dumps(make()).encode())
+    async def _on_record(self, call: Call, read: Callable[[], Awaitable[Answer]]) -> Answer:
+        """What the journal has, within a time. Raises Problem."""
+        if self._reads >= READS_MAX and call.caller.role <= Role.VIEWER:
+            raise too_much()
+        self._reads += 1
+        try:
+            with anyio.fail_after(READ_MAX_S):
+                found = await read()
+        except TimeoutError:
+            raise too_much() from None
+        except JournalError as error:
+            raise Problem(503, str(error)) from None
+        finally:
+            self._reads -= 1
+        call.still_welcome()  # what was shown may have been revoked meanwhile
+        return found
+
+    async def _json_in_turn(self, call: Call, make: Callable[[], Json], question: str = "") -> web.Response:
+        body = await self._in_turn(call, lambda: json.dumps(make()).encode(), question)
         return web.Response(body=body, content_type="application/json", charset="utf-8")
 
-    async def _in_turn(self, call: Call, make: Callable[[], bytes]) -> bytes:
+    async def _in_turn(self, call: Call, make: Callable[[], bytes], question: str = "") -> bytes:
         """Whoever may only look waits for a turn; who may act is answered at once."""
         if call.caller.role > Role.VIEWER:
             return make()
-        body = await self._paced.answer(call.request.path, make)
-        call.still_welcome()  # what was shown may have been revoked meanwhile
+        body = await self._paced.answer(question or call.request.path, make)
+        call.still_welcome()
         return body
-
-
-def _one_by_one(rows: Json) -> bytes:
-    return f"[{', '.join(map(json.dumps, rows))}]".encode()
 
 
 async def _of_opennebula(answer: Awaitable[Json]) -> Json:
@@ -256,3 +277,5 @@ async def _of_opennebula(answer: Awaitable[Json]) -> Json:
         return await answer
     except OpenNebulaError as error:
         raise Problem(503, f"OpenNebula does not tell what is needed: {error}", code=7) from None
+    except JournalError as error:
+        raise Problem(503, str(error)) from None

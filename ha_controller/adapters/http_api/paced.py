@@ -51,10 +51,10 @@ class Paced:
                     if turn.answer is not None:
                         return turn.answer
                 if len(self._turns) >= TURNS_MAX:
-                    raise _too_much()
+                    raise too_much()
                 return await self._made(question, make)
         except TimeoutError:
-            raise _too_much() from None
+            raise too_much() from None
 
     async def _made(self, question: str, make: Callable[[], bytes]) -> bytes:
         turn = self._turns[question] = _Turn()
@@ -73,6 +73,7 @@ class Paced:
             turn.over.set()
 
 
-def _too_much() -> Problem:
+def too_much() -> Problem:
+    """Others ask too much."""
     text = "Too much is asked of this controller. Ask again, or less often."
     return Problem(503, text, headers={"Retry-After": "5"})

@@ -43,11 +43,11 @@ class Sources(open_pages.Shown, Seen, Protocol):
     async def reload(self, *, who: str, origin: str, reason: str, dry_run: bool) -> Json:
         """Read the configuration again, and take over what may be."""
 
-    async def incidents(self, newest: int | None = None) -> Json:
-        """The incidents on record, newest first."""
+    async def incidents(self, newest: int | None = None) -> list[str]:
+        """The incidents on record, newest first, each as JSON. Raises JournalError."""
 
     async def incident(self, number: int) -> Json:
-        """One of them; None: there is none."""
+        """One of them; None: there is none. Raises JournalError."""
 
     async def flight(self, incident: int) -> bytes | None:
         """The flight record of an incident as text; None if there is none."""
