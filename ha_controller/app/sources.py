@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ import anyio
 import structlog
 from pydantic import SecretStr
 
+from ha_controller.adapters.http_api import Unreadable
 from ha_controller.adapters.journal import Entry, Journal, JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError, RaftState, Unauthenticated
 from ha_controller.app import drills, messages, metrics, reloading, standing, vantage, vm_pages
@@ -30,6 +32,14 @@ log = structlog.get_logger(__name__)
 Json = Any
 TRAIL_CHECKED = 5000  #: entries
 ONEADMIN = 0  #: the id of the user that OpenNebula itself uses
+
+
+@contextmanager
+def _or_unreadable() -> Iterator[None]:
+    try:
+        yield
+    except JournalError as error:
+        raise Unreadable(str(error)) from error
 
 
 class ControllerSources:
@@ -85,7 +95,8 @@ class ControllerSources:
 
     async def explain_vm(self, number: int) -> Json:
         """Where a VM is, what would become of it and what has; None if there is none."""
-        return await vm_pages.explain_vm(self._runtime, number, self._ledger)
+        with _or_unreadable():
+            return await vm_pages.explain_vm(self._runtime, number, self._ledger)
 
     def config(self) -> Json:
         """The settings in force, and where each comes from."""
@@ -101,11 +112,13 @@ class ControllerSources:
 
     async def incidents(self, newest: int | None = None) -> list[str]:
         """The incidents on record, newest first, each as JSON."""
-        return await self._ledger.shown(lambda incident: json.dumps(report.incident(incident)), newest=newest)
+        with _or_unreadable():
+            return await self._ledger.shown(lambda incident: json.dumps(report.incident(incident)), newest=newest)
 
     async def incident(self, number: int) -> Json:
         """One of them; None if there is none."""
-        return await self._ledger.shown_of(number, report.incident)
+        with _or_unreadable():
+            return await self._ledger.shown_of(number, report.incident)
 
     async def flight(self, incident: int) -> bytes | None:
         """The flight record of an incident as text; None if there is none."""

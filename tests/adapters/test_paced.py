@@ -11,7 +11,7 @@ import pytest
 from ha_controller.adapters.http_api import looks, paced
 from ha_controller.adapters.http_api.paced import SHARE_MAX, Paced
 from ha_controller.adapters.http_api.problems import Problem
-from ha_controller.adapters.journal import JournalError
+from ha_controller.adapters.http_api.sources import Unreadable
 from tests.app.api_door import opened
 
 COSTS_S = 0.01
@@ -144,7 +144,7 @@ async def test_so_many_viewers_read_what_is_on_record_and_no_more(
 
 async def test_a_journal_that_cannot_be_read_is_told_with_its_remedy(tmp_path: Path) -> None:
     async def incidents(newest: int | None = None) -> list[str]:
-        raise JournalError("the journal is damaged: restore a backup")
+        raise Unreadable("the journal is damaged: restore a backup")
 
     async with opened(tmp_path) as door:
         door.sources.incidents = incidents  # type: ignore[method-assign]

@@ -4,6 +4,6 @@ from ha_controller.adapters.http_api.access import Role
 from ha_controller.adapters.http_api.doorkeeper import Doorkeeper, Proxies
 from ha_controller.adapters.http_api.people import People
 from ha_controller.adapters.http_api.server import HttpApi, Tcp
-from ha_controller.adapters.http_api.sources import Sources
+from ha_controller.adapters.http_api.sources import Sources, Unreadable
 
-__all__ = ["Doorkeeper", "HttpApi", "People", "Proxies", "Role", "Sources", "Tcp"]
+__all__ = ["Doorkeeper", "HttpApi", "People", "Proxies", "Role", "Sources", "Tcp", "Unreadable"]

@@ -16,9 +16,8 @@ from ha_controller.adapters.http_api.feed import Feed
 from ha_controller.adapters.http_api.operations import Call, Operation
 from ha_controller.adapters.http_api.paced import Paced, too_much
 from ha_controller.adapters.http_api.problems import Problem, no_such_host
-from ha_controller.adapters.http_api.sources import BASE, Json, Sources, known_host
+from ha_controller.adapters.http_api.sources import BASE, Json, Sources, Unreadable, known_host
 from ha_controller.adapters.http_api.streams import stream
-from ha_controller.adapters.journal import JournalError
 from ha_controller.adapters.opennebula import OpenNebulaError
 from ha_controller.showable import status_lines
 
@@ -252,7 +251,7 @@ class Looks:
                 found = await read()
         except TimeoutError:
             raise too_much() from None
-        except JournalError as error:
+        except Unreadable as error:
             raise Problem(503, str(error)) from None
         finally:
             self._reads -= 1
@@ -277,5 +276,5 @@ async def _of_opennebula(answer: Awaitable[Json]) -> Json:
         return await answer
     except OpenNebulaError as error:
         raise Problem(503, f"OpenNebula does not tell what is needed: {error}", code=7) from None
-    except JournalError as error:
+    except Unreadable as error:
         raise Problem(503, str(error)) from None

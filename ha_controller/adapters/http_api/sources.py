@@ -13,6 +13,10 @@ Json = Any
 BASE = "/api/v1"
 
 
+class Unreadable(Exception):
+    """What is on record cannot be read. The text says why, and what helps."""
+
+
 class Sources(open_pages.Shown, Seen, Protocol):
     """Where answers come from."""
 
@@ -35,7 +39,7 @@ class Sources(open_pages.Shown, Seen, Protocol):
         """The ids of the VMs that are called so, else of the one with this id; raises OpenNebulaError."""
 
     async def explain_vm(self, number: int) -> Json:
-        """Where a VM is, what would become of it and what has; None: there is none. Raises OpenNebulaError."""
+        """Where a VM is, what would become of it and what has; None: none. Raises OpenNebulaError, Unreadable."""
 
     def config(self) -> Json:
         """The settings in force, and where each comes from."""
@@ -44,10 +48,10 @@ class Sources(open_pages.Shown, Seen, Protocol):
         """Read the configuration again, and take over what may be."""
 
     async def incidents(self, newest: int | None = None) -> list[str]:
-        """The incidents on record, newest first, each as JSON. Raises JournalError."""
+        """The incidents on record, newest first, each as JSON. Raises Unreadable."""
 
     async def incident(self, number: int) -> Json:
-        """One of them; None: there is none. Raises JournalError."""
+        """One of them; None: there is none. Raises Unreadable."""
 
     async def flight(self, incident: int) -> bytes | None:
         """The flight record of an incident as text; None if there is none."""
